@@ -1,0 +1,127 @@
+"""The one default configuration tree. Every key has a comment; `check` refuses what cannot work.
+
+Files in configs/ start from `default()` and change a few keys. Values marked [paper] are those of arXiv 2509.17228.
+"""
+
+import difflib
+import json
+
+import ml_collections
+
+_D = ml_collections.ConfigDict
+
+
+def default():
+  """Returns the locked default tree (`ml_collections.ConfigDict`)."""
+  c = _D()
+  c.seed = 0                        # root of all randomness: splits, initialisation, order of rows, dropout
+  c.parallel = "jit"                # "jit": one global program over a mesh; "pmap": a replica per device
+  c.platform = ""                   # "": whatever JAX finds; "cpu" | "gpu": refuse to run on anything else
+
+  c.data = _D()
+  c.data.cohort = "simulate"        # a module of crl_jax/data with build(config) -> Cohort
+  c.data.root = ""                  # folder of the database's published files; "" where the cohort needs none
+  c.data.protocol = "honest"        # "honest": only what was recorded before the row's time; "paper": one row a patient
+  c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
+  c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
+
+  c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, and so on)
+  c.data.simulate.rows = 6000       # number of rows, one per patient
+  c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")
+  c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, the real embeddings' [paper]
+  c.data.simulate.availability = (1.0, 0.261, 0.755, 0.85)  # mean of delta_m [paper]
+  c.data.simulate.tasks = ("readmission", "icu", "mortality")
+  c.data.simulate.prevalence = (0.2, 0.25, 0.15)          # mean of y_t over the population, roughly
+  c.data.simulate.latent = 8        # k, dimensions of the latent health U
+  c.data.simulate.noise = (1.0, 1.0, 1.0, 1.0)            # sigma_m, in standard deviations of one signal coordinate
+  c.data.simulate.mechanism = "mmnar"                     # "mmnar" | "mar" (b_m on observed covariates) | "mcar" (rho = 0)
+  c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on U
+  c.data.simulate.effect = 0.08     # scale of gamma_t[p], the direct effect of the pattern, on the probability scale
+  c.data.simulate.signal = 0.15     # scale of g_t(U) around the prevalence, on the probability scale
+  c.data.simulate.draws = 512       # importance draws per row for the Bayes-optimal predictions
+
+  c.data.eicu = _D()                # the eICU-CRD cohort
+  c.data.eicu.min_age = 18          # years, inclusive [paper]
+  c.data.eicu.max_age = 89          # years, inclusive; "> 89" is older [paper]
+  c.data.eicu.min_stay_hours = 12.0   # unit stay, inclusive [paper]
+  c.data.eicu.max_stay_hours = 240.0  # unit stay, inclusive: 10 days [paper]
+  c.data.eicu.prediction_hour = 24.0  # mortality is predicted this many hours after unit admission (honest protocol)
+  c.data.eicu.modality_missing = 0.8  # a virtual modality with a larger share of NaN features counts as missing [paper]
+
+  c.splits = _D()
+  c.splits.folds = 5                # patients are dealt into this many folds; member k is tested on fold k
+  c.splits.validation = 0.15        # share of the other folds' patients held out: early stopping, rectifier, thresholds
+
+  c.members = _D()
+  c.members.folds = 1               # how many of the folds are run, each as a member of its own
+  c.members.seeds = 1               # how many initialisations per fold
+
+  c.preprocess = _D()               # fitted on the member's training rows only
+  c.preprocess.scale = "standard"   # "standard": (x - mean) / sd; "quantile": to a normal by empirical quantiles
+  c.preprocess.quantiles = 64       # knots of the "quantile" scale
+  c.preprocess.clip = 6.0           # scaled inputs are clipped to +- this many standard deviations
+  c.preprocess.max_missing = 0.95   # features missing in a larger share of the rows that have the modality are dropped
+  c.preprocess.indicators = True    # a 0/1 input for each feature that is ever missing where its modality is observed
+
+  c.model = _D()
+  c.model.name = "crl_mmnar"        # a key of crl_jax.models.MODELS
+  c.model.width = 128               # D, of tokens, representation and missingness embedding [paper]
+  c.model.heads = 8                 # attention heads; divides width [paper]
+  c.model.layers = 1                # fusion blocks
+  c.model.dropout = 0.2             # of encoders, fusion and heads [paper]
+  c.model.input_dropout = 0.0       # share of input features hidden per row and step
+  c.model.conditioning = True       # missingness embedding, gates and its token (off: masks only, the "basic" ablation)
+  c.model.reconstruction = True     # cross-modality reconstruction (off removes InfoNCE too, which needs it)
+  c.model.contrastive = True        # InfoNCE between reconstruction and embedding
+  c.model.hide = "all"              # modalities hidden per row and step: "all" in turn, or "one" at random (unbiased)
+  c.model.stop_gradient = True      # reconstruction targets are constants
+  c.model.temperature = 0.1         # tau of InfoNCE [paper]
+  c.model.pattern_head = False      # predict the pattern id from h (section C.6)
+
+  c.loss = _D()
+  c.loss.tasks = _D()               # per task: weight w_t, focal alpha_t and gamma_t
+  c.loss.tasks.default = _D(dict(weight=1.0, alpha=0.5, gamma=0.0))   # tasks not named below
+  c.loss.tasks.readmission = _D(dict(weight=1.2, alpha=0.5, gamma=0.5))
+  c.loss.tasks.icu = _D(dict(weight=1.0, alpha=0.5, gamma=0.5))
+  c.loss.tasks.mortality = _D(dict(weight=1.5, alpha=0.5, gamma=0.5))
+  c.loss.deeper = ("mortality",)    # tasks whose head is one layer deeper [paper]
+
+  c.train = _D()
+  c.train.batch_size = 32           # rows per step, over all devices [paper]
+  c.train.weight_decay = 1e-5       # AdamW [paper]
+  c.train.clip_norm = 1.0           # global gradient norm [paper]
+  c.train.ema = 0.0                 # decay per step of the averaged parameters that are evaluated and kept; 0 is off
+  c.train.non_finite_steps = 3      # stop after this many consecutive steps with a non-finite loss or gradient
+  c.train.pretrain = _D()           # phase 1, self-supervised
+  c.train.pretrain.epochs = 20
+  c.train.pretrain.learning_rate = 1e-4
+  c.train.pretrain.weights = _D(dict(prediction=0.0, reconstruction=1.0, contrastive=0.3, missingness=0.5, pattern=0.0))
+  c.train.joint = _D()              # phase 2, all losses, early stopping
+  c.train.joint.epochs = 100
+  c.train.joint.learning_rate = 2e-4
+  c.train.joint.weights = _D(dict(prediction=1.0, reconstruction=0.2, contrastive=0.15, missingness=0.5, pattern=0.0))
+  c.train.joint.patience = 30       # epochs without a better validation loss before phase 2 ends [paper]
+  c.train.monitor = "loss"          # what early stopping follows on validation rows: "loss" (log-loss) | "auroc"
+
+  c.rectifier = _D()
+  c.rectifier.enabled = True        # off: p_<task> equals p_base_<task>
+  c.rectifier.folds = 5             # K >= 2 of the cross-fitting among the calibration (validation) patients
+  c.rectifier.scale = "probability"  # gamma added to the "probability" or to its "logit"
+  c.rectifier.shrinkage = True      # empirical-Bayes shrinkage of gamma toward the task's mean
+  c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates; "no correction" always competes too
+
+  c.evaluate = _D()
+  c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
+  c.evaluate.bins = 10              # equal-mass bins of the calibration error
+  c.evaluate.yardsticks = True      # logistic regression and gradient boosting on the same rows
+  c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML tables
+
+  c.checkpoint = _D()
+  c.checkpoint.every_epochs = 5     # epochs between saves
+  c.checkpoint.keep = 2             # saves kept per member
+  return c.lock()
+
+
+def as_dict(config):
+  """Returns `config` as plain JSON types, tuples as lists."""
+  return json.loads(config.to_json())
