@@ -92,3 +92,118 @@ def pattern_name(pattern, modalities):
   """'structured+image' for the pattern id 3; 'none' for 0."""
   names = [m for i, m in enumerate(modalities) if int(pattern) >> i & 1]
   return "+".join(names) or "none"
+
+
+def validate(cohort):
+  """Checks what enters before anything is trained on it.
+
+  Args:
+    cohort: a Cohort.
+  Returns:
+    the cohort with `info["warnings"]` extended by what was survived and `info["rows"]`, `info["patients"]` set.
+  Raises:
+    CohortError: naming the array, column and number of rows, for all that must be mended at the source.
+  """
+  n, warnings = len(cohort), []
+  if n == 0:
+    raise CohortError("The cohort has no rows. See its attrition table for the step that removed the last of them.")
+  for name, ids in (("row_id", cohort.row_id), ("patient_id", cohort.patient_id)):
+    if ids.shape != (n,) or ids.dtype != np.int64:
+      raise CohortError(f"{name} must be int64 of shape ({n},), not {ids.dtype} {ids.shape}: convert it at the source; "
+                        "ids read as float or text lose digits.")
+  duplicates = n - len(np.unique(cohort.row_id))
+  if duplicates:
+    raise CohortError(f"row_id repeats in {duplicates} rows: a join multiplied rows, or a file was read twice.")
+  for name, value, shape in (("observed", cohort.observed, (n, len(cohort.modalities))),
+                             ("labels", cohort.labels, (n, len(cohort.tasks)))):
+    if value.shape != shape:
+      raise CohortError(f"{name} has shape {value.shape}, expected {shape}.")
+  if cohort.observed.dtype != bool:
+    raise CohortError(f"observed must be bool (True where present), not {cohort.observed.dtype}.")
+  if set(cohort.inputs) != set(cohort.modalities):
+    raise CohortError(f"inputs has {sorted(cohort.inputs)}, expected {sorted(cohort.modalities)}.")
+  for t, task in enumerate(cohort.tasks):
+    wrong = int((~np.isnan(cohort.labels[:, t]) & ~np.isin(cohort.labels[:, t], (0, 1))).sum())
+    if wrong:
+      raise CohortError(f"labels of task '{task}' hold {wrong} values that are neither 0, 1 nor NaN (undefined).")
+    if not np.isfinite(cohort.labels[:, t]).any():
+      warnings.append(f"task '{task}' has no labelled row: it takes part in no loss and no metric")
+  for m, modality in enumerate(cohort.modalities):
+    warnings += _check_modality(cohort, modality, cohort.observed[:, m])
+  nothing = int((~cohort.observed.any(1)).sum())
+  if nothing:
+    warnings.append(f"{nothing} rows have no modality at all: predicted from their pattern alone")
+  info = {**cohort.info, "rows": n, "patients": len(np.unique(cohort.patient_id)),
+          "warnings": list(cohort.info.get("warnings", ())) + warnings}
+  return dataclasses.replace(cohort, info=info)
+
+
+def _check_modality(cohort, modality, present):
+  x, names = cohort.inputs[modality], cohort.features[modality]
+  if x.dtype != np.float32 or x.ndim not in (2, 3) or x.shape[0] != len(cohort) or x.shape[-1] != len(names):
+    raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}; expected float32 of {len(cohort)} rows and "
+                      f"{len(names)} features. A wrong embedding width is never cut or padded.")
+  bad = np.zeros(len(names), np.int64)
+  empty = constant = 0
+  for rows in np.array_split(np.flatnonzero(present), max(1, len(cohort) // 16384)):
+    part = x[rows]
+    with np.errstate(invalid="ignore"):
+      bad += (np.abs(part) > 1e30).reshape(-1, len(names)).sum(0)
+    flat = part.reshape(len(rows), -1)
+    if flat.shape[1]:
+      empty += int(np.isnan(flat).all(1).sum())
+      constant += int((flat == flat[:, :1]).all(1).sum()) if flat.shape[1] > 1 else 0
+  if bad.any():
+    j = int(bad.argmax())
+    raise CohortError(f"inputs['{modality}'] column '{names[j]}' is infinite or past 1e30 in {bad[j]} rows "
+                      f"({int((bad > 0).sum())} such columns): remove the sentinel values at the source.")
+  found = []
+  if not present.any():
+    found.append(f"modality '{modality}' is observed for nobody: its losses are empty and its encoder stays untrained")
+  if empty:
+    found.append(f"modality '{modality}' is marked observed in {empty} rows that hold no value")
+  if constant:
+    found.append(f"modality '{modality}' holds one repeated value in {constant} observed rows: a hidden missing?")
+  return found
+
+
+def fingerprint(cohort):
+  """SHA-256 over everything a run depends on: names, ids, pattern, labels and inputs."""
+  digest = hashlib.sha256(json.dumps([cohort.modalities, cohort.tasks, cohort.features]).encode())
+  for array in (cohort.row_id, cohort.patient_id, cohort.observed, cohort.labels,
+                *(cohort.inputs[m] for m in cohort.modalities)):
+    digest.update(np.ascontiguousarray(array).data)
+  return digest.hexdigest()
+
+
+def save(cohort, folder):
+  """Writes the cohort as one .npy file per array and cohort.json; load() reads it back. The folder must not exist."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True)
+  for kind, arrays in _arrays(cohort).items():
+    for name, array in arrays.items():
+      np.save(folder / f"{kind}.{name}.npy", array, allow_pickle=False)
+  about = {key: getattr(cohort, key) for key in ("modalities", "tasks", "features", "info")}
+  about["arrays"] = {kind: list(arrays) for kind, arrays in _arrays(cohort).items()}
+  (folder / "cohort.json").write_text(json.dumps(about, indent=1))
+
+
+def load(folder):
+  """Reads a cohort written by save(). Raises CohortError naming the file that is absent or unreadable."""
+  folder = pathlib.Path(folder)
+  try:
+    about = json.loads((folder / "cohort.json").read_text())
+    read = lambda kind: {name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False)
+                         for name in about["arrays"][kind]}
+    rows, inputs, groups, references = (read(kind) for kind in ("rows", "inputs", "groups", "references"))
+  except (OSError, ValueError, KeyError) as error:
+    raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with cohort.save().") from error
+  return Cohort(
+      modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), inputs=inputs, groups=groups,
+      features={m: tuple(names) for m, names in about["features"].items()}, references=references,
+      info=about["info"], **rows)
+
+
+def _arrays(cohort):
+  rows = {key: getattr(cohort, key) for key in ("observed", "labels", "row_id", "patient_id")}
+  return {"rows": rows, "inputs": cohort.inputs, "groups": cohort.groups, "references": cohort.references}
