@@ -125,3 +125,63 @@ def default():
 def as_dict(config):
   """Returns `config` as plain JSON types, tuples as lists."""
   return json.loads(config.to_json())
+
+
+def task_losses(config, tasks):
+  """Returns (alpha, gamma, weight), each a list over `tasks`; tasks not named in config.loss.tasks get the default."""
+  chosen = [config.loss.tasks[t if t in config.loss.tasks else "default"] for t in tasks]
+  return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
+
+
+def check(config):
+  """Raises ValueError for the first setting that cannot work, saying which key and what it may be."""
+  def need(condition, message):
+    if not condition:
+      raise ValueError(f"config.{message}")
+  one_of = lambda value, *names: value in names
+  need(one_of(config.parallel, "jit", "pmap"), f"parallel is '{config.parallel}'; it may be 'jit' or 'pmap'.")
+  need(one_of(config.platform, "", "cpu", "gpu", "tpu"), f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
+  need(one_of(config.data.protocol, "honest", "paper"),
+       f"data.protocol is '{config.data.protocol}'; it may be 'honest' or 'paper'.")
+  need(one_of(config.preprocess.scale, "standard", "quantile"),
+       f"preprocess.scale is '{config.preprocess.scale}'; it may be 'standard' or 'quantile'.")
+  need(one_of(config.model.hide, "all", "one"), f"model.hide is '{config.model.hide}'; it may be 'all' or 'one'.")
+  need(one_of(config.train.monitor, "loss", "auroc"),
+       f"train.monitor is '{config.train.monitor}'; it may be 'loss' or 'auroc'.")
+  need(one_of(config.rectifier.scale, "probability", "logit"),
+       f"rectifier.scale is '{config.rectifier.scale}'; it may be 'probability' or 'logit'.")
+  need(config.model.width % config.model.heads == 0,
+       f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
+  need(config.splits.folds >= 2, f"splits.folds is {config.splits.folds}; at least 2 are needed to hold patients out.")
+  need(1 <= config.members.folds <= config.splits.folds,
+       f"members.folds is {config.members.folds}; it may be 1 to splits.folds ({config.splits.folds}).")
+  need(config.members.seeds >= 1, f"members.seeds is {config.members.seeds}; at least 1.")
+  need(0 < config.splits.validation < 1, f"splits.validation is {config.splits.validation}; a share between 0 and 1.")
+  need(config.rectifier.folds >= 2, f"rectifier.folds is {config.rectifier.folds}; cross-fitting needs at least 2.")
+  need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
+  for key in ("dropout", "input_dropout"):
+    need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")
+  need(0 <= config.train.ema < 1, f"train.ema is {config.train.ema}; a decay in [0, 1).")
+  for name, task in config.loss.tasks.items():
+    need(0 < task.alpha < 1 and task.gamma >= 0, f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
+  need(config.train.pretrain.epochs + config.train.joint.epochs > 0, "train: both phases have 0 epochs.")
+  return config
+
+
+def difference(old, new):
+  """Lines 'key: old -> new' where two plain-dict configs differ; empty when they are the same."""
+  a, b = _flat(old), _flat(new)
+  return [f"{key}: {a.get(key, 'absent')!r} -> {b.get(key, 'absent')!r}"
+          for key in sorted(a.keys() | b.keys()) if a.get(key, _flat) != b.get(key, _flat)]
+
+
+def suggestion(key, config):
+  """The key of `config` most like the mistyped `key`, or ''."""
+  return next(iter(difflib.get_close_matches(key, _flat(config.to_dict()), 1, 0.5)), "")
+
+
+def _flat(tree, prefix=""):
+  items = {}
+  for key, value in tree.items():
+    items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+  return items

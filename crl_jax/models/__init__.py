@@ -1,0 +1,15 @@
+"""The models by name. A new model is one file here and one line in MODELS."""
+
+from crl_jax.models import crl_mmnar
+from crl_jax.models.record import Spec
+
+MODELS = {
+    "crl_mmnar": crl_mmnar.build,
+}
+
+
+def build(config, spec):
+  """Builds config.model.name for `spec`. Raises ValueError that lists the names for an unknown one."""
+  if config.model.name not in MODELS:
+    raise ValueError(f"Unknown config.model.name '{config.model.name}'; there are {sorted(MODELS)}.")
+  return MODELS[config.model.name](config, spec)

@@ -1,0 +1,142 @@
+"""CRL-MMNAR (Liang et al., arXiv 2509.17228): the model, its per-row losses and its two training phases."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from crl_jax import losses
+from crl_jax.config import task_losses
+from crl_jax.models import encoders, fusion
+from crl_jax.models.record import Model, Outputs, Stage
+
+
+class Head(nn.Module):
+  """A task's classifier: (D,) -> logit."""
+  hidden: int
+  width: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, h, train):
+    for _ in range(self.hidden):
+      h = nn.relu(nn.Dense(self.width)(h))
+      h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    return nn.Dense(1)(h)[0]
+
+
+class CrlMmnar(nn.Module):
+  """One row through encoders, gates, fusion, cross-modality reconstruction and heads. Batched by vmap in build()."""
+  config: ml_collections.FrozenConfigDict   # config.model
+  modalities: tuple
+  tasks: tuple
+  deeper: tuple
+  patterns: int
+
+  @nn.compact
+  def __call__(self, inputs, observed_M, train):
+    c, M = self.config, len(self.modalities)
+    seen_M = observed_M.astype(jnp.float32)
+    tokens = []
+    for m, name in enumerate(self.modalities):
+      x = jnp.where(observed_M[m], inputs[name], 0.0)   # before anything else: unobserved content, NaN too, is gone
+      enc = encoders.encoder(x.ndim)(c.width, c.dropout, c.input_dropout, name=f"encode_{name}")
+      tokens.append(enc(x, train))
+    e_MxD = jnp.stack(tokens)
+
+    named = {}
+    z, delta_logits = fusion.MissingnessEmbedding(c.width, name="missingness")(seen_M)
+    if c.conditioning:
+      gates = fusion.Gate(M, name="gate")(z)
+      gated_SxD = jnp.concatenate([gates * e_MxD, z[None]])
+      always = jnp.ones(1, bool)
+      named |= dict(gates=gates, missingness_embedding=z, missingness_logits=delta_logits)
+    else:
+      gated_SxD, always = e_MxD, jnp.zeros(0, bool)
+
+    hidden_VxM = jnp.zeros((1, M), bool)
+    reconstruct = c.reconstruction and train   # predictions need the one full view alone
+    if reconstruct and c.hide == "all":
+      hidden_VxM = jnp.concatenate([hidden_VxM, jnp.eye(M, dtype=bool)])
+    elif reconstruct:
+      hidden_VxM = jnp.concatenate([hidden_VxM, fusion.hidden_one_random(observed_M, self.make_rng("hide"))[None]])
+    visible_VxS = jnp.concatenate(
+        [observed_M & ~hidden_VxM, jnp.broadcast_to(always, (len(hidden_VxM), len(always)))], 1)
+    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(gated_SxD, visible_VxS, train)
+    h, attention = h_VxD[0], attention[0]
+
+    if reconstruct:
+      h_without = h_VxD[1:] if c.hide == "all" else jnp.broadcast_to(h_VxD[1:], (M, c.width))
+      decoded = [nn.Dense(c.width, name=f"decode_{name}_out")(
+          nn.relu(nn.Dense(c.width, name=f"decode_{name}")(h_without[m]))) for m, name in enumerate(self.modalities)]
+      eligible = seen_M * (seen_M.sum() > 1)
+      hidden = hidden_VxM[1:].any(0) * eligible
+      # A row hides one of its n modalities at a time: n times its loss keeps the estimate unbiased.
+      weight = hidden if c.hide == "all" else hidden * seen_M.sum()
+      named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight, rec_count=eligible)
+
+    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, c.dropout, name=f"head_{t}")(h, train)
+                        for t in self.tasks])
+    if c.pattern_head:
+      named["pattern_logits"] = nn.Dense(self.patterns, name="pattern")(h)
+    return Outputs(logits, h, dict(named, embeddings=e_MxD, attention=attention))
+
+
+def build(config, spec):
+  """Builds the model for one cohort's shapes.
+
+  Args:
+    config: the whole tree; config.model and config.loss are read.
+    spec: models.record.Spec.
+  Returns:
+    Model.
+  """
+  c = ml_collections.FrozenConfigDict(config.model)
+  module = CrlMmnar(c, spec.modalities, spec.tasks, tuple(config.loss.deeper), len(spec.patterns))
+  alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
+  patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))] for p in spec.patterns])
+
+  def row(params, inputs, observed, key, train):
+    rngs = {"dropout": key, "hide": jax.random.fold_in(key, 1)} if train else None
+    return module.apply({"params": params}, inputs, observed, train, rngs=rngs)
+
+  def init(rng):
+    inputs = {m: jnp.zeros(shape) for m, shape in spec.shapes.items()}
+    rngs = dict(zip(("params", "dropout", "hide"), jax.random.split(rng, 3)))
+    return module.init(rngs, inputs, jnp.ones(len(spec.modalities), bool), True)["params"]
+
+  def apply(params, batch, train, rng):
+    # A row's dropout depends on its slot in the global batch alone, so any device layout draws the same.
+    keys = jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot) if train else batch.slot
+    return jax.vmap(row, in_axes=(None, 0, 0, 0, None))(params, batch.inputs, batch.observed, keys, train)
+
+  def loss(outputs, batch, gather=lambda x: x):
+    named = outputs.named
+    labels = jnp.where(batch.valid[:, None], batch.labels, jnp.nan)
+    terms = {"prediction": (losses.focal(outputs.logits, labels, alpha, gamma), task_weight)}
+    if c.conditioning:
+      terms["missingness"] = (losses.missingness(named["missingness_logits"], batch.observed, batch.valid), 1.0)
+    if "decoded" in named:
+      valid = batch.valid[:, None]
+      terms["reconstruction"] = (losses.reconstruction(
+          named["decoded"], named["embeddings"], named["rec_weight"] * valid, named["rec_count"] * valid,
+          c.stop_gradient), 1.0)
+      if c.contrastive:
+        terms["contrastive"] = (losses.info_nce(
+            named["embeddings"], named["decoded"], (named["hidden"] > 0) & valid, batch.patient, c.temperature,
+            gather), 1.0)
+    if c.pattern_head:
+      match = (batch.observed[:, None] == patterns[None]).all(-1)
+      terms["pattern"] = (losses.classification(
+          named["pattern_logits"], match.argmax(1), match.any(1) & batch.valid), 1.0)
+    return terms
+
+  def probability(logits):
+    return losses.focal_probability(logits, alpha, gamma)
+
+  t = config.train
+  stages = tuple(stage for stage in (
+      Stage("pretrain", t.pretrain.epochs, t.pretrain.learning_rate, t.pretrain.weights.to_dict(), None),
+      Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(), t.joint.patience),
+  ) if stage.epochs)
+  return Model(init, apply, loss, probability, stages)

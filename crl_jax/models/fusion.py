@@ -1,0 +1,76 @@
+"""Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of modalities, one row."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class MissingnessEmbedding(nn.Module):
+  """`z = f_phi(delta)` (D,) and the decoded pattern logits `delta_hat = g(z)` (M,)."""
+  width: int
+
+  @nn.compact
+  def __call__(self, observed_M):
+    z = nn.Dense(self.width)(nn.relu(nn.Dense(self.width)(2.0 * observed_M - 1.0)))
+    decoded = nn.Dense(observed_M.shape[0])(nn.relu(nn.Dense(self.width)(z)))
+    return z, decoded
+
+
+class Gate(nn.Module):
+  """`sigmoid(W_m z + b_m)` for every modality: (D,) -> (M, D)."""
+  modalities: int
+
+  @nn.compact
+  def __call__(self, z):
+    return nn.sigmoid(nn.Dense(self.modalities * z.shape[0])(z)).reshape(self.modalities, -1)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention over S tokens for V views of a row that differ in their visible keys."""
+  heads: int
+
+  @nn.compact
+  def __call__(self, tokens_VxSxD, visible_VxS):
+    views, length, width = tokens_VxSxD.shape
+    # Query and key biases shift all scores of a softmax alike or not at all: they would train on rounding errors.
+    q, k = jnp.split(nn.Dense(2 * width, use_bias=False, name="query_key")(tokens_VxSxD), 2, -1)
+    v = nn.Dense(width, name="value")(tokens_VxSxD)
+    q, k, v = (x.reshape(views, length, self.heads, -1) for x in (q, k, v))
+    scores = jnp.einsum("vshd,vthd->vhst", q, k) * (width // self.heads) ** -0.5
+    scores = jnp.where(visible_VxS[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    weights_VxHxSxS = nn.softmax(scores)
+    mixed = jnp.einsum("vhst,vthd->vshd", weights_VxHxSxS, v).reshape(views, length, width)
+    return nn.Dense(width, name="output")(mixed), weights_VxHxSxS
+
+
+class Fusion(nn.Module):
+  """Masked attention fusion: attention, residual, LayerNorm, feed-forward, masked mean over the visible tokens.
+
+  Args of the call:
+    tokens_SxD: the row's tokens; content of invisible ones does not matter.
+    visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may be seen.
+    train: whether dropout is on.
+  Returns:
+    h (V, D), finite even for a view with nothing visible; attention weights of the last layer (V, H, S, S).
+  """
+  heads: int
+  layers: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, tokens_SxD, visible_VxS, train):
+    width = tokens_SxD.shape[-1]
+    x = jnp.where(visible_VxS[..., None], tokens_SxD, 0.0)
+    for _ in range(self.layers):
+      mixed, weights = Attention(self.heads)(x, visible_VxS)
+      x = nn.LayerNorm()(x + nn.Dropout(self.dropout, deterministic=not train)(mixed))
+      forward = nn.Dense(width)(nn.relu(nn.Dense(2 * width)(x)))
+      x = nn.LayerNorm()(x + nn.Dropout(self.dropout, deterministic=not train)(forward))
+    seen = visible_VxS[..., None].astype(x.dtype)
+    return (x * seen).sum(1) / jnp.maximum(seen.sum(1), 1.0), weights
+
+
+def hidden_one_random(observed_M, key):
+  """(M,) bool with one observed modality set, each equally likely; none where nothing is observed."""
+  score = jnp.where(observed_M, jax.random.uniform(key, observed_M.shape), -1.0)
+  return (jnp.arange(observed_M.shape[0]) == score.argmax()) & observed_M

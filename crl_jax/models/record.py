@@ -1,0 +1,67 @@
+"""What a model is to the rest of the package: a record of pure functions."""
+
+import dataclasses
+from typing import Callable
+
+import flax.struct
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """The static shapes a model is built for.
+
+  Attributes:
+    modalities, tasks: names in the cohort's order.
+    shapes: modality -> shape of one row's preprocessed input, (F,) or (L, F).
+    patterns: sorted pattern ids that exist in the cohort, the classes of the optional pattern head.
+  """
+  modalities: tuple
+  tasks: tuple
+  shapes: dict
+  patterns: tuple
+
+
+@flax.struct.dataclass
+class Outputs:
+  """logits (B, T), representation h (B, D), and every other named intermediate (B, ...)."""
+  logits: jnp.ndarray
+  representation: jnp.ndarray
+  named: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A phase of training.
+
+  Attributes:
+    name: appears in logs.
+    epochs: at most this many.
+    learning_rate: constant over the phase.
+    weights: loss term -> weight; every term that the model's loss returns must be named.
+    patience: epochs without a better validation score before it ends; None: no early stopping, last parameters kept.
+  """
+  name: str
+  epochs: int
+  learning_rate: float
+  weights: dict
+  patience: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Pure functions of one model, bound to a config and a Spec by its builder.
+
+  Attributes:
+    init: (rng) -> params.
+    apply: (params, batch, train, rng) -> Outputs. `rng` is used in training only, through each row's slot.
+    loss: (outputs, batch, gather) -> {term: (losses.Term, column weights)}. `gather` collects rows over devices in a
+      per-device program.
+    probability: (logits) -> P(y = 1).
+    stages: the phases of training, in order.
+  """
+  init: Callable
+  apply: Callable
+  loss: Callable
+  probability: Callable
+  stages: tuple
