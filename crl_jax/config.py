@@ -27,18 +27,21 @@ def default():
 
   c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, and so on)
   c.data.simulate.rows = 6000       # number of rows, one per patient
+  c.data.simulate.world = 0         # seed of the world: loadings, policy, risks, effects; the patients come from c.seed
   c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")
   c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, the real embeddings' [paper]
   c.data.simulate.availability = (1.0, 0.261, 0.755, 0.85)  # mean of delta_m [paper]
   c.data.simulate.tasks = ("readmission", "icu", "mortality")
   c.data.simulate.prevalence = (0.2, 0.25, 0.15)          # mean of y_t over the population, roughly
   c.data.simulate.latent = 8        # k, dimensions of the latent health U
-  c.data.simulate.noise = (1.0, 1.0, 1.0, 1.0)            # sigma_m, in standard deviations of one signal coordinate
+  c.data.simulate.visible = (4, 5, 5, 5)                  # how many of them x_m shows; it is blind to the others
+  c.data.simulate.noise = (1.5, 2.0, 2.0, 2.0)            # sigma_m, in standard deviations of one signal coordinate
   c.data.simulate.mechanism = "mmnar"                     # "mmnar" | "mar" (b_m on observed covariates) | "mcar" (rho = 0)
-  c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on U
-  c.data.simulate.effect = 0.08     # scale of gamma_t[p], the direct effect of the pattern, on the probability scale
-  c.data.simulate.signal = 0.15     # scale of g_t(U) around the prevalence, on the probability scale
-  c.data.simulate.draws = 512       # importance draws per row for the Bayes-optimal predictions
+  c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on what they see, in log-odds per sd
+  c.data.simulate.effect = 0.1      # gamma_t[p], the pattern's direct effect on the probability, is uniform on +- this
+  c.data.simulate.signal = 2.0      # sd of the main term of g_t(U), in log-odds
+  c.data.simulate.interaction = 0.8  # size of the interaction in g_t, relative to the main term
+  c.data.simulate.draws = 512       # points of the posterior per row for the Bayes-optimal predictions; a power of two
 
   c.data.eicu = _D()                # the eICU-CRD cohort
   c.data.eicu.min_age = 18          # years, inclusive [paper]
@@ -47,6 +50,8 @@ def default():
   c.data.eicu.max_stay_hours = 240.0  # unit stay, inclusive: 10 days [paper]
   c.data.eicu.prediction_hour = 24.0  # mortality is predicted this many hours after unit admission (honest protocol)
   c.data.eicu.modality_missing = 0.8  # a virtual modality with a larger share of NaN features counts as missing [paper]
+  c.data.eicu.later_stay = "eligible"  # readmission: a later unit stay in the hospital stay that is itself "eligible" by
+                                    # its length, or "any", or only a "return" after a time outside the unit
 
   c.splits = _D()
   c.splits.folds = 5                # patients are dealt into this many folds; member k is tested on fold k
@@ -158,6 +163,8 @@ def check(config):
   need(config.members.seeds >= 1, f"members.seeds is {config.members.seeds}; at least 1.")
   need(0 < config.splits.validation < 1, f"splits.validation is {config.splits.validation}; a share between 0 and 1.")
   need(config.rectifier.folds >= 2, f"rectifier.folds is {config.rectifier.folds}; cross-fitting needs at least 2.")
+  need(config.evaluate.bootstrap >= 1 and config.evaluate.bins >= 1,
+       f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins ({config.evaluate.bins}) must be at least 1.")
   need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")

@@ -1,0 +1,240 @@
+"""The simulated cohort: a linear-Gaussian world whose best possible predictions and pattern effects are known.
+
+    U ~ N(0, I_k)                                             latent health
+    x_m = A_m U + sigma_m eps                                 modalities
+    P(delta_m = 1) = sigmoid(a_m + rho b_m . C)               clinicians' policy
+    P(y_t = 1) = clip(g_t(U) + gamma_t[p], 0.01, 0.99)        outcomes, p the pattern id of delta
+
+C, what the clinicians look at, is U under "mmnar"; under "mar" it is a summary of the first modality that every row
+has. The world (A, a, b, g, gamma) is a function of `data.simulate` and its key `world`; the patients are drawn from
+`seed`, so another seed gives other patients of the same world.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from crl_jax.data import cohort as cohort_lib
+
+_CHUNK = 4096   # rows generated at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+  """The constants of a simulated world: M modalities, k latent dimensions, T tasks.
+
+  Attributes:
+    loadings: M arrays A_m (F_m, k).
+    noise: (M,) sigma_m.
+    precision: (M, k, k) A_m' A_m / sigma_m^2, what observing modality m adds to the posterior precision of U.
+    mechanism: "mmnar" | "mar" | "mcar".
+    source: the modality that the policy reads under "mar"; -1 otherwise.
+    intercept: (M,) a_m; +inf for a modality that everyone has, -inf for one that nobody has.
+    policy: (M, k) rho b_m, where b_m . C has unit variance; zeros under "mcar".
+    direction: (3, T, k) main direction of the risk of task t, and the two that interact.
+    offset: (T,) of the log-odds, so that the mean of g_t is the prevalence.
+    signal, interaction: scales of the log-odds and, relative to it, of the interaction.
+    gamma: (T, 2^M) direct effect of the pattern on the probability.
+  """
+  loadings: tuple
+  noise: np.ndarray
+  precision: np.ndarray
+  mechanism: str
+  source: int
+  intercept: np.ndarray
+  policy: np.ndarray
+  direction: np.ndarray
+  offset: np.ndarray
+  signal: float
+  interaction: float
+  gamma: np.ndarray
+
+
+def build(config):
+  """Returns the simulated `Cohort` of `config` (the whole tree; `data.simulate` and `seed` are read).
+
+  `references["bayes"]` holds E[y | x_observed, delta] per row and task; `info["truth"]["gamma"]` the true pattern
+  effects, task -> pattern id -> value. U is in no input. Raises CohortError on settings that cannot work.
+  """
+  c = config.data.simulate
+  world = make_world(c)
+  rng = np.random.default_rng([1, config.seed])
+  n, modalities = int(c.rows), tuple(c.modalities)
+  inputs = [np.empty((n, a.shape[0]), np.float32) for a in world.loadings]
+  statistic_MxNxk = np.empty((len(modalities), n, c.latent), np.float32)
+  observed_NxM = np.empty((n, len(modalities)), bool)
+  labels_NxT = np.empty((n, len(c.tasks)), np.float32)
+  for lo in range(0, n, _CHUNK):
+    rows = slice(lo, min(lo + _CHUNK, n))
+    u_Nxk = rng.standard_normal((rows.stop - lo, c.latent), np.float32)
+    for m, (x, loading) in enumerate(zip(inputs, world.loadings)):
+      rng.standard_normal(out=x[rows], dtype=np.float32)
+      x[rows] *= world.noise[m]
+      x[rows] += u_Nxk @ loading.T
+      statistic_MxNxk[m, rows] = x[rows] @ loading / world.noise[m]**2
+    seen = u_Nxk if world.source < 0 else statistic_MxNxk[world.source, rows]
+    observed_NxM[rows] = draw_observed(world, rng, seen)
+    for m, x in enumerate(inputs):
+      x[rows][~observed_NxM[rows, m]] = 0
+    p_NxT = probability(world, u_Nxk, cohort_lib.pattern_id(observed_NxM[rows]))
+    labels_NxT[rows] = rng.random(p_NxT.shape) < p_NxT
+  names = lambda stem, count: np.array([f"{stem}{i}" for i in range(count)])
+  ids = np.arange(n, dtype=np.int64)
+  return cohort_lib.Cohort(
+      modalities=modalities, tasks=tuple(c.tasks), inputs=dict(zip(modalities, inputs)), observed=observed_NxM,
+      labels=labels_NxT, row_id=ids, patient_id=ids.copy(),
+      groups=dict(sex=rng.choice(["female", "male"], n),
+                  age_band=rng.choice(["18-44", "45-64", "65-79", "80+"], n, p=[0.2, 0.3, 0.3, 0.2]),
+                  hospital=rng.choice(names("hospital_", 12), n)),
+      features={m: names(f"{m}_", x.shape[1]).tolist() for m, x in zip(modalities, inputs)},
+      references=dict(bayes=bayes(world, statistic_MxNxk, observed_NxM, c.draws)),
+      info=dict(truth=dict(gamma={task: {str(p): float(world.gamma[t, p]) for p in _possible(world)}
+                                  for t, task in enumerate(c.tasks)})))
+
+
+def make_world(c):
+  """Returns the `World` of `c` (`config.data.simulate`); raises CohortError on settings that cannot work."""
+  _check(c)
+  rng = np.random.default_rng([0, c.world])
+  k, sizes, rates = c.latent, c.sizes, np.array(c.availability, float)
+  unit = lambda v: v / np.linalg.norm(v, axis=-1, keepdims=True)
+  # Every modality shows some latent dimensions, more or less clearly, and not the others: a missing one is missed.
+  clarity_Mxk = np.stack([rng.permuted(np.arange(k) < v) for v in c.visible]) * rng.uniform(0.5, 1.5, (len(sizes), k))
+  clarity_Mxk /= np.linalg.norm(clarity_Mxk, axis=1, keepdims=True)   # a coordinate of A_m U has variance 1 on average
+  loadings = tuple((rng.standard_normal((f, k)) * s).astype(np.float32) for f, s in zip(sizes, clarity_Mxk))
+  noise_M = np.array(c.noise, np.float32)
+  precision_Mxkxk = np.stack([a.T.astype(float) @ a / s**2 for a, s in zip(loadings, noise_M)])
+
+  # Tasks share a severity, and clinicians order for the severe: that is what makes missingness informative.
+  severity_k = unit(rng.standard_normal(k))
+  main_Txk = unit(0.7 * severity_k + 0.7 * unit(rng.standard_normal((len(c.tasks), k))))
+  direction_3xTxk = np.concatenate([main_Txk[None], unit(rng.standard_normal((2, len(c.tasks), k)))])
+  policy_Mxk = unit(0.5 * severity_k + unit(rng.standard_normal((len(sizes), k))))
+  gamma_TxP = rng.uniform(-c.effect, c.effect, (len(c.tasks), 2**len(sizes)))
+  source = -1
+  if c.mechanism == "mar":
+    source = int(np.argmax(rates >= 1))
+    p = precision_Mxkxk[source]   # the summary A'x / sigma^2 = p U + p^(1/2) eps has covariance p^2 + p
+    policy_Mxk /= np.sqrt(np.einsum("mk,kl,ml->m", policy_Mxk, p @ p + p, policy_Mxk))[:, None]
+  rho = 0.0 if c.mechanism == "mcar" else c.rho
+  nodes, weights = np.polynomial.hermite_e.hermegauss(64)
+  weights /= weights.sum()
+  intercept_M = _bisect(lambda a: _sigmoid(a[:, None] + rho * nodes) @ weights, rates)
+
+  patterns = np.arange(2**len(sizes))
+  bits_PxM = (patterns[:, None] >> np.arange(len(sizes)) & 1).astype(bool)
+  share_P = np.where(bits_PxM, rates, 1 - rates).prod(axis=1)
+  gamma_TxP -= gamma_TxP @ share_P[:, None]   # effects are deviations: the prevalence stays about where it was asked
+  world = World(loadings, noise_M, precision_Mxkxk, c.mechanism, source, intercept_M.astype(np.float32),
+                (rho * policy_Mxk).astype(np.float32), direction_3xTxk.astype(np.float32),
+                np.zeros(len(c.tasks), np.float32), float(c.signal), float(c.interaction), gamma_TxP)
+  score_DxT = _score(world, *(_normal_grid(4096, k) @ np.moveaxis(world.direction, 2, 1)))
+  offset_T = _bisect(lambda b: _sigmoid(b + score_DxT).mean(axis=0), np.array(c.prevalence, float))
+  return dataclasses.replace(world, offset=offset_T.astype(np.float32))
+
+
+def draw_observed(world, rng, seen_Nxk):
+  """Draws delta (N, M) bool from the policy, given what the clinicians look at."""
+  p_NxM = _sigmoid(seen_Nxk @ world.policy.T + world.intercept)
+  return rng.random(p_NxM.shape, np.float32) < p_NxM
+
+
+def risk(world, u_Nxk):
+  """g_t(U) (N, T): the probability of the outcome before the direct effect of the pattern."""
+  return _sigmoid(world.offset + _score(world, *(u_Nxk @ np.moveaxis(world.direction, 2, 1))))
+
+
+def probability(world, u_Nxk, pattern_N):
+  """P(y_t = 1 | U, p) (N, T), the model equation."""
+  return np.clip(risk(world, u_Nxk) + world.gamma.T[pattern_N], 0.01, 0.99)
+
+
+def bayes(world, statistic_MxNxk, observed_NxM, draws):
+  """E[y_t | x_observed, delta] (N, T) float32, the best prediction there can be.
+
+  U | x_observed is Gaussian, its covariance the same for all rows of a pattern; `draws` points of it are weighted by
+  P(delta | U) (spec: importance weighting). Under "mar" and "mcar" delta depends on nothing but observed values, so
+  the weights are constant and drop out.
+
+  Args:
+    statistic_MxNxk: A_m' x_m / sigma_m^2, all that x_m says about U; ignored where unobserved.
+    observed_NxM: delta.
+    draws: a power of two.
+  """
+  k = statistic_MxNxk.shape[2]
+  z_Dxk = _normal_grid(draws, k)
+  axes_Vxk = np.concatenate([world.direction.reshape(-1, k), world.policy])   # U enters through these projections only
+  out_NxT = np.empty((len(observed_NxM), len(world.offset)), np.float32)
+  pattern_N = cohort_lib.pattern_id(observed_NxM)
+  for p in np.unique(pattern_N):
+    rows = np.flatnonzero(pattern_N == p)
+    delta_M = observed_NxM[rows[0]]
+    covariance_kxk = np.linalg.inv(np.eye(k) + world.precision[delta_M].sum(axis=0))
+    spread_VxD = (axes_Vxk @ np.linalg.cholesky(covariance_kxk) @ z_Dxk.T).astype(np.float32)
+    mean_NxV = statistic_MxNxk[delta_M][:, rows].sum(axis=0) @ (covariance_kxk @ axes_Vxk.T).astype(np.float32)
+    for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 1024)):
+      v_VxNxD = mean_NxV[part].T[:, :, None] + spread_VxD[:, None]
+      n_risk = world.direction[..., 0].size
+      weight_NxD = np.ones(v_VxNxD.shape[1:], np.float32)
+      if world.mechanism == "mmnar":
+        for m, present in enumerate(delta_M):
+          weight_NxD *= _sigmoid((1 if present else -1) * (v_VxNxD[n_risk + m] + world.intercept[m]))
+      score = _score(world, *v_VxNxD[:n_risk].reshape(3, -1, *weight_NxD.shape))
+      y_TxNxD = _sigmoid(score + world.offset[:, None, None]) + world.gamma[:, p, None, None].astype(np.float32)
+      np.clip(y_TxNxD, 0.01, 0.99, out=y_TxNxD)
+      out_NxT[rows[part]] = ((y_TxNxD * weight_NxD).sum(axis=2) / weight_NxD.sum(axis=1)).T
+  return out_NxT
+
+
+def _score(world, main, first, second):
+  """Log-odds of the risk up to the offset, from the projections of U on the three directions."""
+  return world.signal * (main + world.interaction * np.tanh(first) * np.tanh(second))
+
+
+def _sigmoid(x):
+  return 0.5 + 0.5 * np.tanh(0.5 * x)   # no overflow, and right at +-inf
+
+
+def _bisect(mean, target):
+  """Solves the increasing `mean(x) = target` elementwise; +-inf where the target is 1 or 0."""
+  lo, hi = np.full(len(target), -40.0), np.full(len(target), 40.0)
+  for _ in range(80):
+    middle = (lo + hi) / 2
+    below = mean(middle) < target
+    lo, hi = np.where(below, middle, lo), np.where(below, hi, middle)
+  return np.where(target >= 1, np.inf, np.where(target <= 0, -np.inf, (lo + hi) / 2))
+
+
+def _normal_grid(n, k):
+  """(n, k) float32 quasi-random standard normal points, always the same ones."""
+  import scipy.special
+  import scipy.stats
+  points = scipy.stats.qmc.Sobol(k, scramble=False).random(n)
+  return scipy.special.ndtri(points + 0.5 / n).astype(np.float32)
+
+
+def _possible(world):
+  """Ids of the patterns that can occur."""
+  never = sum(1 << m for m, a in enumerate(world.intercept) if a == -np.inf)
+  always = sum(1 << m for m, a in enumerate(world.intercept) if a == np.inf)
+  return [p for p in range(world.gamma.shape[1]) if p & always == always and not p & never]
+
+
+def _check(c):
+  m, t = len(c.modalities), len(c.tasks)
+  for key, length in dict(sizes=m, availability=m, visible=m, noise=m, prevalence=t).items():
+    if len(c[key]) != length:
+      raise cohort_lib.CohortError(f"config.data.simulate.{key} has {len(c[key])} entries, {length} are needed.")
+  if m > 12:
+    raise cohort_lib.CohortError(f"config.data.simulate has {m} modalities; the table of effects stops at 12.")
+  if c.rows < 1 or c.draws < 1 or c.draws & (c.draws - 1):
+    raise cohort_lib.CohortError("config.data.simulate: rows must be positive and draws a power of two.")
+  if min(c.noise) <= 0 or min(c.availability) < 0 or max(c.availability) > 1:
+    raise cohort_lib.CohortError("config.data.simulate: noise must be positive and availability within 0..1.")
+  if min(c.prevalence) <= 0 or max(c.prevalence) >= 1:
+    raise cohort_lib.CohortError("config.data.simulate.prevalence must lie strictly between 0 and 1.")
+  if c.mechanism not in ("mmnar", "mar", "mcar"):
+    raise cohort_lib.CohortError(
+        f"config.data.simulate.mechanism is '{c.mechanism}'; choose 'mmnar', 'mar' or 'mcar'.")
+  if c.mechanism == "mar" and max(c.availability) < 1:
+    raise cohort_lib.CohortError("config.data.simulate.mechanism 'mar' needs a modality with availability 1 to read.")
