@@ -16,7 +16,7 @@ def fit(inputs, observed, modalities, rows, config):
     rows: (n,) training row indices.
     config: config.preprocess.
   Returns:
-    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles or (0, F), `center`, `spread` (F,)
+    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread` (F,)
     of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1, `low`, `high` (F,) training range, `clip` ().
   """
   return {name: _fit_one(inputs[name], rows[observed[rows, m]], config) for m, name in enumerate(modalities)}
@@ -25,7 +25,7 @@ def fit(inputs, observed, modalities, rows, config):
 def _fit_one(x, rows, config):
   width = x.shape[-1]
   columns = lambda value: np.full(width, value, np.float32)
-  stats = dict(fill=columns(0), knots=np.zeros((0, width), np.float32), center=columns(0), spread=columns(1),
+  stats = dict(fill=columns(0), knots=np.zeros((1, width), np.float32), center=columns(0), spread=columns(1),
                keep=columns(0), indicator=columns(0), low=columns(0), high=columns(0), clip=np.float32(config.clip))
   if not len(rows):   # observed for nobody in training: everything is dropped
     return stats
@@ -59,7 +59,7 @@ def widths(stats):
 def _scale(stats, x, present):
   missing = jnp.isnan(x)
   filled = jnp.where(missing, stats["fill"], x)
-  if stats["knots"].shape[0]:
+  if stats["knots"].shape[0] > 1:
     filled = _to_normal(stats["knots"], filled)
   z = jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"], stats["clip"]) * stats["keep"]
   present = present.reshape(present.shape + (1,) * (x.ndim - 1))

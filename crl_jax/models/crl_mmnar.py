@@ -7,7 +7,8 @@ import ml_collections
 
 from crl_jax import losses
 from crl_jax.config import task_losses
-from crl_jax.models import encoders, fusion
+from crl_jax.models import encoders, fusion, noise as noise_lib
+from crl_jax.models.noise import Noise, dropout
 from crl_jax.models.record import Model, Outputs, Stage
 
 
@@ -18,10 +19,9 @@ class Head(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, h, train):
+  def __call__(self, h, noise):
     for _ in range(self.hidden):
-      h = nn.relu(nn.Dense(self.width)(h))
-      h = nn.Dropout(self.dropout, deterministic=not train)(h)
+      h = dropout(nn.relu(nn.Dense(self.width)(h)), self.dropout, noise)
     return nn.Dense(1)(h)[0]
 
 
@@ -34,14 +34,14 @@ class CrlMmnar(nn.Module):
   patterns: int
 
   @nn.compact
-  def __call__(self, inputs, observed_M, train):
+  def __call__(self, inputs, observed_M, noise):
     c, M = self.config, len(self.modalities)
     seen_M = observed_M.astype(jnp.float32)
     tokens = []
     for m, name in enumerate(self.modalities):
       x = jnp.where(observed_M[m], inputs[name], 0.0)   # before anything else: unobserved content, NaN too, is gone
       enc = encoders.encoder(x.ndim)(c.width, c.dropout, c.input_dropout, name=f"encode_{name}")
-      tokens.append(enc(x, train))
+      tokens.append(enc(x, noise))
     e_MxD = jnp.stack(tokens)
 
     named = {}
@@ -55,14 +55,14 @@ class CrlMmnar(nn.Module):
       gated_SxD, always = e_MxD, jnp.zeros(0, bool)
 
     hidden_VxM = jnp.zeros((1, M), bool)
-    reconstruct = c.reconstruction and train   # predictions need the one full view alone
+    reconstruct = c.reconstruction and noise is not None   # predictions need the one full view alone
     if reconstruct and c.hide == "all":
       hidden_VxM = jnp.concatenate([hidden_VxM, jnp.eye(M, dtype=bool)])
     elif reconstruct:
-      hidden_VxM = jnp.concatenate([hidden_VxM, fusion.hidden_one_random(observed_M, self.make_rng("hide"))[None]])
+      hidden_VxM = jnp.concatenate([hidden_VxM, fusion.hidden_one_random(observed_M, noise)[None]])
     visible_VxS = jnp.concatenate(
         [observed_M & ~hidden_VxM, jnp.broadcast_to(always, (len(hidden_VxM), len(always)))], 1)
-    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(gated_SxD, visible_VxS, train)
+    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(gated_SxD, visible_VxS, noise)
     h, attention = h_VxD[0], attention[0]
 
     if reconstruct:
@@ -75,7 +75,7 @@ class CrlMmnar(nn.Module):
       weight = hidden if c.hide == "all" else hidden * seen_M.sum()
       named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight, rec_count=eligible)
 
-    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, c.dropout, name=f"head_{t}")(h, train)
+    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, c.dropout, name=f"head_{t}")(h, noise)
                         for t in self.tasks])
     if c.pattern_head:
       named["pattern_logits"] = nn.Dense(self.patterns, name="pattern")(h)
@@ -96,19 +96,21 @@ def build(config, spec):
   alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
   patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))] for p in spec.patterns])
 
-  def row(params, inputs, observed, key, train):
-    rngs = {"dropout": key, "hide": jax.random.fold_in(key, 1)} if train else None
-    return module.apply({"params": params}, inputs, observed, train, rngs=rngs)
+  example = {m: jnp.zeros(shape) for m, shape in spec.shapes.items()}, jnp.ones(len(spec.modalities), bool)
 
   def init(rng):
-    inputs = {m: jnp.zeros(shape) for m, shape in spec.shapes.items()}
-    rngs = dict(zip(("params", "dropout", "hide"), jax.random.split(rng, 3)))
-    return module.init(rngs, inputs, jnp.ones(len(spec.modalities), bool), True)["params"]
+    return module.init(rng, *example, Noise())["params"]
+
+  counter = Noise()
+  jax.eval_shape(lambda rng: module.init(rng, *example, counter), jax.random.key(0))
 
   def apply(params, batch, train, rng):
-    # A row's dropout depends on its slot in the global batch alone, so any device layout draws the same.
-    keys = jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot) if train else batch.slot
-    return jax.vmap(row, in_axes=(None, 0, 0, 0, None))(params, batch.inputs, batch.observed, keys, train)
+    if not train:
+      return jax.vmap(lambda x, seen: module.apply({"params": params}, x, seen, None))(batch.inputs, batch.observed)
+    # A row's noise depends on its slot in the global batch alone, so any device layout draws the same.
+    bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot), counter.used)
+    return jax.vmap(lambda x, seen, b: module.apply({"params": params}, x, seen, Noise(b)))(
+        batch.inputs, batch.observed, bits)
 
   def loss(outputs, batch, gather=lambda x: x):
     named = outputs.named

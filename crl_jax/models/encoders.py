@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from crl_jax.models.noise import dropout
+
 
 class VectorEncoder(nn.Module):
   """(F,) -> (D,). Dense 2D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm."""
@@ -11,11 +13,10 @@ class VectorEncoder(nn.Module):
   input_dropout: float
 
   @nn.compact
-  def __call__(self, x, train):
-    x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
+  def __call__(self, x, noise):
+    x = dropout(x, self.input_dropout, noise)
     for width in (2 * self.width, self.width):
-      x = nn.relu(nn.LayerNorm()(nn.Dense(width)(x)))
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+      x = dropout(nn.relu(nn.LayerNorm()(nn.Dense(width)(x))), self.dropout, noise)
     return nn.LayerNorm()(nn.Dense(self.width)(x))
 
 
@@ -26,13 +27,12 @@ class SequenceEncoder(nn.Module):
   input_dropout: float
 
   @nn.compact
-  def __call__(self, x, train):
-    x = nn.Dropout(self.input_dropout, broadcast_dims=(0,), deterministic=not train)(x)
+  def __call__(self, x, noise):
+    x = dropout(x, self.input_dropout, noise, x.shape[1:])   # a feature is hidden at all times or at none
     states = nn.RNN(nn.GRUCell(self.width))(nn.relu(nn.LayerNorm()(nn.Dense(self.width)(x))))
     real = jnp.any(x != 0, -1)
     last = jnp.max(jnp.where(real, jnp.arange(x.shape[0]), 0))
-    state = nn.Dropout(self.dropout, deterministic=not train)(states[last])
-    return nn.LayerNorm()(nn.Dense(self.width)(state))
+    return nn.LayerNorm()(nn.Dense(self.width)(dropout(states[last], self.dropout, noise)))
 
 
 def encoder(rank):

@@ -1,8 +1,9 @@
 """Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of modalities, one row."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+
+from crl_jax.models.noise import dropout
 
 
 class MissingnessEmbedding(nn.Module):
@@ -49,7 +50,7 @@ class Fusion(nn.Module):
   Args of the call:
     tokens_SxD: the row's tokens; content of invisible ones does not matter.
     visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may be seen.
-    train: whether dropout is on.
+    noise: models.noise.Noise in training, or None.
   Returns:
     h (V, D), finite even for a view with nothing visible; attention weights of the last layer (V, H, S, S).
   """
@@ -58,19 +59,19 @@ class Fusion(nn.Module):
   dropout: float
 
   @nn.compact
-  def __call__(self, tokens_SxD, visible_VxS, train):
+  def __call__(self, tokens_SxD, visible_VxS, noise):
     width = tokens_SxD.shape[-1]
     x = jnp.where(visible_VxS[..., None], tokens_SxD, 0.0)
     for _ in range(self.layers):
       mixed, weights = Attention(self.heads)(x, visible_VxS)
-      x = nn.LayerNorm()(x + nn.Dropout(self.dropout, deterministic=not train)(mixed))
+      x = nn.LayerNorm()(x + dropout(mixed, self.dropout, noise))
       forward = nn.Dense(width)(nn.relu(nn.Dense(2 * width)(x)))
-      x = nn.LayerNorm()(x + nn.Dropout(self.dropout, deterministic=not train)(forward))
+      x = nn.LayerNorm()(x + dropout(forward, self.dropout, noise))
     seen = visible_VxS[..., None].astype(x.dtype)
     return (x * seen).sum(1) / jnp.maximum(seen.sum(1), 1.0), weights
 
 
-def hidden_one_random(observed_M, key):
+def hidden_one_random(observed_M, noise):
   """(M,) bool with one observed modality set, each equally likely; none where nothing is observed."""
-  score = jnp.where(observed_M, jax.random.uniform(key, observed_M.shape), -1.0)
+  score = jnp.where(observed_M, noise.take(observed_M.shape).astype(jnp.int32), -1)
   return (jnp.arange(observed_M.shape[0]) == score.argmax()) & observed_M

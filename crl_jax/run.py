@@ -1,0 +1,261 @@
+"""One run folder from config to report: cohort -> members -> predictions -> rectifier -> evaluation -> report."""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import logging
+import pathlib
+import signal
+import sys
+
+import jax
+import numpy as np
+
+from crl_jax import checkpoint, config as config_lib, models, sharding, train, writer
+from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
+
+
+def run(config, workdir, command=""):
+  """Runs, resumes or shows the run of `workdir`.
+
+  Args:
+    config: the whole tree.
+    workdir: the run folder, made if absent.
+    command: what the user typed, repeated where a run can be resumed.
+  Returns:
+    the metrics dict of metrics.json.
+  Raises:
+    ValueError, CohortError: bad settings or data, before anything is trained.
+    SystemExit: after an interruption has been saved.
+  """
+  config_lib.check(config)
+  workdir = pathlib.Path(workdir)
+  with _locked(workdir):
+    _settle_config(workdir, config)
+    finished = _finished(workdir)
+    if finished:
+      print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to run again.\n")
+    else:
+      _execute(config, workdir, command)
+      finished = _finished(workdir)
+  print(_table(workdir, finished))
+  print(f"\nReport: {workdir / 'report.html'}")
+  return finished
+
+
+def build_cohort(config, **options):
+  """The validated cohort of `config.data.cohort`. Raises CohortError; ValueError for an unknown cohort."""
+  try:
+    source = importlib.import_module(f"crl_jax.data.{config.data.cohort}")
+    build = source.build
+  except (ModuleNotFoundError, AttributeError) as error:
+    if getattr(error, "name", None) in (f"crl_jax.data.{config.data.cohort}", "build"):
+      raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with a build().") from error
+    raise
+  return cohort_lib.validate(build(config, **options))
+
+
+def make_spec(cohort, stats):
+  """The models.Spec of a cohort under a member's preprocessing."""
+  widths = preprocess.widths(stats)
+  shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
+  return models.Spec(cohort.modalities, cohort.tasks, shapes, tuple(int(p) for p in np.unique(cohort.pattern)))
+
+
+def member_data(cohort, stats):
+  """What train.fit and train.predict want of a cohort: preprocessed host arrays."""
+  return {"inputs": preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities),
+          "observed": cohort.observed, "labels": cohort.labels,
+          "patient": np.unique(cohort.patient_id, return_inverse=True)[1].astype(np.int32)}
+
+
+def _execute(config, workdir, command):
+  from crl_jax import evaluate, predictions, report
+  devices = sharding.select_devices(config.platform)
+  logging.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform, devices[0].device_kind)
+  cohort = build_cohort(config)
+  if "banner" in cohort.info:
+    print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
+  for warning in cohort.info["warnings"]:
+    logging.warning("Cohort: %s.", warning)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds, config.splits.validation, config.seed)
+  facts = _settle_data(workdir, cohort, splits)
+
+  parts = []
+  members = [(fold, seed) for fold in range(config.members.folds) for seed in range(config.members.seeds)]
+  epochs = config.train.pretrain.epochs + config.train.joint.epochs
+  compiled = {}
+  with writer.Writer(workdir) as log, writer.progress_bar(len(members) * (epochs + 1)) as bar, _stop_signal() as stop:
+    for index, (fold, seed) in enumerate(members):
+      update = lambda done, text: bar(index * (epochs + 1) + done, f"fold {fold} seed {seed}: {text}")
+      try:
+        parts += _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log, update, stop)
+      except train.Interrupted:
+        print(f"\nStopped and saved. To go on where it was, run the same command again:\n  {command}", flush=True)
+        sys.exit(128 + stop()) 
+  import pandas as pd
+  table = pd.concat(parts, ignore_index=True)
+  table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier, config.seed)
+  metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  table.to_parquet(workdir / "predictions.parquet", index=False)
+  _write_json(workdir / "rectifier.json", rectifiers)
+  report.write(workdir / "report.html", metrics, table, facts, rectifiers, config_lib.as_dict(config),
+               writer.history(workdir))
+  _write_json(workdir / "metrics.json", metrics)   # last: its presence says that the run is finished
+
+
+def _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log, update, stop):
+  """Trains (or resumes) one member; returns its parts of the predictions table."""
+  from crl_jax import predictions, yardsticks
+  name = f"fold{fold}_seed{seed}"
+  folder = workdir / "checkpoints" / name
+  folder.mkdir(parents=True, exist_ok=True)
+  update(0, "preparing")
+  rows = {role: splits.rows(fold, role) for role in splits_lib.ROLES}
+  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"], config.preprocess)
+  data = member_data(cohort, stats)
+  spec = make_spec(cohort, stats)
+  key = repr(spec)
+  if key not in compiled:   # folds of one shape share the compiled programs
+    model = models.build(config, spec)
+    optimizer = train.make_optimizer(config)
+    compiled[key] = (model, optimizer, train.make_programs(model, optimizer, config, devices))
+  model, optimizer, programs = compiled[key]
+
+  rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), fold), seed)
+  progress = train.begin(model, optimizer, config, rng)
+  found = checkpoint.restore(folder, progress)
+  if found:
+    progress = found[1]
+    logging.info("Member %s goes on after epoch %d.", name, int(progress.total))
+  log.rewind(name, int(progress.total))
+
+  def on_epoch(stage, total, scalars):
+    named = {k.replace("val/auroc_", "val/auroc/"): v for k, v in scalars.items()}
+    named = {(f"val/auroc/{cohort.tasks[int(k.split('/')[-1])]}" if k.startswith("val/auroc/") else k): v
+             for k, v in named.items()}
+    log.write(name, stage, total, named)
+    update(total, f"{stage} epoch {total}")
+  params, resident = train.fit(
+      programs, model, optimizer, data, cohort.labels, rows["train"], rows["val"], config, progress, on_epoch,
+      lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p, config.checkpoint.keep), stop)
+  checkpoint.save(folder / "final", 0, {"params": params, "preprocess": stats}, 1)
+
+  update(config.train.pretrain.epochs + config.train.joint.epochs, "predicting, yardsticks")
+  base = {role: train.predict(programs, programs.resident(params), resident, rows[role]) for role in ("val", "test")}
+  references = {role: {k: v[rows[role]] for k, v in cohort.references.items()} for role in base}
+  if config.evaluate.yardsticks:
+    x = yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities)
+    y = cohort.labels
+    references["test"] |= yardsticks.fit_predict(x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]],
+                                                 x[rows["test"]], config.seed)
+  return [predictions.part(cohort, rows[role], fold, seed, role, base[role], references[role]) for role in base]
+
+
+@contextlib.contextmanager
+def _locked(workdir):
+  """Holds the run folder's lock. Raises RuntimeError at once if another process has it."""
+  import filelock
+  workdir.mkdir(parents=True, exist_ok=True)
+  lock = filelock.FileLock(str(workdir / ".lock"))
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    raise RuntimeError(f"Another process is running in {workdir}: wait for it, or name another --workdir.") from None
+  try:
+    yield
+  finally:
+    lock.release()
+
+
+def _settle_config(workdir, config):
+  """Writes config.json, or refuses a folder that was made with another config."""
+  path, new = workdir / "config.json", config_lib.as_dict(config)
+  if not path.exists():
+    _write_json(path, new)
+    return
+  lines = config_lib.difference(json.loads(path.read_text()), new)
+  if lines:
+    raise ValueError(f"{workdir} was made with another config:\n  " + "\n  ".join(lines)
+                     + "\nRun with the old values to go on there, or name another --workdir.")
+
+
+def _settle_data(workdir, cohort, splits):
+  """Writes data.json, or refuses a folder whose data or splits were others. Returns its content."""
+  path = workdir / "data.json"
+  ids, counts = np.unique(cohort.pattern, return_counts=True)
+  facts = {
+      **cohort.info, "fingerprint": cohort_lib.fingerprint(cohort), "splits_fingerprint": splits.fingerprint(),
+      "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
+      "features": {m: list(names) for m, names in cohort.features.items()},
+      "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()), "positives": int(np.nansum(cohort.labels[:, i]))}
+                   for i, t in enumerate(cohort.tasks)},
+      "observed": {m: int(cohort.observed[:, i].sum()) for i, m in enumerate(cohort.modalities)},
+      "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities), "rows": int(n)}
+                   for p, n in zip(ids, counts)],
+      "versions": _versions()}
+  if path.exists():
+    old = json.loads(path.read_text())
+    changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
+    if changed:
+      raise ValueError(f"The data or splits are not those that {workdir} began with ({', '.join(changed)} in data.json "
+                       "differ). Restore the files of data.root, or name another --workdir.")
+  _write_json(path, facts)
+  return facts
+
+
+def _versions():
+  import importlib.metadata
+  import platform
+  names = ("crl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "scikit-learn")
+  found = {"python": platform.python_version()}
+  for name in names:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
+
+
+def _finished(workdir):
+  path = workdir / "metrics.json"
+  return json.loads(path.read_text()) if path.exists() else None
+
+
+def _table(workdir, metrics):
+  from crl_jax import evaluate
+  read = lambda name: json.loads((workdir / name).read_text())
+  return evaluate.table(metrics, read("rectifier.json"), read("data.json"))
+
+
+def _write_json(path, tree):
+  """Writes atomically; NaN is refused, because it is not JSON."""
+  part = path.with_suffix(".part")
+  part.write_text(json.dumps(tree, indent=1, allow_nan=False))
+  part.replace(path)
+
+
+@contextlib.contextmanager
+def _stop_signal():
+  """Yields stop(), which is the number of the SIGTERM or SIGINT received, or 0; a second one acts at once."""
+  received = []
+  def handle(number, _):
+    if received:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    received.append(number)
+    print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
+  try:
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+  except ValueError:   # not the main thread (some notebooks): no handler, no harm
+    before = {}
+  try:
+    yield lambda: received[0] if received else 0
+  finally:
+    for number, old in before.items():
+      signal.signal(number, old)
+
+
+def default_workdir(config, name):
+  """runs/<name>-<8 hex digits of the config>: one folder per config, so that a changed setting never meets an old run."""
+  digest = hashlib.sha256(json.dumps(config_lib.as_dict(config), sort_keys=True).encode()).hexdigest()
+  return pathlib.Path("runs") / f"{name}-{digest[:8]}"

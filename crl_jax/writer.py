@@ -1,0 +1,69 @@
+"""Training curves (metrics.jsonl and TensorBoard events) and the progress bar of a run."""
+
+import contextlib
+import json
+import pathlib
+import sys
+
+
+class Writer:
+  """Appends one record per epoch to metrics.jsonl and mirrors its scalars to TensorBoard events.
+
+  Used as a context manager. Keys of a record: member, stage, epoch (counted over the member's stages) and scalars.
+  """
+
+  def __init__(self, folder):
+    self._path = pathlib.Path(folder) / "metrics.jsonl"
+    self._events = {}
+    self._folder = pathlib.Path(folder)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    for events in self._events.values():
+      events.close()
+
+  def rewind(self, member, epoch):
+    """Forgets records of `member` past `epoch`: those a killed run wrote after its last checkpoint."""
+    kept = [r for r in history(self._folder) if r["member"] != member or r["epoch"] <= epoch]
+    part = self._path.with_suffix(".part")
+    part.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    part.replace(self._path)
+
+  def write(self, member, stage, epoch, scalars):
+    """Appends a record; `scalars` maps names to floats, NaN written as null."""
+    clean = {k: (v if v == v and abs(v) != float("inf") else None) for k, v in scalars.items()}
+    with self._path.open("a") as file:
+      file.write(json.dumps({"member": member, "stage": stage, "epoch": epoch, **clean}) + "\n")
+    if member not in self._events:
+      from tensorboardX import SummaryWriter
+      self._events[member] = SummaryWriter(str(self._folder / "events" / member), purge_step=epoch)
+    for name, value in clean.items():
+      if value is not None:
+        self._events[member].add_scalar(name, value, epoch)
+
+
+def history(folder):
+  """The records of metrics.jsonl, in order; a line cut short by a kill is left out."""
+  path = pathlib.Path(folder) / "metrics.jsonl"
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    with contextlib.suppress(json.JSONDecodeError):
+      records.append(json.loads(line))
+  return records
+
+
+@contextlib.contextmanager
+def progress_bar(total, stream=sys.stderr):
+  """Yields update(done, text) for a bar over `total` units with an ETA; silent where `stream` is no terminal."""
+  if not stream.isatty():
+    yield lambda done, text: None
+    return
+  from rich.console import Console
+  from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+  columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+             TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+  with Progress(*columns, console=Console(file=stream)) as bar:
+    task = bar.add_task("starting", total=total)
+    yield lambda done, text: bar.update(task, completed=done, description=text)

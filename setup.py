@@ -1,0 +1,47 @@
+"""Installs crl_jax: pip install . (add [cuda12] or [cuda13] on machines with NVIDIA GPUs, [test] for the tests)."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(r'__version__ = "(.+)"', (_ROOT / "crl_jax/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="crl_jax",
+    version=_VERSION,
+    description="Learning from clinical records whose modalities are missing for a reason: CRL-MMNAR in JAX/Flax",
+    long_description=(_ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*", "experiments"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "duckdb>=1.2",
+        "filelock>=3.15",
+        "flax>=0.12,<0.13",
+        "ibis-framework[duckdb]>=10",
+        "jax>=0.10",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1,<2",
+        "numpy>=2.1",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pandas>=2.2",
+        "pyarrow>=17",
+        "rich>=13.9",
+        "safetensors>=0.5",
+        "scikit-learn>=1.6",
+        "scipy>=1.14",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.9",
+        "transformers>=4.57",
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "test": ["pytest>=8", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
+    },
+)

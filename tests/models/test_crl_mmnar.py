@@ -1,0 +1,138 @@
+"""Structural claims of the model, each shown by its outputs and its gradients."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crl_jax import losses, models
+from crl_jax.models.encoders import SequenceEncoder
+
+
+def built(config, spec, **settings):
+  c = config.copy_and_resolve_references().unlock()
+  c.model.update(settings)
+  model = models.build(c, spec)
+  model = dataclasses.replace(model, apply=jax.jit(model.apply, static_argnums=2))
+  return model, jax.jit(model.init)(jax.random.key(0))
+
+
+def total(model, params, batch, rng=jax.random.key(1)):
+  terms = model.loss(model.apply(params, batch, True, rng), batch)
+  return sum(losses.reduce(term, columns) for term, columns in terms.values())
+
+
+def with_hidden_content(batch, spec, value):
+  """The batch with `value` as the content of every unobserved modality."""
+  inputs = {m: np.where(batch.observed[:, i].reshape(-1, *[1] * (batch.inputs[m].ndim - 1)), batch.inputs[m], value)
+            for i, m in enumerate(spec.modalities)}
+  return batch.replace(inputs={m: x.astype(np.float32) for m, x in inputs.items()})
+
+
+@pytest.mark.parametrize("hide", ["all", "one"])
+@pytest.mark.parametrize("conditioning", [True, False])
+def test_unobserved_content_changes_nothing_and_has_zero_gradient(small_config, spec, batch, hide, conditioning):
+  model, params = built(small_config, spec, hide=hide, conditioning=conditioning)
+  one, other = (with_hidden_content(batch, spec, value) for value in (0.0, np.nan))
+  a, b = (model.apply(params, x, True, jax.random.key(1)) for x in (one, other))
+  jax.tree.map(np.testing.assert_array_equal, (a.logits, a.representation), (b.logits, b.representation))
+  loss, gradient = jax.jit(jax.value_and_grad(
+      lambda inputs: total(model, params, other.replace(inputs=inputs))))(other.inputs)
+  assert np.isfinite(loss)
+  for m, name in enumerate(spec.modalities):
+    assert (np.asarray(gradient[name])[~batch.observed[:, m]] == 0).all()
+    assert (np.asarray(gradient[name])[batch.observed[:, m]] != 0).any()
+
+
+@pytest.mark.parametrize("conditioning", [True, False])
+def test_a_row_with_nothing_observed_is_finite(small_config, spec, batch, conditioning):
+  model, params = built(small_config, spec, conditioning=conditioning)
+  assert np.isfinite(model.apply(params, batch, False, None).logits[3]).all()
+  gradient = jax.jit(jax.grad(lambda p: total(model, p, batch)))(params)
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_the_pattern_matters_only_with_conditioning(small_config, spec, batch):
+  """Same visible content, another pattern: the representation moves through z, gates and token alone."""
+  empty = batch.replace(inputs=jax.tree.map(np.zeros_like, batch.inputs))
+  for conditioning, moves in ((True, True), (False, False)):
+    model, params = built(small_config, spec, conditioning=conditioning)
+    # All encoders alike, so that without conditioning the masked mean over equal tokens hides which are present.
+    shared = {k: v for k, v in params.items() if not k.startswith("encode_")}
+    encoders = {f"encode_{m}": jax.tree.map(jnp.zeros_like, params[f"encode_{m}"]) for m in spec.modalities}
+    h = model.apply(shared | encoders, empty, False, None).representation[4:]
+    several = batch.observed[4:].any(1)
+    assert (np.ptp(np.asarray(h)[several], axis=0).max() > 1e-4) == moves
+
+
+def test_hidden_modality_is_out_of_its_own_reconstruction(small_config, spec, batch):
+  model, params = built(small_config, spec, dropout=0.0)
+  whole = batch.replace(observed=np.ones_like(batch.observed))
+  for m, name in enumerate(spec.modalities):
+    def decoded(x):
+      out = model.apply(params, whole.replace(inputs={**whole.inputs, name: x}), True, jax.random.key(1))
+      return out.named["decoded"][:, m].sum()
+    assert (jax.jit(jax.grad(decoded))(whole.inputs[name]) == 0).all()
+
+
+def test_hiding_one_at_random_estimates_hiding_all(small_config, spec, batch):
+  """The reconstruction loss of hide='one', averaged over draws, is that of hide='all'."""
+  model_all, params = built(small_config, spec, dropout=0.0)
+  model_one, _ = built(small_config, spec, dropout=0.0, hide="one")
+  def reconstruction(model, rng):
+    term, columns = model.loss(model.apply(params, batch, True, rng), batch)["reconstruction"]
+    return losses.reduce(term, columns)
+
+  exact = reconstruction(model_all, jax.random.key(0))
+  draws = jax.jit(jax.vmap(lambda rng: reconstruction(model_one, rng)))(jax.random.split(jax.random.key(0), 1000))
+  assert abs(draws.mean() - exact) < 4 * draws.std() / 1000 ** 0.5
+  assert draws.std() > 0
+
+
+def test_switches_remove_exactly_their_terms(small_config, spec, batch):
+  def names(**settings):
+    model, params = built(small_config, spec, **settings)
+    return set(jax.eval_shape(lambda p: model.loss(model.apply(p, batch, True, jax.random.key(0)), batch), params))
+  everything = {"prediction", "missingness", "reconstruction", "contrastive"}
+  assert names() == everything
+  assert names(conditioning=False) == everything - {"missingness"}
+  assert names(contrastive=False) == everything - {"contrastive"}
+  assert names(reconstruction=False) == everything - {"reconstruction", "contrastive"}
+  assert names(pattern_head=True) == everything | {"pattern"}
+
+
+def test_padding_counts_in_no_loss(small_config, spec, batch):
+  model, params = built(small_config, spec, dropout=0.0, pattern_head=True)
+  half = jax.tree.map(lambda x: x[:8], batch)
+  padded = batch.replace(valid=np.arange(16) < 8)
+  assert total(model, params, padded) == pytest.approx(float(total(model, params, half)), rel=1e-5)
+
+
+def test_dropout_depends_on_the_slot_and_the_step_alone(small_config, spec, batch):
+  model, params = built(small_config, spec)
+  logits = lambda b, key: np.asarray(model.apply(params, b, True, jax.random.key(key)).logits)
+  reverse = jax.tree.map(lambda x: x[::-1], batch)
+  np.testing.assert_allclose(logits(reverse, 1)[::-1], logits(batch, 1), atol=1e-6)
+  assert np.abs(logits(batch, 2) - logits(batch, 1)).max() > 1e-3
+
+
+def test_sequence_padding_leaves_the_state():
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  long = np.concatenate([x, np.zeros((4, 3), np.float32)])
+  enc = SequenceEncoder(8, 0.0, 0.0)
+  params = enc.init(jax.random.key(0), x, None)
+  np.testing.assert_allclose(enc.apply(params, x, None), enc.apply(params, long, None), atol=1e-6)
+
+
+# Trainable parameters of every size that a config in configs/ uses; a change here is a change of the method.
+@pytest.mark.parametrize("width,expected", [(16, 12518), (128, 687878)])
+def test_parameter_count(small_config, spec, width, expected):
+  _, params = built(small_config, spec, width=width, heads=4)
+  assert sum(x.size for x in jax.tree.leaves(params)) == expected
+
+
+def test_unknown_model_is_refused_with_the_names(small_config, spec):
+  with pytest.raises(ValueError, match="crl_mmnar"):
+    built(small_config, spec, name="crl_mnar")
