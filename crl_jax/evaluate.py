@@ -175,7 +175,7 @@ def _patterns(table, task, modalities):
 
 
 def table(metrics, rectifier, info, min_cell=10, top=12):
-  """Returns the final table of a run as plain text, 100 columns wide.
+  """Returns the final table of a run as plain text, under 120 columns wide.
 
   Args:
     metrics: what `evaluate` returned.
@@ -189,15 +189,19 @@ def table(metrics, rectifier, info, min_cell=10, top=12):
     entry = metrics[roles[0]][task]
     lines.append(f"{task.upper()}: {entry['n']} test rows, {entry['positives']} positive; 95% intervals by patient")
     grid = [["", "AUROC", "AUPRC", "Brier", "ECE"]]
-    grid += [[LABELS[role], *(_text(metrics[role][task][m]) for m in metrics_lib.METRICS)] for role in roles]
+    grid += [[LABELS[role], *(interval_text(metrics[role][task][m]) for m in metrics_lib.METRICS)] for role in roles]
     for pair, label in DIFFERENCE_LABELS.items():
       if pair in metrics["differences"]:
-        grid.append([label, *(_text(metrics["differences"][pair][task][m], "+.3f") for m in metrics_lib.METRICS)])
+        grid.append([label, *(interval_text(metrics["differences"][pair][task][m], "+.3f") for m in metrics_lib.METRICS)])
     lines += _aligned(grid)
     reasons = {metrics[role][task][m]["reason"] for role in roles for m in metrics_lib.METRICS
                if "reason" in metrics[role][task][m]}
     lines += [f"  no value: {reason}" for reason in sorted(reasons)] + [""]
-    lines += _aligned(_pattern_grid(pattern_rows(metrics, rectifier, info, task, min_cell, top))) + [""]
+    lines += _aligned(_pattern_grid(pattern_rows(metrics, rectifier, info, task, min_cell, top)))
+    lines += [f"  {sentence}" for sentence in [threshold(rectifier, task)] if sentence] + [""]
+  lines.append("gamma: what the base model, which sees the pattern too, leaves of the pattern's effect on the outcome.")
+  if info.get("truth"):
+    lines.append("true gamma: the whole direct effect.")
   return "\n".join(lines)
 
 
@@ -206,8 +210,7 @@ def pattern_rows(metrics, rectifier, info, task, min_cell, top):
 
   Patterns under `min_cell` rows or past the `top` largest are pooled into one last row, without either.
   """
-  pooled = rectifier.get("pooled", rectifier) if rectifier else {"tasks": {}}
-  cells = {int(c["pattern"]): c for c in pooled["tasks"].get(task, {"cells": ()})["cells"]}
+  cells = {int(c["pattern"]): c for c in _pooled(rectifier, task)["cells"]}
   true = info.get("truth", {}).get("gamma", {}).get(task, {})
   rows = [{**row, "cell": cells.get(row["pattern"]), "true": true.get(str(row["pattern"]))}
           for row in metrics["patterns"][task]]
@@ -217,9 +220,40 @@ def pattern_rows(metrics, rectifier, info, task, min_cell, top):
     lo, hi = metrics_lib.wilson(positives, n)
     few = n < min_cell   # a rate of so few rows says nothing and may point at someone
     shown.append(dict(
-        pattern=None, name=f"{len(rest)} other patterns", missing=(), n=n, positives=None if few else positives,
+        pattern=None, name=f"other patterns ({len(rest)})", missing=(), n=n, positives=None if few else positives,
         rate=None if few else positives / n, rate_lo=lo, rate_hi=hi, cell=None, true=None))
   return shown
+
+
+def threshold(rectifier, task):
+  """A sentence on the size that gamma must have to be applied; '' where there is no rectifier for the task."""
+  if rectifier and not rectifier.get("enabled", True):
+    return "The rectifier is off: gammas are estimated, predictions are left as they are."
+  found = _pooled(rectifier, task)
+  if "threshold" not in found:
+    return ""
+  if found["threshold"] is None:
+    return "The rectifier leaves new predictions as they are: no threshold did better on calibration patients."
+  return f"New predictions are corrected where the absolute gamma exceeds {found['threshold']:g}."
+
+
+def gamma_text(row):
+  """'+0.080 [+0.041, +0.119]' of a row of `pattern_rows`; '-' where there is no cell."""
+  cell = row["cell"] or dict(gamma=None, lo=None, hi=None)
+  return interval_text(dict(value=cell["gamma"], lo=cell["lo"], hi=cell["hi"]), "+.3f")
+
+
+def interval_text(entry, form=".3f"):
+  """'0.812 [0.790, 0.834]'; '-' for null."""
+  value = _number(entry["value"], form)
+  return value if entry["value"] is None or entry["lo"] is None else (
+      f"{value} [{_number(entry['lo'], form)}, {_number(entry['hi'], form)}]")
+
+
+def _pooled(rectifier, task):
+  """The rectifier's entry of a task for new patients (that of all members pooled, where there are several)."""
+  pooled = rectifier.get("pooled", rectifier) if rectifier else {"tasks": {}}
+  return pooled["tasks"].get(task, {"cells": ()})
 
 
 def pattern_label(row, width=40):
@@ -235,19 +269,10 @@ def _pattern_grid(rows):
   truth = any(row["true"] is not None for row in rows)
   grid = [["pattern", "n", "outcome rate", "gamma", *(["true gamma"] if truth else [])]]
   for row in rows:
-    cell = row["cell"] or dict(gamma=None, lo=None, hi=None)
     rate = dict(value=row["rate"], lo=row["rate_lo"], hi=row["rate_hi"])
-    grid.append([pattern_label(row), str(row["n"]), _text(rate),
-                 _text(dict(value=cell["gamma"], lo=cell["lo"], hi=cell["hi"]), "+.3f"),
-                 *([_number(row["true"], "+.3f")] if truth else [])])
+    grid.append([pattern_label(row), str(row["n"]), interval_text(rate),
+                 gamma_text(row), *([_number(row["true"], "+.3f")] if truth else [])])
   return grid
-
-
-def _text(entry, form=".3f"):
-  """'0.812 [0.790, 0.834]'; '-' for null."""
-  value = _number(entry["value"], form)
-  return value if entry["value"] is None or entry["lo"] is None else (
-      f"{value} [{_number(entry['lo'], form)}, {_number(entry['hi'], form)}]")
 
 
 def _number(value, form):

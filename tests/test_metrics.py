@@ -1,0 +1,114 @@
+"""Metrics against scikit-learn, under ties, weights and the cases where a metric is undefined."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from crl_jax import metrics
+
+
+def _rows(n=400, decimals=1, seed=0):
+  rng = np.random.default_rng(seed)
+  p = rng.random(n)
+  return (rng.random(n) < p).astype(int), np.round(p, decimals), rng.integers(0, 4, (9, n))
+
+
+@pytest.mark.parametrize("decimals", [1, 3, 16])
+def test_equals_scikit_learn_under_ties_and_weights(decimals):
+  y, p, w = _rows(decimals=decimals)
+  found = metrics.scores(y, p, w)
+  for name, oracle in dict(auroc=roc_auc_score, auprc=average_precision_score, brier=brier_score_loss).items():
+    np.testing.assert_allclose(found[name], [oracle(y, p, sample_weight=v) for v in w], rtol=1e-12)
+    np.testing.assert_allclose(getattr(metrics, name)(y, p), [oracle(y, p)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_a_weight_is_a_repeated_row(name):
+  y, p, w = _rows()
+  for v, value in zip(w, metrics.scores(y, p, w)[name]):
+    np.testing.assert_allclose(value, metrics.scores(np.repeat(y, v), np.repeat(p, v))[name][0], rtol=1e-9)
+
+
+def test_order_of_rows_changes_nothing():
+  y, p, w = _rows()
+  order = np.random.default_rng(1).permutation(len(y))
+  a, b = metrics.scores(y, p, w), metrics.scores(y[order], p[order], w[:, order])
+  for name in metrics.METRICS:
+    np.testing.assert_allclose(a[name], b[name], rtol=1e-11)
+
+
+def test_index_shares_weights_among_the_rows_of_a_patient():
+  y, p, _ = _rows()
+  patient = np.arange(len(y)) // 3
+  w = np.random.default_rng(2).integers(0, 3, (5, patient.max() + 1))
+  a, b = metrics.scores(y, p, w, patient), metrics.scores(y, p, w[:, patient])
+  for name in metrics.METRICS:
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_many_blocks_equal_one(monkeypatch):
+  y, p, w = _rows()
+  whole = metrics.scores(y, p, w)
+  monkeypatch.setattr(metrics, "_CELLS", 2 * len(y))
+  parts = metrics.scores(y, p, w)
+  for name in metrics.METRICS:
+    np.testing.assert_allclose(whole[name], parts[name], rtol=1e-12)
+
+
+def test_ece_by_hand():
+  rng = np.random.default_rng(3)
+  p = np.sort(rng.random(100))
+  y = (rng.random(100) < p ** 2).astype(int)
+  bins = [abs(a.mean() - b.mean()) for a, b in zip(np.split(p, 10), np.split(y, 10))]
+  np.testing.assert_allclose(metrics.ece(y, p), [np.mean(bins)])
+  np.testing.assert_allclose(metrics.ece(y, np.full(100, 0.3)), [abs(y.mean() - 0.3)])   # one tie across all bins
+  np.testing.assert_allclose(metrics.ece(y, y.astype(float)), [0], atol=1e-15)
+
+
+@pytest.mark.parametrize("y, undefined", [
+    ([0, 0, 0], ("auroc", "auprc")), ([1, 1, 1], ("auroc", "auprc")), ([], metrics.METRICS), ([0, 1, 1], ())])
+def test_undefined_is_nan(y, undefined):
+  found = metrics.scores(y, np.linspace(0.2, 0.8, len(y)))
+  assert {name for name, value in found.items() if np.isnan(value[0])} == set(undefined)
+
+
+def test_a_resample_of_one_class_or_of_nothing_is_nan():
+  found = metrics.scores([0, 1, 1], [0.2, 0.4, 0.6], [[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0]])
+  np.testing.assert_array_equal(np.isnan(found["auroc"]), [True, True, True, False])
+  np.testing.assert_array_equal(np.isnan(found["auprc"]), [True, True, True, False])
+  np.testing.assert_array_equal(np.isnan(found["brier"]), [False, False, True, False])
+  np.testing.assert_array_equal(np.isnan(found["ece"]), [False, False, True, False])
+
+
+def test_equal_predictions_rank_nothing():
+  y, _, _ = _rows()
+  p = np.full(len(y), 0.3)
+  assert metrics.auroc(y, p)[0] == 0.5
+  np.testing.assert_allclose(metrics.auprc(y, p)[0], y.mean())
+
+
+@pytest.mark.parametrize("y, p, message", [
+    ([0, 2], [0.1, 0.2], "1 of 2 outcomes"), ([0, np.nan], [0.1, 0.2], "1 of 2 outcomes"),
+    ([0, 1], [0.1, np.nan], "1 of 2 predictions"), ([0, 1], [0.1, 1.5], "1 of 2 predictions"), ([0], [0.1, 0.2], "length")])
+def test_refuses_what_is_no_outcome_or_probability(y, p, message):
+  with pytest.raises(ValueError, match=message):
+    metrics.scores(y, p)
+
+
+def test_curves_enclose_the_areas():
+  y, p, _ = _rows()
+  false, recall, precision = metrics.curves(y, p)
+  np.testing.assert_allclose(np.trapezoid(np.r_[0, recall], np.r_[0, false]), metrics.auroc(y, p)[0])
+  np.testing.assert_allclose(np.sum(np.diff(np.r_[0, recall]) * precision), metrics.auprc(y, p)[0])
+
+
+def test_calibration_bins_average_to_the_error():
+  y, p, _ = _rows()
+  predicted, rate, mass = metrics.calibration(y, p, bins=7)
+  np.testing.assert_allclose(np.sum(mass), len(y))
+  np.testing.assert_allclose(np.average(np.abs(predicted - rate), weights=mass), metrics.ece(y, p, bins=7)[0])
+
+
+def test_wilson():
+  np.testing.assert_allclose(metrics.wilson(10, 100), (0.05523, 0.17437), atol=2e-5)   # a textbook's example
+  assert metrics.wilson(0, 5)[0] == 0 and metrics.wilson(5, 5)[1] == 1
