@@ -1,0 +1,123 @@
+"""Unit stays of eICU-CRD: who is included, the rows (a stay at a time), their outcomes, what was odd about them."""
+
+from crl_jax.data import eicu_features as spec
+from crl_jax.data.cohort import CohortError
+
+KINDS = {0: "prediction hour", 1: "unit discharge", 2: "whole stay"}    # last digit of row_id
+
+
+def check_ids(patient):
+  """Raises CohortError where the patient table lacks an id or holds a unit stay twice."""
+  p = patient
+  blank = (p.stay.isnull() | p.patienthealthsystemstayid.isnull() | p.unitvisitnumber.isnull()
+           | p.hospitalid.isnull() | (p.uniquepid.fill_null("").strip() == ""))
+  n, stays, blanks = (int(x) for x in p.aggregate(
+      n=p.count(), stays=p.stay.nunique(), blanks=blank.sum().fill_null(0)).to_pandas().iloc[0])
+  if blanks:
+    raise CohortError(f"The patient table has {blanks:,} rows without an id (patientunitstayid, uniquepid, "
+                      "patienthealthsystemstayid, unitvisitnumber, hospitalid). Complete or remove them.")
+  if stays < n:
+    raise CohortError(f"The patient table holds {n - stays:,} rows whose patientunitstayid is there already. "
+                      "Keep one row per unit stay.")
+
+
+def stay_table(p, c, for_prediction=False):
+  """Returns one record per unit stay: who, when, outcome, and one boolean per inclusion criterion.
+
+  `later` is the readmission: another unit stay of the same hospital stay with a higher unitvisitnumber which is,
+  by `c.later_stay`, "eligible" (its length meets the inclusion criteria), "any", or a "return" (it began after
+  this one had ended; most later stays in eICU begin in the same minute, the bed having become another unit's).
+
+  Args:
+    p: the patient table of eicu.prepare.
+    c: config.data.eicu.
+    for_prediction: an unknown length or outcome excludes no stay.
+  """
+  import ibis
+
+  minutes = p.unitdischargeoffset
+  other = p.select(hospital_stay=p.patienthealthsystemstayid, visit=p.unitvisitnumber, length=minutes,
+                   admitted=p.hospitaladmitoffset)
+  pair = p.join(other, [p.patienthealthsystemstayid == other.hospital_stay, other.visit > p.unitvisitnumber])
+  counts = {
+      "eligible": (pair.length >= c.min_stay_hours * 60) & (pair.length <= c.max_stay_hours * 60),
+      "any": ibis.literal(True),
+      "return": pair.hospitaladmitoffset - pair.admitted > pair.unitdischargeoffset}
+  if c.later_stay not in counts:
+    raise CohortError(f"data.eicu.later_stay is '{c.later_stay}'; it must be one of {', '.join(counts)}.")
+  later = pair.filter(counts[c.later_stay]).group_by("stay").agg(later_stays=ibis._.count())
+  s = p.left_join(later, "stay")
+  minutes = s.unitdischargeoffset
+  return s.select(
+      "stay", "uniquepid", "gender", "age", "age_text", "ethnicity", "hospitalid", "region", "unittype",
+      "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset", "unitdischargestatus",
+      "hospitaldischargestatus", later=s.later_stays.notnull(),
+      ok_age=((s.age >= c.min_age) & (s.age <= c.max_age)).fill_null(False),
+      ok_min=(minutes >= c.min_stay_hours * 60).fill_null(for_prediction),
+      ok_max=(minutes <= c.max_stay_hours * 60).fill_null(for_prediction),
+      ok_status=s.hospitaldischargestatus.notnull() | for_prediction)
+
+
+def row_table(s, c, protocol, for_prediction=False):
+  """Returns the rows: row_id, stay, kind (see KINDS), `time` in minutes after unit admission, and the stay's columns.
+
+  `day_one` is true where APACHE's record of the first 24 h may be used: at 24 h or later, and at discharge.
+  """
+  import ibis
+
+  s = s.filter(s.ok_age & s.ok_min & s.ok_max & s.ok_status)
+  minutes = s.unitdischargeoffset
+
+  def at(stays, kind, time):
+    return stays.mutate(kind=ibis.literal(kind, "int64"), time=time.cast("int64"), row_id=stays.stay * 10 + kind)
+
+  if protocol == "paper":
+    rows = at(s.filter(minutes.notnull()), 2, minutes)
+  else:
+    hour = round(c.prediction_hour * 60)
+    still = (minutes >= hour).fill_null(for_prediction)
+    left = (s.unitdischargestatus == "Alive").fill_null(for_prediction) & minutes.notnull()
+    rows = ibis.union(at(s.filter(still), 0, ibis.literal(hour)), at(s.filter(left), 1, minutes))
+  return rows.mutate(day_one=(rows.kind != 0) | (rows.time >= spec.DAY))
+
+
+def attrition(about, c, for_prediction):
+  """Ordered steps {step, removed, left} from the stays in the file to the eligible ones.
+
+  Args:
+    about: stay_table as a data frame.
+  """
+  import numpy as np
+
+  known = about["unitdischargeoffset"].notna()
+  left, steps = np.ones(len(about), bool), [{"step": "unit stays in the file", "removed": 0, "left": len(about)}]
+  for step, keep in (
+      ("age unknown", about["age"].notna() | about["age_text"].str.startswith(">")),
+      (f"younger than {c.min_age}", ~(about["age"] < c.min_age)),
+      (f"older than {c.max_age}, '> 89' included", about["ok_age"]),
+      ("unit discharge time unknown", known | for_prediction),
+      (f"unit stay shorter than {c.min_stay_hours:g} h", about["ok_min"]),
+      (f"unit stay longer than {c.max_stay_hours:g} h", about["ok_max"]),
+      ("hospital discharge status unknown", about["ok_status"])):
+    after = left & np.asarray(keep, bool)
+    steps.append({"step": step, "removed": int(left.sum() - after.sum()), "left": int(after.sum())})
+    left = after
+  return steps
+
+
+def odd_stays(about):
+  """Counts of odd rows of the patient table with the rule for each: list of {table, rule, count}."""
+  unit, hospital = about["unitdischargeoffset"], about["hospitaldischargeoffset"]
+  above, alive = about["age_text"].str.startswith(">"), about["hospitaldischargestatus"] == "Alive"
+  rules = {
+      "age is '> 89': older than the inclusion criterion, excluded": above,
+      "age blank or unreadable: excluded": about["age"].isna() & ~above,
+      "unit discharge at or before unit admission: excluded as too short a stay": unit <= 0,
+      "hospital discharge before unit discharge: kept, hospital times are not used": hospital < unit,
+      "hospital admission after unit admission: kept, hours_before is NaN": about["hospitaladmitoffset"] > 0,
+      "died in the unit but left the hospital alive: kept, mortality is the hospital's status, no discharge row":
+          alive & (about["unitdischargestatus"] == "Expired"),
+      "unit discharge status unknown: no discharge row, unless for prediction":
+          about["unitdischargestatus"].isna(),
+      "sex blank: NaN": about["gender"].isna()}
+  return [{"table": "patient", "rule": rule, "count": int(hits.sum())} for rule, hits in rules.items()]
