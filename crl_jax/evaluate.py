@@ -27,8 +27,8 @@ def evaluate(predictions, tasks, config, seed, modalities):
 
   A value is the metric over all labelled rows of the role, as one set per seed in which every row stands once (test:
   the folds pooled; val, where a row may belong to several members: one set per fold and seed), then the mean over the
-  sets where it is defined. The interval repeats that on resamples of the patients (percentiles; for the calibration
-  error, which resampling biases upward, percentiles of the change, reflected at the value). One draw of the
+  sets where it is defined. The interval repeats that on resamples of the patients: percentiles, and for the calibration
+  error, which resampling biases upward, percentiles reflected at the value (and widened to hold it). One draw of the
   patients serves all roles, tasks and predictors, so differences between them are paired.
 
   Args:
@@ -137,7 +137,7 @@ def _interval(value, draws, metric, difference=False):
   else:
     lo, hi = (float(v) for v in np.quantile(draws, (0.025, 0.975)))
     if metric == "ece":
-      lo, hi = 2 * value - hi, 2 * value - lo
+      lo, hi = min(2 * value - hi, value), max(2 * value - lo, value)
       lo = lo if difference else max(lo, 0.0)
   entry = {"value": None if np.isnan(value) else value, "lo": lo, "hi": hi}
   if lo is None and entry["value"] is not None:
@@ -234,7 +234,9 @@ def threshold(rectifier, task):
     return ""
   if found["threshold"] is None:
     return "The rectifier leaves new predictions as they are: no threshold did better on calibration patients."
-  return f"New predictions are corrected where the absolute gamma exceeds {found['threshold']:g}."
+  pooled = rectifier.get("pooled", rectifier)
+  gamma = ("shrunken " if pooled["shrinkage"] else "") + "gamma" + (", in log-odds," if pooled["scale"] == "logit" else "")
+  return f"New predictions are corrected where the absolute {gamma} exceeds {found['threshold']:g}."
 
 
 def gamma_text(row):

@@ -57,7 +57,7 @@ def test_contract(config):
       entry = found[role][task]
       assert set(entry) == {*metrics_lib.METRICS, "n", "positives"} and entry["n"] == n
       for name in metrics_lib.METRICS:
-        assert entry[name]["lo"] <= entry[name]["value"] <= entry[name]["hi"] or name == "ece"
+        assert entry[name]["lo"] <= entry[name]["value"] <= entry[name]["hi"]
         assert entry[name]["folds"]["n"] == 5
 
 
@@ -169,7 +169,8 @@ def test_references_are_optional(config):
 
 def rectifier(threshold=0.02):
   cells = [dict(pattern=p, n=50, gamma=0.03, se=0.01, lo=0.01, hi=0.05, gamma_shrunk=0.02) for p in (1, 3, 7)]
-  return {"enabled": True, "members": [], "pooled": {"tasks": {t: dict(threshold=threshold, cells=cells) for t in TASKS}}}
+  return {"enabled": True, "members": [], "pooled": {
+      "scale": "probability", "shrinkage": True, "tasks": {t: dict(threshold=threshold, cells=cells) for t in TASKS}}}
 
 
 def test_table(config):
@@ -178,9 +179,11 @@ def test_table(config):
   assert text.splitlines()[0] == "SIMULATED" and text.isascii() and "\x1b" not in text
   assert max(map(len, text.splitlines())) < 120
   for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal", "regret", "+0.044",
-                "+0.030 [+0.010, +0.050]", "other patterns (1)", "exceeds 0.02"):
+                "+0.030 [+0.010, +0.050]", "other patterns (1)", "absolute shrunken gamma exceeds 0.02"):
     assert words in text
-  assert "true gamma" not in evaluate.table(run(make(), config), rectifier(), {}, min_cell=20)
+  bare = evaluate.table(run(make(), config), rectifier(threshold=None), {}, min_cell=20)
+  assert "true gamma" not in bare and "no threshold did better" in bare
+  assert "The rectifier is off" in evaluate.table(run(make(), config), {**rectifier(), "enabled": False}, {})
 
 
 def test_small_patterns_are_pooled_without_a_rate(config):

@@ -9,7 +9,7 @@ import pytest
 from crl_jax import config as config_lib, evaluate, report
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
-HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{"
+HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
 DATA = dict(
     banner="SIMULATED COHORT", rows=300, patients=150, modalities=list(MODALITIES), warnings=["17 odd rows"],
     attrition=[dict(step="too young", removed=12, left=300)], odd_rows=[dict(table="lab", rule="kept", count=3)],
