@@ -38,7 +38,7 @@ def default():
   c.data.simulate.noise = (1.5, 2.0, 2.0, 2.0)            # sigma_m, in standard deviations of one signal coordinate
   c.data.simulate.mechanism = "mmnar"                     # "mmnar" | "mar" (b_m on observed covariates) | "mcar" (rho = 0)
   c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on what they see, in log-odds per sd
-  c.data.simulate.effect = 0.1      # gamma_t[p], the pattern's direct effect on the probability, is uniform on +- this
+  c.data.simulate.effect = 0.1      # gamma_t[p], the pattern's direct effect on the probability, is uniform on +- this, then centred
   c.data.simulate.signal = 2.0      # sd of the main term of g_t(U), in log-odds
   c.data.simulate.interaction = 0.8  # size of the interaction in g_t, relative to the main term
   c.data.simulate.draws = 512       # points of the posterior per row for the Bayes-optimal predictions; a power of two
@@ -113,7 +113,7 @@ def default():
   c.rectifier.folds = 5             # K >= 2 of the cross-fitting among the calibration (validation) patients
   c.rectifier.scale = "probability"  # gamma added to the "probability" or to its "logit"
   c.rectifier.shrinkage = True      # empirical-Bayes shrinkage of gamma toward the task's mean
-  c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates; "no correction" always competes too
+  c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates, in units of scale; "no correction" competes too
 
   c.evaluate = _D()
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
@@ -192,3 +192,22 @@ def _flat(tree, prefix=""):
   for key, value in tree.items():
     items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
   return items
+
+
+def from_dict(tree):
+  """The locked config that as_dict() wrote. Raises ValueError for a tree of another version, naming the keys."""
+  config, flat = default(), _flat(tree)
+  unknown, absent = flat.keys() - _flat(config.to_dict()).keys(), _flat(config.to_dict()).keys() - flat.keys()
+  added = {key for key in unknown if key.startswith("loss.tasks.")}   # a config may name tasks of its own
+  if unknown - added or absent:
+    raise ValueError(f"config.json is of another version of crl_jax: unknown keys {sorted(unknown - added)}, absent keys "
+                     f"{sorted(absent)}. Use the version that made the run (data.json, 'versions').")
+  with config.unlocked():
+    for name in {key.split(".")[2] for key in added}:
+      config.loss.tasks[name] = config.loss.tasks.default.copy_and_resolve_references()
+    for key, value in flat.items():
+      node, (*path, last) = config, key.split(".")
+      for part in path:
+        node = node[part]
+      node[last] = type(node[last])(value)
+  return config
