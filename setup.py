@@ -15,6 +15,7 @@ setuptools.setup(
     long_description=(_ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*", "experiments"]),
+    package_data={"crl_jax": ["templates/*.html"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -33,7 +34,7 @@ setuptools.setup(
         "pyarrow>=17",
         "rich>=13.9",
         "safetensors>=0.5",
-        "scikit-learn>=1.6",
+        "scikit-learn>=1.7",
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",

@@ -14,14 +14,13 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"Unknown argument '{argv[1]}'; settings are written --config.key=value.")
   from crl_jax import run   # after the flags are parsed, so that --help is quick
-  logging.set_verbosity(logging.INFO)
+  logging.set_verbosity(logging.WARNING)   # orbax tells of every file it renames
+  logging.logging.getLogger("crl_jax").setLevel("INFO")
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
   workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
   try:
     run.run(_CONFIG.value, workdir, " ".join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    if logging.level_debug():
-      raise
     sys.exit(f"\nError: {error}")
 
 

@@ -1,6 +1,7 @@
 """One run folder from config to report: cohort -> members -> predictions -> rectifier -> evaluation -> report."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -14,6 +15,8 @@ import numpy as np
 
 from crl_jax import checkpoint, config as config_lib, models, sharding, train, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
+
+_LOG = logging.getLogger("crl_jax")
 
 
 def run(config, workdir, command=""):
@@ -39,7 +42,7 @@ def run(config, workdir, command=""):
     else:
       _execute(config, workdir, command)
       finished = _finished(workdir)
-  print(_table(workdir, finished))
+  print(_table(workdir, finished, config.evaluate.min_cell))
   print(f"\nReport: {workdir / 'report.html'}")
   return finished
 
@@ -70,15 +73,34 @@ def member_data(cohort, stats):
           "patient": np.unique(cohort.patient_id, return_inverse=True)[1].astype(np.int32)}
 
 
+def probabilities(config, facts, cohort, stats, params, devices):
+  """(N, T) probabilities of every row of `cohort` by one trained member.
+
+  Args:
+    config: of the run.
+    facts: its data.json.
+    cohort: with the run's modalities, features and tasks.
+    stats, params: of the member.
+    devices: to run on.
+  Returns:
+    float32 array.
+  """
+  spec = dataclasses.replace(make_spec(cohort, stats), patterns=tuple(p["pattern"] for p in facts["patterns"]))
+  model = models.build(config, spec)
+  programs = train.make_programs(model, train.make_optimizer(config), config, devices)
+  resident = programs.resident(member_data(cohort, stats))
+  return train.predict(programs, programs.resident(params), resident, np.arange(len(cohort)))
+
+
 def _execute(config, workdir, command):
   from crl_jax import evaluate, predictions, report
   devices = sharding.select_devices(config.platform)
-  logging.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform, devices[0].device_kind)
+  _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform, devices[0].device_kind)
   cohort = build_cohort(config)
   if "banner" in cohort.info:
     print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
   for warning in cohort.info["warnings"]:
-    logging.warning("Cohort: %s.", warning)
+    _LOG.warning("Cohort: %s.", warning)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds, config.splits.validation, config.seed)
   facts = _settle_data(workdir, cohort, splits)
 
@@ -93,7 +115,7 @@ def _execute(config, workdir, command):
         parts += _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log, update, stop)
       except train.Interrupted:
         print(f"\nStopped and saved. To go on where it was, run the same command again:\n  {command}", flush=True)
-        sys.exit(128 + stop()) 
+        sys.exit(128 + stop())
   import pandas as pd
   table = pd.concat(parts, ignore_index=True)
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier, config.seed)
@@ -128,17 +150,15 @@ def _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log,
   found = checkpoint.restore(folder, progress)
   if found:
     progress = found[1]
-    logging.info("Member %s goes on after epoch %d.", name, int(progress.total))
+    _LOG.info("Member %s goes on after epoch %d.", name, int(progress.total))
   log.rewind(name, int(progress.total))
 
   def on_epoch(stage, total, scalars):
-    named = {k.replace("val/auroc_", "val/auroc/"): v for k, v in scalars.items()}
-    named = {(f"val/auroc/{cohort.tasks[int(k.split('/')[-1])]}" if k.startswith("val/auroc/") else k): v
-             for k, v in named.items()}
-    log.write(name, stage, total, named)
+    log.write(name, stage, total, scalars)
     update(total, f"{stage} epoch {total}")
   params, resident = train.fit(
-      programs, model, optimizer, data, cohort.labels, rows["train"], rows["val"], config, progress, on_epoch,
+      programs, model, optimizer, data, cohort.tasks, rows["train"], rows["val"], config, progress,
+      on_epoch,
       lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p, config.checkpoint.keep), stop)
   checkpoint.save(folder / "final", 0, {"params": params, "preprocess": stats}, 1)
 
@@ -221,10 +241,10 @@ def _finished(workdir):
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def _table(workdir, metrics):
+def _table(workdir, metrics, min_cell):
   from crl_jax import evaluate
   read = lambda name: json.loads((workdir / name).read_text())
-  return evaluate.table(metrics, read("rectifier.json"), read("data.json"))
+  return evaluate.table(metrics, read("rectifier.json"), read("data.json"), min_cell)
 
 
 def _write_json(path, tree):

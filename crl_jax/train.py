@@ -120,7 +120,7 @@ def train_step(state, batch, *, model, optimizer, ema=0.0, axis=None):
 
   (loss, scalars), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
   loss, scalars, gradients = mean((loss, scalars, gradients))
-  norm = optax.global_norm(gradients)
+  norm = optax.tree.norm(gradients)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   updates = jax.tree.map(lambda d: -state.learning_rate * d, direction)
@@ -129,8 +129,8 @@ def train_step(state, batch, *, model, optimizer, ema=0.0, axis=None):
   keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
   new = state.replace(step=state.step + 1, params=keep(params, state.params),
                       opt_state=keep(opt_state, state.opt_state), average=keep(average, state.average))
-  return new, dict(scalars, loss=loss, finite=finite, gradient_norm=norm, parameter_norm=optax.global_norm(params),
-                   update_norm=optax.global_norm(updates))
+  return new, dict(scalars, loss=loss, finite=finite, gradient_norm=norm, parameter_norm=optax.tree.norm(params),
+                   update_norm=optax.tree.norm(updates))
 
 
 def eval_step(params, batch, *, model):
@@ -223,25 +223,26 @@ def predict(programs, params, data, rows, batch=1024):
   return np.asarray(result).reshape(count * batch, -1)[:len(rows)]
 
 
-def score(probabilities, labels, monitor):
+def score(probabilities, labels, tasks, monitor):
   """Validation scalars and the one that early stopping maximises.
 
   Args:
     probabilities, labels: (n, T), labels NaN where undefined.
+    tasks: the T names.
     monitor: "loss" or "auroc".
   Returns:
-    (scalars, score): `loss` the log-loss averaged over tasks, `auroc_<t>` by task index; the score is -loss or the
+    (scalars, score): `loss` the log-loss averaged over tasks, `auroc_<task>`; the score is -loss or the
     mean AUROC over the tasks where it is defined.
   """
   p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
   nll, aurocs = [], {}
-  for t in range(labels.shape[1]):
+  for t, task in enumerate(tasks):
     known = ~np.isnan(labels[:, t])
     if known.any():
       y, q = labels[known, t], p[known, t]
       nll.append(-(y * np.log(q) + (1 - y) * np.log1p(-q)).mean())
-      aurocs[t] = float(metrics.auroc(y, q)[0])
-  scalars = {"loss": float(np.mean(nll)) if nll else np.nan} | {f"auroc_{t}": v for t, v in aurocs.items()}
+      aurocs[task] = float(metrics.auroc(y, q)[0])
+  scalars = {"loss": float(np.mean(nll)) if nll else np.nan} | {f"auroc_{task}": v for task, v in aurocs.items()}
   defined = [v for v in aurocs.values() if np.isfinite(v)]
   value = -scalars["loss"] if monitor == "loss" else (np.mean(defined) if defined else np.nan)
   return scalars, float(value) if np.isfinite(value) else -np.inf
@@ -254,14 +255,14 @@ def begin(model, optimizer, config, rng):
   return Progress(state, state.evaluated, np.float64(-np.inf), zero, zero, zero, zero)
 
 
-def fit(programs, model, optimizer, data, labels, rows_train, rows_val, config, progress,
+def fit(programs, model, optimizer, data, tasks, rows_train, rows_val, config, progress,
         on_epoch=lambda stage, total, scalars: None, save=lambda progress: None, should_stop=lambda: False):
   """Trains one member through all its phases.
 
   Args:
     programs: Programs.
     data: dict(inputs, observed, labels, patient) of arrays on the host, preprocessed.
-    labels: (N, T) on the host.
+    tasks: names of the label columns.
     rows_train, rows_val: row indices.
     progress: from begin() or a checkpoint.
     on_epoch: called with (stage name, epochs done in all, scalars) after every epoch.
@@ -275,7 +276,7 @@ def fit(programs, model, optimizer, data, labels, rows_train, rows_val, config, 
   """
   resident = programs.resident(data)
   placed = resident if config.parallel == "jit" else programs.place(data)
-  rows_train = jnp.asarray(rows_train, jnp.int32)
+  rows_train, y_val = jnp.asarray(rows_train, jnp.int32), data["labels"][rows_val]
   while int(progress.stage) < len(model.stages):
     stage = model.stages[int(progress.stage)]
     state = programs.place(progress.state)
@@ -289,7 +290,7 @@ def fit(programs, model, optimizer, data, labels, rows_train, rows_val, config, 
       refuse_non_finite(scalars.pop("finite"), order, int(progress.total), config.train.non_finite_steps)
       host = programs.fetch(state)
       p_val = predict(programs, programs.resident(host.evaluated), resident, rows_val)
-      val, value = score(p_val, labels[rows_val], config.train.monitor)
+      val, value = score(p_val, y_val, tasks, config.train.monitor)
       done, total = progress.epoch + 1, progress.total + 1
       progress = progress.replace(state=host, epoch=done, total=total)
       if stage.patience is None:

@@ -14,6 +14,12 @@ import pytest
 from crl_jax import config as config_lib, models
 from crl_jax.data.cohort import Batch, Cohort
 
+
+
+def pytest_configure(config):
+  config.addinivalue_line("markers", "slow: minutes; run on demand with -m slow")
+
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 

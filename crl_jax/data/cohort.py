@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 
 import flax.struct
@@ -149,10 +150,9 @@ def _check_modality(cohort, modality, present):
     part = x[rows]
     with np.errstate(invalid="ignore"):
       bad += (np.abs(part) > 1e30).reshape(-1, len(names)).sum(0)
-    flat = part.reshape(len(rows), -1)
-    if flat.shape[1]:
-      empty += int(np.isnan(flat).all(1).sum())
-      constant += int((flat == flat[:, :1]).all(1).sum()) if flat.shape[1] > 1 else 0
+    flat = part.reshape(len(rows), math.prod(part.shape[1:]))
+    empty += int(np.isnan(flat).all(1).sum())
+    constant += int((flat == flat[:, :1]).all(1).sum()) if flat.shape[1] > 1 else 0
   if bad.any():
     j = int(bad.argmax())
     raise CohortError(f"inputs['{modality}'] column '{names[j]}' is infinite or past 1e30 in {bad[j]} rows "

@@ -11,12 +11,18 @@ from crl_jax import losses, models
 from crl_jax.models.encoders import SequenceEncoder
 
 
+_BUILT = {}   # compiling is most of the time of these tests
+
+
 def built(config, spec, **settings):
-  c = config.copy_and_resolve_references().unlock()
-  c.model.update(settings)
-  model = models.build(c, spec)
-  model = dataclasses.replace(model, apply=jax.jit(model.apply, static_argnums=2))
-  return model, jax.jit(model.init)(jax.random.key(0))
+  key = repr(sorted(settings.items()))
+  if key not in _BUILT:
+    c = config.copy_and_resolve_references().unlock()
+    c.model.update(settings)
+    model = models.build(c, spec)
+    model = dataclasses.replace(model, apply=jax.jit(model.apply, static_argnums=2))
+    _BUILT[key] = model, jax.jit(model.init)(jax.random.key(0))
+  return _BUILT[key]
 
 
 def total(model, params, batch, rng=jax.random.key(1)):

@@ -1,0 +1,105 @@
+"""What enters a run: refused with a clear error, or survived and reported."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from crl_jax.data import cohort as cohort_lib
+from crl_jax.data.cohort import CohortError
+
+
+@pytest.fixture
+def cohort():
+  rng, n = np.random.default_rng(0), 30
+  observed = rng.random((n, 2)) < 0.6
+  observed[0] = True
+  inputs = {m: np.where(observed[:, [i]], rng.normal(size=(n, 3)), 0).astype(np.float32) for i, m in enumerate("ab")}
+  labels = (rng.random((n, 2)) < 0.4).astype(np.float32)
+  labels[5, 1] = np.nan
+  return cohort_lib.Cohort(("a", "b"), ("readmission", "mortality"), inputs, observed, labels, np.arange(n) + 2 ** 40,
+                           np.arange(n) // 2 + 2 ** 35, {"sex": np.array(["f", "m"] * 15)}, {"a": list("xyz"), "b": list("uvw")})
+
+
+def changed(cohort, **arrays):
+  copy = lambda v: {k: x.copy() for k, x in v.items()} if isinstance(v, dict) else v.copy()
+  return dataclasses.replace(cohort, **{k: copy(v) for k, v in arrays.items()})
+
+
+def test_a_sound_cohort_passes(cohort):
+  info = cohort_lib.validate(cohort).info
+  assert info["rows"] == 30 and info["patients"] == 15
+
+
+@pytest.mark.parametrize("value", [2.0, -1.0, 0.5, np.inf])
+def test_labels_outside_0_1_nan_are_refused(cohort, value):
+  bad = changed(cohort, labels=cohort.labels)
+  bad.labels[3, 1] = value
+  with pytest.raises(CohortError, match="'mortality' hold 1 "):
+    cohort_lib.validate(bad)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e31])
+def test_infinite_and_huge_inputs_are_refused_by_column(cohort, value):
+  bad = changed(cohort, inputs=cohort.inputs)
+  bad.inputs["a"][0, 1] = value
+  with pytest.raises(CohortError, match="'a'.*'y'.* 1 rows"):
+    cohort_lib.validate(bad)
+
+
+def test_ids_must_be_unique_int64(cohort):
+  for ids in (cohort.row_id.astype(float), cohort.row_id.astype(str), cohort.row_id.astype(np.int32)):
+    with pytest.raises(CohortError, match="row_id must be int64"):
+      cohort_lib.validate(dataclasses.replace(cohort, row_id=ids))
+  with pytest.raises(CohortError, match="repeats in 1 rows"):
+    twice = cohort.row_id.copy()
+    twice[1] = twice[0]
+    cohort_lib.validate(dataclasses.replace(cohort, row_id=twice))
+
+
+def test_wrong_widths_are_refused(cohort):
+  with pytest.raises(CohortError, match="'b'.*never cut or padded"):
+    cohort_lib.validate(dataclasses.replace(cohort, inputs={**cohort.inputs, "b": cohort.inputs["b"][:, :2]}))
+  with pytest.raises(CohortError, match="observed must be bool"):
+    cohort_lib.validate(dataclasses.replace(cohort, observed=cohort.observed.astype(int)))
+  with pytest.raises(CohortError, match="no rows"):
+    cohort_lib.validate(cohort.take(np.zeros(30, bool)))
+
+
+def test_what_is_survived_is_reported(cohort):
+  odd = changed(cohort, inputs=cohort.inputs, observed=cohort.observed, labels=cohort.labels)
+  odd.observed[:, 1] = False
+  odd.observed[7] = False
+  odd.inputs["a"][0] = 0.25
+  odd.labels[:, 0] = np.nan
+  text = " | ".join(cohort_lib.validate(odd).info["warnings"])
+  for part in ("'b' is observed for nobody", "no modality at all", "one repeated value in 1 observed", "no labelled row"):
+    assert part in text
+
+
+def test_pattern_id_counts_bits_in_modality_order():
+  assert cohort_lib.pattern_id([[True, False, True], [False, True, False], [False] * 3]).tolist() == [5, 2, 0]
+  assert cohort_lib.pattern_name(5, ("a", "b", "c")) == "a+c" and cohort_lib.pattern_name(0, ("a",)) == "none"
+  assert cohort_lib.pattern_id(np.ones(62, bool)) == 2 ** 62 - 1
+  with pytest.raises(CohortError):
+    cohort_lib.pattern_id(np.ones(63, bool))
+
+
+def test_save_and_load_round_trip(cohort, tmp_path):
+  cohort_lib.save(cohort, tmp_path / "c")
+  back = cohort_lib.load(tmp_path / "c")
+  assert cohort_lib.fingerprint(back) == cohort_lib.fingerprint(cohort)
+  assert (back.groups["sex"] == cohort.groups["sex"]).all()
+  (tmp_path / "c" / "inputs.a.npy").unlink()
+  with pytest.raises(CohortError, match="inputs.a.npy"):
+    cohort_lib.load(tmp_path / "c")
+
+
+def test_fingerprint_sees_every_array(cohort):
+  seen = {cohort_lib.fingerprint(cohort)}
+  for name in ("labels", "observed", "row_id", "patient_id"):
+    other = changed(cohort, **{name: getattr(cohort, name)})
+    array = getattr(other, name)
+    array[-1] = 1 - array[-1] if name != "observed" else ~array[-1]
+    seen.add(cohort_lib.fingerprint(other))
+  assert len(seen) == 5
