@@ -38,7 +38,7 @@ def build(config, for_prediction=False):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
   schema = spec.schema(for_prediction)
   with tables.open_folder(config.data.root, schema, config.data.encoding, config.data.memory_limit) as source:
-    t = prepare(source.tables)
+    t = prepare(source.tables, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)
     about = stays.order_by("stay").to_pandas()
@@ -77,8 +77,13 @@ def _notes(c, protocol, for_prediction):
   return notes
 
 
-def prepare(t):
-  """Returns the tables with the derived columns that eicu_features.py names, and `stay` for patientunitstayid."""
+def prepare(t, keep=lambda table: table):
+  """Returns the tables with the derived columns that eicu_features.py names, and `stay` for patientunitstayid.
+
+  Args:
+    t: name -> ibis table of eicu_features.schema.
+    keep: stores a derived table that several queries read (tables.Source.keep); by default it is derived each time.
+  """
   import ibis
 
   text = lambda x: x.fill_null("")
@@ -94,10 +99,11 @@ def prepare(t):
   h = h.group_by("hospitalid").agg(beds=h.numbedscategory.min(), teaching=h.teachingstatus.min(),
                                    region=h.region.min())
   h = h.mutate(facts="teaching " + text(h.teaching) + " beds " + text(h.beds) + " region " + text(h.region))
-  patient = p.left_join(h, "hospitalid")
+  patient = keep(p.left_join(h, "hospitalid").drop("hospitalid_right"))
   plan = t["carePlanGeneral"]
   plan = plan.mutate(item=text(plan.cplgroup) + "|" + text(plan.cplitemvalue),
                      volume=ibis.cases((plan.cplgroup == "Volume Status", plan.cplitemvalue), else_=None))
+  plan = keep(plan)
   talks = t["carePlanEOL"].mutate(discussion=ibis.literal("discussion"))
   out = {**t, "patient": patient, "hospital": patient.select("patientunitstayid", "facts"),
          "carePlanGeneral": plan, "carePlanEOL": talks}
@@ -253,7 +259,8 @@ def _assemble(values, frame, modality_missing, info):
   for m in spec.MODALITIES:
     features[m] = tuple(values[m])
     x = np.stack([values[m][f] for f in features[m]], 1).astype(np.float32)
-    present = np.isnan(x).mean(1) <= modality_missing
+    gaps = np.isnan(x).mean(1)
+    present = (gaps <= modality_missing) & (gaps < 1)
     inputs[m] = np.where(present[:, None], x, np.float32(0))
     observed.append(present)
 

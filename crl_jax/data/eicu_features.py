@@ -1,4 +1,4 @@
-"""Which eICU table and columns feed which modality: a table to be read by a clinician. `python -m` prints it.
+"""Which eICU table and columns feed which modality, for a clinician; `python -m crl_jax.data.eicu_features` prints it.
 
 The list is fixed: nothing is learned from the data,
     so the patients of another hospital get exactly the same columns.
@@ -412,6 +412,12 @@ def schema(for_prediction=False):
   }
 
 
+# Columns that eicu.prepare derives, as `describe` prints them.
+_DERIVED = {"male": "gender", "hours_before": "hospitaladmitoffset", "hour": "unitadmittime24",
+            "facts": "numbedscategory, teachingstatus, region", "item": "cplgroup, cplitemvalue",
+            "volume": "cplitemvalue of cplgroup Volume Status", "discussion": "any record"}
+
+
 def describe():
   """Returns rows (modality, table, columns, known when, features): which table feeds which modality."""
   rows = []
@@ -427,7 +433,7 @@ def describe():
       else:
         columns = [s.name, s.value] if s.name else [n for g in s.signals.values() for n in g.names]
         features = [f"{n} ({', '.join(g.stats)})" for n, g in s.signals.items()]
-    rows.append((s.modality, s.table, ", ".join(columns), known, ", ".join(features)))
+    rows.append((s.modality, s.table, ", ".join(_DERIVED.get(c, c) for c in columns), known, ", ".join(features)))
   return sorted(rows, key=lambda r: MODALITIES.index(r[0]))
 
 

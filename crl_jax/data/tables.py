@@ -93,9 +93,8 @@ def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
         else:
           columns = ", ".join(f'{_quote(c)} {_SQL[t]}' for c, t in table.types.items())
           con.raw_sql(f"CREATE TABLE {_quote(name)} ({columns})")
-      tables = {n: con.table(n).select(*t.types) for n, t in schema.items()}
-      yield Source(tables=tables, inputs=inputs, absent=[n for n in schema if n not in files],
-                   keep=functools.partial(_keep, con))
+      yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs,
+                   absent=[n for n in schema if n not in files], keep=functools.partial(_keep, con))
     finally:
       con.disconnect()
 
@@ -281,17 +280,19 @@ def _casts(picked, table):
 
 
 def _check_casts(con, name, table, path):
-  have = {row[0] for row in con.raw_sql(f"DESCRIBE {_quote(name)}").fetchall()}
-  typed = [c for c in table.types if "_bad_" + c in have]
+  """Raises CohortError where values did not cast; drops the `_bad_` columns of `_casts`."""
+  typed = [row[0] for row in con.raw_sql(f"DESCRIBE {_quote(name)}").fetchall() if row[0].startswith("_bad_")]
   if not typed:
     return
-  counts = con.raw_sql("SELECT " + ", ".join(f"count_if({_quote('_bad_' + c)})" for c in typed)
+  counts = con.raw_sql("SELECT " + ", ".join(f"count_if({_quote(c)})" for c in typed)
                        + f" FROM {_quote(name)}").fetchall()[0]
-  bad = [f"{c} ({n:,} values are not {'whole numbers' if table.types[c] == 'int64' else 'numbers'})"
-         for c, n in zip(typed, counts) if n]
+  kind = lambda c: "whole numbers" if table.types[c.removeprefix("_bad_")] == "int64" else "numbers"
+  bad = [f"{c.removeprefix('_bad_')} ({n:,} values are not {kind(c)})" for c, n in zip(typed, counts) if n]
   if bad:
-    raise CohortError(f"{path.name} has values of the wrong type: {', '.join(bad)}. Look at these columns of the file; "
-                      "a shifted or altered column is the usual cause.")
+    raise CohortError(f"{path.name} has values of the wrong type: {', '.join(bad)}. Look at these columns of the "
+                      "file; a shifted or altered column is the usual cause.")
+  for column in typed:
+    con.raw_sql(f"ALTER TABLE {_quote(name)} DROP COLUMN {_quote(column)}")
 
 
 def _check_line_breaks(con, path, raw, header, surplus):
