@@ -1,28 +1,20 @@
 """Which eICU table and columns feed which modality, for a clinician; `python -m crl_jax.data.eicu_features` prints it.
 
-The list is fixed: nothing is learned from the data,
-    so the patients of another hospital get exactly the same columns.
-A record counts as known at the latest of its `times` (event and entry offset,
-    minutes from unit admission) and is used
+The list is fixed: nothing is learned from the data, so the patients of another hospital get the same columns. A
+record counts as known at the latest of its `times` (event and entry offset, minutes from unit admission) and is used
 in rows whose time is later than that. An empty `times` means known at unit admission.
 
 Not used, and why:
-  patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes,
-      or known only afterwards (unitdischargeoffset
-    sets the time of discharge rows; statuses are labels). patient.apacheadmissiondx: admissionDx holds it with a time.
+  patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes, or known only afterwards (unitdischargeoffset
+    sets the time of discharge rows; statuses are labels). apacheadmissiondx: admissionDx holds it with a time.
   patient.ethnicity: results are reported by it (a group); it is no input.
-  apachePatientResult: undated,
-      and it holds outcomes and predictions made from the whole first day or later.
-  apachePredVar.diedinhospital, dischargelocation: outcomes. readmit, visitnumber, var03hspxlos,
-      saps3*: undated or
+  apachePatientResult: undated, and it holds outcomes and predictions made from the whole first day or later.
+  apachePredVar.diedinhospital, dischargelocation: outcomes. readmit, visitnumber, var03hspxlos, saps3*: undated or
     ambiguous. Its repeats of apacheApsVar and of admission facts are not taken twice.
-  *.activeupondischarge, medication.drugstopoffset, medication.drugordercancelled,
-      respiratoryCare.ventendoffset: written
-    after the record, they tell the future.
-  nurseAssessment, nurseCare, nurseCharting, note, customLab, carePlanGoal, carePlanCareProvider,
-      allergy: kept by few
-    hospitals, free text,
-        or without bearing on the outcomes. microLab: results carry the time the culture was taken.
+  *.activeupondischarge, medication.drugstopoffset, medication.drugordercancelled, respiratoryCare.ventendoffset:
+    written after the record, they tell the future.
+  nurseAssessment, nurseCare, nurseCharting, note, customLab, carePlanGoal, carePlanCareProvider, allergy: kept by few
+    hospitals, free text, or without bearing on the outcomes. microLab: results carry the time the culture was taken.
 """
 
 import dataclasses
