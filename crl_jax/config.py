@@ -3,6 +3,7 @@
 Files in configs/ start from `default()` and change a few keys. Values marked [paper] are those of arXiv 2509.17228.
 """
 
+import ast
 import difflib
 import json
 
@@ -67,6 +68,7 @@ def default():
   c.preprocess.clip = 6.0           # scaled inputs are clipped to +- this many standard deviations
   c.preprocess.max_missing = 0.95   # features missing in a larger share of the rows that have the modality are dropped
   c.preprocess.indicators = True    # a 0/1 input for each feature that is ever missing where its modality is observed
+  c.preprocess.components = 0       # modalities wider than this enter as so many principal components; 0 is off
 
   c.model = _D()
   c.model.name = "crl_mmnar"        # a key of crl_jax.models.MODELS
@@ -192,6 +194,24 @@ def _flat(tree, prefix=""):
   for key, value in tree.items():
     items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
   return items
+
+
+def override(config, pairs):
+  """Returns a locked copy of `config` with 'key=value' strings applied. Raises ValueError naming an unknown key."""
+  config = config.copy_and_resolve_references()
+  for pair in pairs:
+    key, _, value = pair.partition("=")
+    if key not in _flat(config.to_dict()):
+      raise ValueError(f"Unknown setting '{key}'. Did you mean '{suggestion(key, config)}'?")
+    try:
+      value = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      pass   # a plain string
+    node, (*path, last) = config, key.split(".")
+    for part in path:
+      node = node[part]
+    node[last] = float(value) if isinstance(node[last], float) else value
+  return config.lock()
 
 
 def from_dict(tree):

@@ -16,10 +16,16 @@ def fit(inputs, observed, modalities, rows, config):
     rows: (n,) training row indices.
     config: config.preprocess.
   Returns:
-    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread` (F,)
-    of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1, `low`, `high` (F,) training range, `clip` ().
+    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread`
+    (F,) of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1, `low`, `high` (F,) training range, `clip` (), and
+    `basis` (F, C), the leading principal components (C = 0: unused).
   """
-  return {name: _fit_one(inputs[name], rows[observed[rows, m]], config) for m, name in enumerate(modalities)}
+  stats = {}
+  for m, name in enumerate(modalities):
+    seen = rows[observed[rows, m]]
+    stats[name] = _fit_one(inputs[name], seen, config)
+    stats[name]["basis"] = _principal_components(stats[name], inputs[name], seen, config.components)
+  return stats
 
 
 def _fit_one(x, rows, config):
@@ -50,9 +56,29 @@ def _fit_one(x, rows, config):
   return stats
 
 
+def _principal_components(stats, x, rows, components):
+  """(F, C) directions of the scaled features, all scaled alike so that the mean variance is 1; (F, 0) if unused.
+
+  Components are not whitened: directions of little variance, mostly noise, stay small.
+  """
+  width = x.shape[-1]
+  if not 0 < components < width or not len(rows):
+    return np.zeros((width, 0), np.float32)
+  moment, count = np.zeros((width, width)), 0
+  for part in np.array_split(rows, -(-len(rows) // 8192)):
+    z = np.asarray(_scale(stats, x[part], np.ones(len(part), bool))[0]).reshape(-1, width)
+    moment += z.T @ z
+    count += len(z)
+  values, vectors = np.linalg.eigh(moment / count)   # the scaled features have mean zero
+  leading = vectors[:, ::-1][:, :components]
+  leading = leading * np.where(np.abs(leading).max(0) == leading.max(0), 1, -1)   # a sign that any LAPACK agrees on
+  return (leading / np.sqrt(np.maximum(values[::-1][:components].mean(), 1e-12))).astype(np.float32)
+
+
 def widths(stats):
   """modality -> number of features that transform() delivers."""
-  return {m: len(s["fill"]) * (2 if s["indicator"].any() else 1) for m, s in stats.items()}
+  return {m: (s["basis"].shape[1] or len(s["fill"])) + (len(s["fill"]) if s["indicator"].any() else 0)
+          for m, s in stats.items()}
 
 
 @jax.jit
@@ -84,6 +110,7 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
     for start in range(0, len(observed), chunk):
       rows = slice(start, start + chunk)
       z, gaps = _scale(stats[name], inputs[name][rows], observed[rows, m])
+      z = z @ stats[name]["basis"] if stats[name]["basis"].shape[1] else z
       parts.append(np.concatenate([z, gaps], -1) if stats[name]["indicator"].any() else np.asarray(z))
     result[name] = np.concatenate(parts)
   return result

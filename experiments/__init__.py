@@ -1,0 +1,1 @@
+"""One short file per table, figure or benchmark."""
