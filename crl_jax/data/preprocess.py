@@ -18,7 +18,7 @@ def fit(inputs, observed, modalities, rows, config):
   Returns:
     modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread`
     (F,) of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1, `low`, `high` (F,) training range, `clip` (), and
-    `basis` (F, C), the leading principal components (C = 0: unused).
+    `basis` (F, C), the leading principal components ((1, 1): unused; orbax saves no empty array).
   """
   stats = {}
   for m, name in enumerate(modalities):
@@ -57,13 +57,13 @@ def _fit_one(x, rows, config):
 
 
 def _principal_components(stats, x, rows, components):
-  """(F, C) directions of the scaled features, all scaled alike so that the mean variance is 1; (F, 0) if unused.
+  """(F, C) directions of the scaled features, all scaled alike so that the mean variance is 1; (1, 1) if unused.
 
   Components are not whitened: directions of little variance, mostly noise, stay small.
   """
   width = x.shape[-1]
   if not 0 < components < width or not len(rows):
-    return np.zeros((width, 0), np.float32)
+    return np.zeros((1, 1), np.float32)
   moment, count = np.zeros((width, width)), 0
   for part in np.array_split(rows, -(-len(rows) // 8192)):
     z = np.asarray(_scale(stats, x[part], np.ones(len(part), bool))[0]).reshape(-1, width)
@@ -77,8 +77,8 @@ def _principal_components(stats, x, rows, components):
 
 def widths(stats):
   """modality -> number of features that transform() delivers."""
-  return {m: (s["basis"].shape[1] or len(s["fill"])) + (len(s["fill"]) if s["indicator"].any() else 0)
-          for m, s in stats.items()}
+  return {m: (s["basis"].shape[1] if len(s["basis"]) > 1 else len(s["fill"]))
+             + (len(s["fill"]) if s["indicator"].any() else 0) for m, s in stats.items()}
 
 
 @jax.jit
@@ -110,7 +110,7 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
     for start in range(0, len(observed), chunk):
       rows = slice(start, start + chunk)
       z, gaps = _scale(stats[name], inputs[name][rows], observed[rows, m])
-      z = z @ stats[name]["basis"] if stats[name]["basis"].shape[1] else z
+      z = z @ stats[name]["basis"] if len(stats[name]["basis"]) > 1 else z
       parts.append(np.concatenate([z, gaps], -1) if stats[name]["indicator"].any() else np.asarray(z))
     result[name] = np.concatenate(parts)
   return result
