@@ -18,6 +18,7 @@ def save(folder, step, tree, keep):
   import orbax.checkpoint as ocp
   folder = pathlib.Path(folder).absolute()
   target = folder / str(step)
+  folder.mkdir(parents=True, exist_ok=True)
   shutil.rmtree(target, ignore_errors=True)
   try:
     with ocp.StandardCheckpointer() as checkpointer:
