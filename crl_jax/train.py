@@ -277,14 +277,14 @@ def fit(programs, model, optimizer, data, tasks, rows_train, rows_val, config, p
   resident = programs.resident(data)
   placed = resident if config.parallel == "jit" else programs.place(data)
   rows_train, y_val = jnp.asarray(rows_train, jnp.int32), data["labels"][rows_val]
+  rng = progress.state.rng   # never changes; read here, or a new sharding of it would compile everything twice
   while int(progress.stage) < len(model.stages):
     stage = model.stages[int(progress.stage)]
     state = programs.place(progress.state)
     best = progress.best
     while int(progress.epoch) < stage.epochs:
       start = time.perf_counter()
-      order = epoch_order(progress.state.rng, int(progress.total), rows_train,
-                          batch_size=config.train.batch_size, slots=programs.slots)
+      order = epoch_order(rng, int(progress.total), rows_train, batch_size=config.train.batch_size, slots=programs.slots)
       state, scalars = programs.train_epoch(state, placed, order)
       scalars = jax.device_get(scalars)
       refuse_non_finite(scalars.pop("finite"), order, int(progress.total), config.train.non_finite_steps)
