@@ -1,0 +1,107 @@
+"""colabs/quickstart.ipynb: it runs on tiny settings, draws its pictures, says little, and installs only where it must."""
+
+import pathlib
+import types
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat", reason="pip install '.[test]'")
+nbclient = pytest.importorskip("nbclient", reason="pip install '.[test]'")
+kernelspec = pytest.importorskip("ipykernel.kernelspec", reason="pip install '.[test]'")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PATH = ROOT / "colabs" / "quickstart.ipynb"
+PICTURES = ["training", "auroc", "patterns", "calibration"]   # ids of the cells that draw
+
+
+@pytest.fixture
+def notebook():
+  return nbformat.read(PATH, as_version=4)
+
+
+def cell(notebook, name):
+  return next(c for c in notebook.cells if c.id == name)
+
+
+def test_the_committed_notebook_holds_no_output(notebook):
+  nbformat.validate(notebook)
+  code = [c for c in notebook.cells if c.cell_type == "code"]
+  assert not any(c.outputs or c.execution_count for c in code)
+  assert not any("/work" in c.source or "://" in c.source for c in notebook.cells)
+  for before, here in zip(notebook.cells, notebook.cells[1:]):   # every picture is explained before it is seen
+    assert here.id not in PICTURES or before.cell_type == "markdown"
+
+
+def test_runs_and_draws(notebook, tmp_path, monkeypatch):
+  kernelspec.install(kernel_name="here", prefix=str(tmp_path))   # the interpreter of this test, whatever else is installed
+  monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
+  for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+    monkeypatch.setenv(name, str(tmp_path / name))
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))
+  monkeypatch.setenv("CRL_JAX_NOTEBOOK_SMALL", "1")
+  monkeypatch.setenv("MPLBACKEND", "agg")   # as on a build machine; the notebook must draw all the same
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+  folder = tmp_path / "anywhere"
+  folder.mkdir()
+  nbclient.NotebookClient(notebook, kernel_name="here", timeout=500,
+                          resources={"metadata": {"path": str(folder)}}).execute()
+
+  pictures, texts = [], []
+  for c in notebook.cells:
+    for output in c.get("outputs", ()):
+      assert output.output_type != "error"
+      if "image/png" in output.get("data", {}):
+        pictures.append(c.id)
+        assert len(output.data["image/png"]) > 20_000   # an empty frame is smaller
+      else:
+        texts.append((c.id, output.get("name"), output.get("text", "")))
+  assert pictures == PICTURES
+  assert not any("Traceback" in text for _, _, text in texts)
+  assert [where for where, name, _ in texts if name == "stdout"] == ["run"]   # pictures, not logs
+  said = "".join(text for _, name, text in texts if name == "stdout")
+  assert said.startswith("SIMULATED COHORT") and len(said.splitlines()) == 2
+  assert {p.name for p in (folder / "runs").glob("quickstart-*/*")} >= {"metrics.json", "report.html", "predictions.parquet"}
+
+
+@pytest.fixture
+def install(notebook, tmp_path, monkeypatch):
+  """Runs the install cell in a folder, with neither package importable; returns what it would have had pip install."""
+  import importlib.util
+  import shutil
+  import subprocess
+  import sys
+
+  def run(folder, found=None, gpu=None):
+    calls = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(shutil, "which", lambda name: gpu)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[-1]))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(cell(notebook, "install").source, {})
+    return calls, sys.path[0]
+  return run
+
+
+def clone(folder):
+  (folder / "crl_jax").mkdir(parents=True)
+  (folder / "colabs").mkdir()
+  (folder / "setup.py").touch()
+  return folder
+
+
+def test_installs_from_the_checkout_around_or_beside_it(install, tmp_path):
+  root = clone(tmp_path / "crl_jax")
+  for folder in (root, root / "colabs", tmp_path):
+    assert install(folder) == ([str(root)], str(root))
+  assert install(tmp_path, gpu="nvidia-smi")[0] == [f"{root}[cuda12]"]
+  namespace = types.SimpleNamespace(origin=None)   # what importlib finds in the clone's parent: a folder, no package
+  assert install(tmp_path, namespace) == ([str(root)], str(root))
+
+
+def test_does_nothing_where_it_is_installed_and_asks_for_a_clone_where_there_is_none(install, tmp_path):
+  (tmp_path / "empty").mkdir()
+  calls, first = install(tmp_path / "empty", types.SimpleNamespace(origin="somewhere/__init__.py"))
+  assert not calls and first != str(tmp_path)
+  with pytest.raises(FileNotFoundError, match="clone it"):
+    install(tmp_path / "empty")
