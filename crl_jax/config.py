@@ -29,10 +29,10 @@ def default():
   c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, and so on)
   c.data.simulate.rows = 6000       # number of rows, one per patient
   c.data.simulate.world = 0         # seed of the world: loadings, policy, risks, effects; the patients come from c.seed
-  c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")
+  c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")   # names, M of them
   c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, the real embeddings' [paper]
   c.data.simulate.availability = (1.0, 0.261, 0.755, 0.85)  # mean of delta_m [paper]
-  c.data.simulate.tasks = ("readmission", "icu", "mortality")
+  c.data.simulate.tasks = ("readmission", "icu", "mortality")   # names, T of them
   c.data.simulate.prevalence = (0.2, 0.25, 0.15)          # mean of y_t over the population, roughly
   c.data.simulate.latent = 8        # k, dimensions of the latent health U
   c.data.simulate.visible = (4, 5, 5, 5)                  # how many of them x_m shows; it is blind to the others
@@ -171,9 +171,14 @@ def check(config):
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")
   need(0 <= config.train.ema < 1, f"train.ema is {config.train.ema}; a decay in [0, 1).")
+  need(config.train.non_finite_steps >= 1, f"train.non_finite_steps is {config.train.non_finite_steps}; at least 1.")
+  for key in ("every_epochs", "keep"):
+    need(config.checkpoint[key] >= 1, f"checkpoint.{key} is {config.checkpoint[key]}; at least 1.")
   for name, task in config.loss.tasks.items():
     need(0 < task.alpha < 1 and task.gamma >= 0, f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
-  need(config.train.pretrain.epochs + config.train.joint.epochs > 0, "train: both phases have 0 epochs.")
+  epochs = config.train.pretrain.epochs, config.train.joint.epochs
+  need(min(epochs) >= 0, f"train: {min(epochs)} epochs of a phase; 0 leaves it out.")
+  need(sum(epochs) > 0, "train: both phases have 0 epochs.")
   return config
 
 
@@ -196,21 +201,35 @@ def _flat(tree, prefix=""):
   return items
 
 
+def unknown(keys):
+  """Those of `keys` ('train.batch_size') that no config has; under loss.tasks a config may name tasks of its own."""
+  known = _flat(default().to_dict())
+  task = lambda key: key.startswith("loss.tasks.") and key.split(".")[-1] in ("weight", "alpha", "gamma")
+  return [key for key in keys if key not in known and not task(key)]
+
+
 def override(config, pairs):
-  """Returns a locked copy of `config` with 'key=value' strings applied. Raises ValueError naming an unknown key."""
+  """Returns a locked copy of `config` with 'key=value' strings applied.
+
+  Raises ValueError naming the key where it is unknown or the value of another type.
+  """
   config = config.copy_and_resolve_references()
   for pair in pairs:
-    key, _, value = pair.partition("=")
+    key, _, text = pair.partition("=")
     if key not in _flat(config.to_dict()):
       raise ValueError(f"Unknown setting '{key}'. Did you mean '{suggestion(key, config)}'?")
     try:
-      value = ast.literal_eval(value)
+      value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-      pass   # a plain string
+      value = text   # a plain string
     node, (*path, last) = config, key.split(".")
     for part in path:
       node = node[part]
-    node[last] = float(value) if isinstance(node[last], float) else value
+    old = node[last]
+    try:
+      node[last] = text if isinstance(old, str) else float(value) if isinstance(old, float) else value
+    except (TypeError, ValueError):
+      raise ValueError(f"Setting '{key}' is '{text}'; it must be of type {type(old).__name__}, as {old!r}.") from None
   return config.lock()
 
 

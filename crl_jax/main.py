@@ -1,10 +1,13 @@
 """Trains and evaluates one config: python -m crl_jax.main --config=configs/mimic.py [--workdir=DIR] [--config.key=value]."""
 
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from crl_jax import config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; by default runs/<config>-<hash of its values>.")
@@ -12,18 +15,39 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; by default runs/<co
 
 def main(argv):
   if len(argv) > 1:
-    raise app.UsageError(f"Unknown argument '{argv[1]}'; settings are written --config.key=value.")
+    _refuse(f"Unknown argument '{argv[1]}'; settings are written --config.key=value.")
   from crl_jax import run   # after the flags are parsed, so that --help is quick
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it renames
   logging.logging.getLogger("crl_jax").setLevel("INFO")
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
-  workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
   try:
+    workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
     run.run(_CONFIG.value, workdir, " ".join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
     sys.exit(f"\nError: {error}")
 
 
+def _parse(argv):
+  """Parses the flags. A setting that is unknown or of another type ends the program with one line and status 2."""
+  keys = [found[1] for found in (re.match(r"--?config\.([^=\[]+)", argument) for argument in argv[1:]) if found]
+  for key in config_lib.unknown(keys):
+    near = config_lib.suggestion(key, config_lib.default())
+    _refuse(f"Unknown setting --config.{key}. " + (
+        f"Did you mean --config.{near}?" if near else "crl_jax/config.py lists them all."))
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    missing = "--config must have" in str(error)
+    _refuse("No config is named: --config=configs/mimic.py, or another file of configs/." if missing else error)
+  except KeyError as error:   # a task under loss.tasks that this config does not name
+    _refuse(f"The config has no {error.args[0]}.")
+
+
+def _refuse(message):
+  print(f"Error: {message}", file=sys.stderr)
+  sys.exit(2)
+
+
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  app.run(main)
+  app.run(main, flags_parser=_parse)

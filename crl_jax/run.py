@@ -189,10 +189,15 @@ def _locked(workdir):
     lock.release()
 
 
+def _begun(workdir):
+  """True once anything was saved there: before that a mistaken setting may be mended in place."""
+  return any(workdir.glob("checkpoints/*/*.json"))
+
+
 def _settle_config(workdir, config):
-  """Writes config.json, or refuses a folder that was made with another config."""
+  """Writes config.json, or refuses a folder in which a run with another config has got somewhere."""
   path, new = workdir / "config.json", config_lib.as_dict(config)
-  if not path.exists():
+  if not path.exists() or not _begun(workdir):
     _write_json(path, new)
     return
   lines = config_lib.difference(json.loads(path.read_text()), new)
@@ -215,7 +220,7 @@ def _settle_data(workdir, cohort, splits):
       "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities), "rows": int(n)}
                    for p, n in zip(ids, counts)],
       "versions": _versions()}
-  if path.exists():
+  if path.exists() and _begun(workdir):
     old = json.loads(path.read_text())
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:

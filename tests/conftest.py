@@ -1,7 +1,10 @@
 """Eight CPU devices for every test, no accidental rank promotion, and small shared pieces."""
 
+import contextlib
+import json
 import os
 import pathlib
+import types
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 # Compile quickly rather than well: the tests are many small programs, each run a few times.
@@ -66,3 +69,75 @@ def batch(spec):
   inputs = {m: rng.normal(size=(rows, *shape)).astype(np.float32) for m, shape in spec.shapes.items()}
   return Batch(inputs, observed, labels, np.ones(rows, bool), (np.arange(rows) % 12).astype(np.int32),
                np.arange(rows, dtype=np.int32))
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+  """A whole run in seconds: three modalities, two tasks, one member, no yardsticks."""
+  c = config_lib.default().unlock()
+  c.data.cohort = "mimic"
+  c.data.simulate.update(dict(
+      rows=300, modalities=("structured", "image", "discharge"), sizes=(4, 6, 5), visible=(4, 5, 5),
+      availability=(1.0, 0.4, 0.75), noise=(1.5, 2.0, 2.0), tasks=("readmission", "mortality"), prevalence=(0.3, 0.2),
+      draws=64))
+  c.model.width, c.model.heads = 8, 2
+  c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 5, 5
+  c.train.joint.learning_rate = 5e-4
+  c.evaluate.bootstrap, c.evaluate.yardsticks = 50, False
+  return c.lock()
+
+
+@pytest.fixture(scope="session")
+def quickly():
+  """A context in which runs have one device and share what they compile, a pure function of settings and shapes."""
+  kept = {}
+  def keep(build, key):
+    def once(*args):
+      found = key(*args)
+      if found not in kept:
+        kept[found] = args, build(*args)   # the arguments are held too, so that their ids stay theirs
+      return kept[found][1]
+    return once
+
+  @contextlib.contextmanager
+  def context():
+    import jax
+    from crl_jax import sharding, train
+    text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(), c.parallel])
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(models, "build", keep(models.build, lambda c, spec: ("model", text(c), repr(spec))))
+      patch.setattr(train, "make_optimizer", keep(train.make_optimizer, lambda c: ("optimizer", text(c))))
+      patch.setattr(train, "make_programs", keep(
+          train.make_programs, lambda m, o, c, _: ("programs", id(m), id(o), text(c))))
+      patch.setattr(sharding, "select_devices", lambda platform: jax.devices("cpu")[:1])
+      yield
+  return context
+
+
+@pytest.fixture(scope="session")
+def finish(quickly):
+  """finish(config, folder): the finished run, with its metrics, predictions and what it printed."""
+  def whole(config, folder, command="the command"):
+    import io
+    import pandas as pd
+    from crl_jax import run
+    printed = io.StringIO()
+    with quickly(), contextlib.redirect_stdout(printed):
+      metrics = run.run(config, folder, command)
+    return types.SimpleNamespace(config=config, folder=pathlib.Path(folder), metrics=metrics, printed=printed.getvalue(),
+                                 table=pd.read_parquet(pathlib.Path(folder) / "predictions.parquet"))
+  return whole
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, finish, tmp_path_factory):
+  """A finished run of one member, with yardsticks. Not to be written into."""
+  config = config_lib.override(tiny_config, ["evaluate.yardsticks=True"])
+  return finish(config, tmp_path_factory.mktemp("runs") / "single")
+
+
+@pytest.fixture(scope="session")
+def members_run(tiny_config, finish, tmp_path_factory):
+  """A finished run of two folds by two seeds. Not to be written into."""
+  config = config_lib.override(tiny_config, ["members.folds=2", "members.seeds=2"])
+  return finish(config, tmp_path_factory.mktemp("runs") / "members")

@@ -1,0 +1,122 @@
+"""The tree: what it refuses, how it is compared, stored, read back and overridden."""
+
+import json
+import re
+
+import pytest
+
+from configs import eicu, mimic
+from crl_jax import config as config_lib
+
+
+def changed(**settings):
+  c = config_lib.default().unlock()
+  c.update_from_flattened_dict({key.replace("__", "."): value for key, value in settings.items()})
+  return c.lock()
+
+
+@pytest.mark.parametrize("get_config", [config_lib.default, mimic.get_config, eicu.get_config])
+def test_every_config_is_locked_passes_its_check_and_survives_json(get_config):
+  config = get_config()
+  assert config.is_locked and config_lib.check(config) is config
+  again = config_lib.from_dict(json.loads(json.dumps(config_lib.as_dict(config))))
+  assert again.to_dict() == config.to_dict() and again.is_locked
+
+
+def test_every_key_of_the_default_tree_has_a_comment():
+  source = open(config_lib.__file__).read().split("def default")[1].split("return c.lock()")[0]
+  documented = ("c.train.joint.", "c.train.pretrain.", "c.loss.tasks.")   # said once, at the head of the group
+  bare = [line for line in source.splitlines() if re.match(r"  c\.[a-z_.]+ = ", line) and "#" not in line
+          and "= _D()" not in line and not line.strip().startswith(documented)]
+  assert not bare
+
+
+@pytest.mark.parametrize("settings, message", [
+    (dict(parallel="both"), "parallel"),
+    (dict(platform="cuda"), "platform"),
+    (dict(data__protocol="both"), "data.protocol"),
+    (dict(preprocess__scale="log"), "preprocess.scale"),
+    (dict(model__hide="none"), "model.hide"),
+    (dict(train__monitor="auprc"), "train.monitor"),
+    (dict(rectifier__scale="odds"), "rectifier.scale"),
+    (dict(model__width=100), "model.width 100 is not a multiple of model.heads 8"),
+    (dict(splits__folds=1), "splits.folds"),
+    (dict(members__folds=6), "members.folds is 6; it may be 1 to splits.folds (5)"),
+    (dict(members__folds=0), "members.folds"),
+    (dict(members__seeds=0), "members.seeds"),
+    (dict(splits__validation=1.0), "splits.validation"),
+    (dict(splits__validation=0.0), "splits.validation"),
+    (dict(rectifier__folds=1), "rectifier.folds"),
+    (dict(evaluate__bootstrap=0), "evaluate.bootstrap"),
+    (dict(evaluate__bins=0), "evaluate.bins"),
+    (dict(train__batch_size=0), "train.batch_size"),
+    (dict(model__dropout=1.0), "model.dropout"),
+    (dict(model__input_dropout=-0.1), "model.input_dropout"),
+    (dict(train__ema=1.0), "train.ema"),
+    (dict(train__non_finite_steps=0), "train.non_finite_steps"),
+    (dict(checkpoint__every_epochs=0), "checkpoint.every_epochs"),
+    (dict(checkpoint__keep=0), "checkpoint.keep"),
+    (dict(loss__tasks__icu__alpha=1.0), "loss.tasks.icu"),
+    (dict(loss__tasks__icu__gamma=-1.0), "loss.tasks.icu"),
+    (dict(train__joint__epochs=-1), "epochs"),
+    (dict(train__joint__epochs=0, train__pretrain__epochs=0), "both phases have 0 epochs"),
+])
+def test_what_cannot_work_is_refused_by_its_key(settings, message):
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    config_lib.check(changed(**settings))
+  assert str(error.value).startswith("config.")
+
+
+def test_difference_names_each_key_and_both_values():
+  old, new = config_lib.as_dict(config_lib.default()), config_lib.as_dict(changed(train__batch_size=64, model__hide="one"))
+  assert config_lib.difference(old, old) == []
+  assert config_lib.difference(old, new) == ["model.hide: 'all' -> 'one'", "train.batch_size: 32 -> 64"]
+  assert config_lib.difference({"a": {"b": None}}, {"a": {}}) == ["a.b: None -> 'absent'"]
+  assert config_lib.difference({"a": 1}, {"a": 1, "c": {"d": 2}}) == ["c.d: 'absent' -> 2"]
+
+
+def test_from_dict_keeps_a_configs_own_tasks():
+  c = config_lib.default().unlock()
+  c.loss.tasks.sepsis = dict(weight=2.0, alpha=0.3, gamma=1.0)
+  again = config_lib.from_dict(config_lib.as_dict(c.lock()))
+  assert again.loss.tasks.sepsis.alpha == 0.3
+  assert config_lib.task_losses(again, ("sepsis", "other", "mortality")) == ([0.3, 0.5, 0.5], [1.0, 0.0, 0.5],
+                                                                              [2.0, 1.0, 1.5])
+
+
+def test_from_dict_refuses_another_version_naming_its_keys():
+  tree = config_lib.as_dict(config_lib.default())
+  del tree["train"]["ema"]
+  tree["model"]["depth"] = 3
+  with pytest.raises(ValueError, match=r"unknown keys \['model.depth'\], absent keys \['train.ema'\]"):
+    config_lib.from_dict(tree)
+
+
+def test_override_reads_values_by_the_type_of_the_key():
+  config = config_lib.override(config_lib.default(), [
+      "train.batch_size=64", "model.dropout=0", "data.root=123", "data.cohort=eicu", "evaluate.yardsticks=False",
+      "loss.deeper=('icu',)", "data.encoding=a=b"])
+  assert (config.train.batch_size, config.model.dropout, config.data.root) == (64, 0.0, "123")
+  assert isinstance(config.model.dropout, float) and config.data.cohort == "eicu" and config.data.encoding == "a=b"
+  assert config.evaluate.yardsticks is False and config.loss.deeper == ("icu",) and config.is_locked
+  assert config_lib.default().train.batch_size == 32
+
+
+@pytest.mark.parametrize("pair, message", [
+    ("train.batchsize=3", "Did you mean 'train.batch_size'"),
+    ("train=3", "Unknown setting 'train'"),
+    ("train.batch_size=large", "'train.batch_size' is 'large'; it must be of type int, as 32"),
+    ("train.batch_size=3.5", "type int"),
+    ("model.dropout=low", "type float"),
+    ("evaluate.yardsticks=perhaps", "type bool"),
+])
+def test_override_refuses_unknown_keys_and_wrong_types(pair, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config_lib.override(config_lib.default(), [pair])
+
+
+def test_unknown_keys_and_what_was_meant():
+  keys = ["seed", "train.joint.epochs", "trian.ema", "loss.tasks.sepsis.weight", "loss.tasks.sepsis.wait", "train"]
+  assert config_lib.unknown(keys) == ["trian.ema", "loss.tasks.sepsis.wait", "train"]
+  assert config_lib.suggestion("trian.ema", config_lib.default()) == "train.ema"
+  assert config_lib.suggestion("xyzzy", config_lib.default()) == ""

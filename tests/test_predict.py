@@ -1,0 +1,208 @@
+"""Predicting new patients: the same numbers as the run, any missing modality, and refusals that write and leak nothing."""
+
+import dataclasses
+import logging
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crl_jax import config as config_lib, predict, rectifier, run
+from crl_jax.data import cohort as cohort_lib
+
+TASKS = ("readmission", "mortality")
+MARK = 987_654_321_000   # begins every id of a new patient: no message may hold it
+
+
+@pytest.fixture(scope="module")
+def new(tiny_config):
+  """120 other patients of the same world."""
+  cohort = run.build_cohort(config_lib.override(tiny_config, ["seed=5", "data.simulate.rows=120"]))
+  return dataclasses.replace(cohort, row_id=cohort.row_id + MARK, patient_id=cohort.patient_id + MARK)
+
+
+@pytest.fixture
+def told(capsys, caplog):
+  """told(): all that was printed and logged since the last call; it holds no id of a patient."""
+  caplog.set_level(logging.INFO)
+  def text():
+    captured = capsys.readouterr()
+    whole = captured.out + captured.err + caplog.text
+    caplog.clear()
+    assert str(MARK)[:8] not in whole
+    return whole
+  yield text
+  text()
+
+
+@pytest.fixture
+def predicted(quickly, tmp_path):
+  """predicted(run, cohort) -> table of the file written."""
+  def table(finished, cohort):
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+    cohort_lib.save(cohort, tmp_path / "data")
+    with quickly():
+      returned = predict.predict(finished.folder, tmp_path / "data", tmp_path / "out" / "new.parquet")
+    found = pd.read_parquet(tmp_path / "out" / "new.parquet")
+    assert not list((tmp_path / "out").glob("*.part"))
+    np.testing.assert_array_equal(returned.p_mortality, found.p_mortality)
+    return found
+  return table
+
+
+@pytest.fixture
+def refused(predicted, tmp_path, told):
+  """refused(run, cohort) -> the message of the refusal, after which there is no file."""
+  def message(finished, cohort):
+    with pytest.raises((ValueError, OSError)) as error:
+      predicted(finished, cohort)
+    assert not (tmp_path / "out").exists() and str(MARK)[:8] not in str(error.value)
+    return str(error.value)
+  return message
+
+
+def hide(cohort, modalities, rows=slice(None)):
+  """The cohort with `modalities` unobserved in `rows`."""
+  observed, inputs = cohort.observed.copy(), {m: x.copy() for m, x in cohort.inputs.items()}
+  for m in modalities:
+    observed[rows, cohort.modalities.index(m)] = False
+    inputs[m][rows] = 0
+  return dataclasses.replace(cohort, observed=observed, inputs=inputs)
+
+
+def probabilities(table, prefix="p_"):
+  return table[[prefix + task for task in TASKS]].to_numpy()
+
+
+def test_the_file_has_its_columns_and_one_line_a_row(members_run, new, predicted, told):
+  table = predicted(members_run, new)
+  columns = ["row_id", "patient_id", "pattern", "unseen_pattern"]
+  columns += [f"{prefix}_{task}" for prefix in ("y", "p_base", "p") for task in TASKS]
+  assert set(columns) <= set(table) and not {"fold", "seed", "role"} & set(table)
+  np.testing.assert_array_equal(table.row_id, new.row_id)
+  np.testing.assert_array_equal(table[["y_readmission", "y_mortality"]], new.labels)
+  text = told()
+  assert "120 rows, 4 members averaged" in text and "MORTALITY: 120 test rows" in text
+
+
+def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members_run, new, predicted, quickly):
+  table = predicted(members_run, new)
+  config, facts, found = predict.read_run(members_run.folder)
+  from crl_jax import checkpoint, sharding
+  each = []
+  with quickly():
+    for folder in sorted((members_run.folder / "checkpoints").iterdir()):
+      parts = checkpoint.restore(folder / "final")[1]
+      each.append(run.probabilities(config, facts, new, parts["preprocess"], parts["params"], sharding.select_devices("")))
+  assert len(each) == 4 and not np.array_equal(each[0], each[1])
+  base = sum(each) / 4
+  np.testing.assert_array_equal(probabilities(table, "p_base_"), base.astype(np.float64))
+  expected = rectifier.apply(rectifier.from_dict(found["pooled"], TASKS), base, new.pattern)
+  np.testing.assert_array_equal(probabilities(table), expected)
+  assert not np.array_equal(probabilities(table), base)
+
+
+def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted):
+  cohort = run.build_cohort(tiny_run.config)
+  expected = tiny_run.table[tiny_run.table.role == "test"]
+  rows = np.searchsorted(cohort.row_id, expected.row_id)
+  alone = predicted(tiny_run, cohort.take(rows))
+  for prefix in ("p_base_", "p_"):
+    np.testing.assert_array_equal(probabilities(alone, prefix), probabilities(expected, prefix))
+  others = predicted(tiny_run, cohort).set_index("row_id").loc[expected.row_id]   # another batch: other sums of floats
+  for prefix in ("p_base_", "p_"):
+    np.testing.assert_allclose(probabilities(others, prefix), probabilities(expected, prefix), atol=1e-6)
+
+
+def test_a_pattern_that_training_never_saw_is_flagged_and_finite(tiny_run, new, predicted, told):
+  table = predicted(tiny_run, hide(new, ["structured"], slice(0, 30)))   # which every training row has
+  assert table.unseen_pattern[:30].all() and not table.unseen_pattern[30:].any()
+  assert np.isfinite(probabilities(table)).all()
+  assert "30 of 120 rows have a pattern that training never saw" in told()
+
+
+@pytest.mark.parametrize("modalities", [["structured"], ["image"], ["discharge"], ["structured", "image", "discharge"]])
+def test_any_modality_may_be_missing_for_everyone(tiny_run, new, predicted, modalities, told):
+  table = predicted(tiny_run, hide(new, modalities))
+  p = probabilities(table)
+  assert len(table) == 120 and np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1
+
+
+def test_missing_features_are_imputed(tiny_run, new, predicted, told):
+  x = new.inputs["structured"].copy()
+  x[:, 2] = np.nan
+  table = predicted(tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
+  assert np.isfinite(probabilities(table)).all()
+
+
+def test_without_outcomes_there_are_predictions_and_no_metrics(tiny_run, new, predicted, told):
+  known = predicted(tiny_run, new)
+  told()
+  table = predicted(tiny_run, dataclasses.replace(new, labels=np.full_like(new.labels, np.nan)))
+  text = told()
+  assert "No outcome is known" in text and "AUROC" not in text
+  np.testing.assert_array_equal(probabilities(table), probabilities(known))   # outcomes never enter
+  assert table.y_mortality.isna().all()
+
+
+def test_one_task_without_outcomes_has_a_reason_instead_of_metrics(tiny_run, new, predicted, told):
+  labels = new.labels.copy()
+  labels[:, 0] = np.nan
+  predicted(tiny_run, dataclasses.replace(new, labels=labels))
+  text = told()
+  assert "READMISSION: 0 test rows" in text and "no row with this outcome" in text and "MORTALITY: 120" in text
+
+
+def test_a_modality_in_other_units_is_warned_of_by_feature(tiny_run, new, predicted, told):
+  x = new.inputs["structured"].copy()
+  x[:, 1] *= 100
+  table = predicted(tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
+  text = told()
+  assert "'structured_1' of 'structured' lies far outside" in text and "structured_0" not in text
+  assert np.isfinite(probabilities(table)).all()
+  predicted(tiny_run, new)
+  assert "far outside" not in told()
+
+
+def test_other_features_modalities_and_tasks_are_refused_by_name(tiny_run, new, refused):
+  names = dict(new.features)
+  message = refused(tiny_run, dataclasses.replace(new, features=names | {"image": ["pixel", *names["image"][1:]]}))
+  assert "features of 'image'" in message and "['pixel']" in message and "['image_0']" in message
+  message = refused(tiny_run, dataclasses.replace(new, features=names | {"image": names["image"][::-1]}))
+  assert "features of 'image'" in message and "another order" in message
+  wider = dataclasses.replace(
+      new, features=names | {"structured": [*names["structured"], "weight"]},
+      inputs=new.inputs | {"structured": np.pad(new.inputs["structured"], ((0, 0), (0, 1)))})
+  assert "['weight']" in refused(tiny_run, wider)
+  extra = dataclasses.replace(
+      new, modalities=(*new.modalities, "audio"), inputs=new.inputs | {"audio": new.inputs["image"]},
+      features=names | {"audio": names["image"]}, observed=np.pad(new.observed, ((0, 0), (0, 1))))
+  message = refused(tiny_run, extra)
+  assert "modalities" in message and "['audio']" in message
+  message = refused(tiny_run, dataclasses.replace(new, tasks=("readmission", "sepsis")))
+  assert "tasks" in message and "['sepsis']" in message and "['mortality']" in message
+
+
+def test_data_that_could_not_have_trained_is_refused(tiny_run, new, refused):
+  x = new.inputs["structured"].copy()
+  x[3, 0] = np.inf
+  assert "column 'structured_0'" in refused(tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
+  assert "row_id repeats" in refused(tiny_run, dataclasses.replace(new, row_id=np.zeros_like(new.row_id) + MARK))
+
+
+def test_unfinished_runs_and_wrong_paths_are_refused(tiny_run, new, refused, tmp_path, quickly):
+  folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+  copied = dataclasses.make_dataclass("Run", ["folder"])(folder)
+  shutil.rmtree(folder / "checkpoints" / "fold0_seed0" / "final")
+  assert "no final parameters" in refused(copied, new)
+  (folder / "metrics.json").unlink()
+  assert "not a finished run" in refused(copied, new)
+  with pytest.raises(OSError, match="is no folder"):
+    predict.predict(tiny_run.folder, tmp_path / "absent", tmp_path / "new.parquet")
+  with pytest.raises(ValueError, match=".parquet"):
+    predict.predict(tiny_run.folder, tmp_path / "data", tmp_path / "new.csv")
+  (tmp_path / "data" / "cohort.json").write_text("{}")
+  with pytest.raises(cohort_lib.CohortError, match="not a complete saved cohort"):
+    predict.predict(tiny_run.folder, tmp_path / "data", tmp_path / "new.parquet")
+  assert not (tmp_path / "new.parquet").exists()
