@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shlex
 import sys
 
 from absl import app, flags, logging
@@ -22,7 +23,7 @@ def main(argv):
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
   try:
     workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
-    run.run(_CONFIG.value, workdir, " ".join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
+    run.run(_CONFIG.value, workdir, shlex.join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
     sys.exit(f"\nError: {error}")
 

@@ -1,11 +1,13 @@
 """A whole run: its folder, its honesty, and what happens when it is repeated, changed, interrupted or damaged."""
 
+import ast
 import dataclasses
 import html
 import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -249,18 +251,18 @@ def test_the_default_folder_follows_the_values_of_the_config(tiny_config):
 
 @pytest.fixture(scope="module")
 def launch(tiny_config, tmp_path_factory):
-  """launch(folder): a process of crl_jax.main with the tiny run's settings, saving after every epoch."""
+  """launch(folder[, command]): a process of crl_jax.main with the tiny run's settings, saving after every epoch."""
   from configs import mimic as base
   lines = config_lib.difference(base.get_config().to_dict(), tiny_config.to_dict())
-  settings = dict(line.split(": ", 1) for line in lines)
-  arguments = [f"--config.{key}={change.split(' -> ')[1]}" for key, change in settings.items()]
-  arguments += ["--config.checkpoint.every_epochs=1"]
+  settings = {line.split(": ")[0]: ast.literal_eval(line.split(" -> ")[1]) for line in lines}
+  arguments = [f"--config.{key}={value}" for key, value in settings.items()] + ["--config.checkpoint.every_epochs=1"]
   flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
   environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(ROOT),
                  "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
                  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-  def start(folder):
-    command = [sys.executable, "-m", "crl_jax.main", "--config=configs/mimic.py", f"--workdir={folder}", *arguments]
+  def start(folder, command=()):
+    command = command or ["python", "-m", "crl_jax.main", "--config=configs/mimic.py", f"--workdir={folder}", *arguments]
+    command = [sys.executable, *command[1:]]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
   return start
 
@@ -285,10 +287,10 @@ def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_
   process.send_signal(signal.SIGTERM)
   printed, errors = process.communicate(timeout=120)
   assert process.returncode == 128 + signal.SIGTERM, errors
-  assert f"python -m crl_jax.main --config=configs/mimic.py --workdir={tmp_path} --config." in printed
+  command = shlex.split(printed.split("run the same command again:\n")[1])   # ready to be pasted
   assert "Traceback" not in errors and not (tmp_path / "metrics.json").exists()
   assert 2 <= len(writer.history(tmp_path)) < 6
-  assert mimic.BANNER in finish_process(launch(tmp_path))
+  assert mimic.BANNER in finish_process(launch(tmp_path, command))
   same_predictions(tmp_path, tiny_run)
 
 
