@@ -90,6 +90,9 @@ def test_from_dict_refuses_another_version_naming_its_keys():
   tree["model"]["depth"] = 3
   with pytest.raises(ValueError, match=r"unknown keys \['model.depth'\], absent keys \['train.ema'\]"):
     config_lib.from_dict(tree)
+  del tree["model"]["depth"]
+  with pytest.raises(ValueError, match=r"unknown keys \[\], absent keys \['train.ema'\]"):
+    config_lib.from_dict(tree)
 
 
 def test_override_reads_values_by_the_type_of_the_key():

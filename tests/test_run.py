@@ -289,8 +289,10 @@ def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_
   assert process.returncode == 128 + signal.SIGTERM, errors
   command = shlex.split(printed.split("run the same command again:\n")[1])   # ready to be pasted
   assert "Traceback" not in errors and not (tmp_path / "metrics.json").exists()
-  assert 2 <= len(writer.history(tmp_path)) < 6
+  before = writer.history(tmp_path)
+  assert 2 <= len(before) < 6
   assert mimic.BANNER in finish_process(launch(tmp_path, command))
+  assert writer.history(tmp_path)[:len(before)] == before   # their seconds too: nothing was trained twice
   same_predictions(tmp_path, tiny_run)
 
 
