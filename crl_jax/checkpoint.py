@@ -1,4 +1,5 @@
-"""Checkpoints: orbax trees, each with a SHA-256 manifest, because orbax does not notice flipped bits in arrays."""
+"""Checkpoints: orbax trees, each with a SHA-256 manifest, because orbax does not notice flipped
+bits in arrays."""
 
 import hashlib
 import json
@@ -11,7 +12,8 @@ import numpy as np
 
 
 def save(folder, step, tree, keep):
-  """Writes `tree` (arrays, PRNG keys) as step `step`, then its manifest; removes all but the newest `keep` steps.
+  """Writes `tree` (arrays, PRNG keys) as step `step`, then its manifest; removes all but the newest
+  `keep` steps.
 
   A step counts only once its manifest exists, so a kill at any moment loses at most this step.
   """
@@ -23,21 +25,24 @@ def save(folder, step, tree, keep):
   try:
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(target, jax.tree.map(_to_host, tree))
-    manifest = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*")) if path.is_file()}
+    manifest = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
+                if path.is_file()}
     part = folder / f"{step}.part"
     part.write_text(json.dumps(manifest, indent=1))
     part.rename(_manifest(folder, step))
   except (OSError, ValueError) as error:
     free = shutil.disk_usage(folder).free / 2**20
-    raise OSError(f"Could not write checkpoint {target} ({free:.0f} MiB free on that disk): {str(error)[:300]}. Earlier "
-                  "checkpoints are intact; free some space and run the same command again to resume.") from error
+    raise OSError(f"Could not write checkpoint {target} ({free:.0f} MiB free on that disk): "
+                  f"{str(error)[:300]}. Earlier checkpoints are intact; free some space and run "
+                  "the same command again to resume.") from error
   for old in steps(folder)[:-keep]:
     _manifest(folder, old).unlink()
     shutil.rmtree(folder / str(old))
 
 
 def restore(folder, like=None):
-  """Reads the newest step that is complete and unaltered, into the structure of `like` or as a tree of NumPy arrays.
+  """Reads the newest step that is complete and unaltered, into the structure of `like` or as a tree
+  of NumPy arrays.
 
   Returns:
     (step, tree), or None where there is no checkpoint at all.
@@ -50,7 +55,8 @@ def restore(folder, like=None):
   for step in reversed(found):
     damage = _damage(folder, step)
     if damage:
-      logging.warning("Checkpoint %s is damaged (%s); trying the one before it.", folder / str(step), damage)
+      logging.warning("Checkpoint %s is damaged (%s); trying the one before it.",
+                      folder / str(step), damage)
       continue
     with ocp.StandardCheckpointer() as checkpointer:
       if like is None:
@@ -58,7 +64,8 @@ def restore(folder, like=None):
       tree = checkpointer.restore(folder / str(step), jax.tree.map(_to_host, like))
     return step, jax.tree.map(_like, like, tree)
   if found:
-    raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train this member again.")
+    raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train this "
+                  "member again.")
   return None
 
 
@@ -75,7 +82,8 @@ def _manifest(folder, step):
 def _damage(folder, step):
   try:
     manifest = json.loads(_manifest(folder, step).read_text())
-    wrong = [name for name, digest in manifest.items() if _digest(folder / str(step) / name) != digest]
+    wrong = [name for name, digest in manifest.items()
+             if _digest(folder / str(step) / name) != digest]
   except (OSError, ValueError) as error:
     return str(error)
   return f"checksum of {wrong[0]}" if wrong else ""

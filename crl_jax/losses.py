@@ -1,4 +1,5 @@
-"""The losses of CRL-MMNAR: per row, masked, pure. A Term keeps values and masks apart until one division at the end.
+"""The losses of CRL-MMNAR: per row, masked, pure. A Term keeps values and masks apart until one
+division at the end.
 
 Axes: B rows, C columns (modalities or tasks), D width.
 """
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Term:
-  """A loss before reduction: `sum_c [ sum_b value * weight / sum_b count ]`, columns with no count being zero.
+  """A loss before reduction: `sum_c [ sum_b value * weight / sum_b count ]`, columns with no count
+  being zero.
 
   Attributes:
     value: (B, C) per row; finite wherever weight is 0 too.
@@ -29,7 +31,8 @@ def masked(value, mask):
 
 
 def reduce(term, column_weights=1.0, total=lambda x: x):
-  """The scalar loss of a Term. `total` sums over devices where each holds a shard (identity in a global program)."""
+  """The scalar loss of a Term. `total` sums over devices where each holds a shard (identity in a
+  global program)."""
   count = total(term.count.sum(0))
   column = (term.value * term.weight).sum(0) / jnp.maximum(count, 1.0)
   return jnp.sum(column * column_weights)
@@ -49,7 +52,8 @@ def focal(logits, labels, alpha, gamma):
   y = jnp.where(defined, labels, 0.0)
   z = jnp.where(defined, logits, 0.0)
   log_p, log_q = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-  value = -(alpha * y * jnp.exp(gamma * log_q) * log_p + (1 - alpha) * (1 - y) * jnp.exp(gamma * log_p) * log_q)
+  value = -(alpha * y * jnp.exp(gamma * log_q) * log_p +
+            (1 - alpha) * (1 - y) * jnp.exp(gamma * log_p) * log_q)
   return masked(value, defined)
 
 
@@ -57,8 +61,9 @@ def focal_probability(logits, alpha, gamma):
   """P(y = 1) for which `logits` minimises the expected focal loss.
 
   A focal loss is not proper: its minimiser q is not the probability p. Setting the derivative of
-  `p a (1-q)^g log q + (1-p)(1-a) q^g log(1-q)` to zero gives p in closed form (Charoenphakdee et al., CVPR 2021,
-  with the class weight a added). It is monotone in the logit, so rankings do not change.
+  `p a (1-q)^g log q + (1-p)(1-a) q^g log(1-q)` to zero gives p in closed form (Charoenphakdee et
+  al., CVPR 2021, with the class weight a added). It is monotone in the logit, so rankings do not
+  change.
 
   Args:
     logits: (..., T).
@@ -68,17 +73,21 @@ def focal_probability(logits, alpha, gamma):
   """
   log_q, log_r = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)   # log q, log(1 - q)
   q, r = jnp.exp(log_q), jnp.exp(log_r)
-  # Both derivatives times q (1 - q), and divided by (1-q)^g and q^g, which return as gamma * logit below.
+  # Both derivatives times q (1 - q), and divided by (1-q)^g and q^g, which return as gamma * logit
+  # below.
   positive = r - gamma * q * log_q
   negative = q - gamma * r * log_r
-  logit = jnp.log1p(-alpha) - jnp.log(alpha) + jnp.log(negative) - jnp.log(positive) + gamma * (log_q - log_r)
+  logit = (jnp.log1p(-alpha) - jnp.log(alpha) + jnp.log(negative) - jnp.log(positive) +
+           gamma * (log_q - log_r))
   return jax.nn.sigmoid(logit)
 
 
 def missingness(logits, observed, valid):
-  """Mean binary cross-entropy of the decoded pattern, `BCE(delta_hat, delta)`: Term (B, 1) from (B, M)."""
+  """Mean binary cross-entropy of the decoded pattern, `BCE(delta_hat, delta)`: Term (B, 1) from
+  (B, M)."""
   z = observed.astype(logits.dtype)
-  value = -(z * jax.nn.log_sigmoid(logits) + (1 - z) * jax.nn.log_sigmoid(-logits)).mean(1, keepdims=True)
+  value = -(z * jax.nn.log_sigmoid(logits) + (1 - z) * jax.nn.log_sigmoid(-logits)).mean(
+      1, keepdims=True)
   return masked(value, valid[:, None])
 
 
@@ -99,8 +108,8 @@ def reconstruction(decoded, target, weight, count, stop_gradient=True):
 def info_nce(anchor, candidate, present, patient, temperature, gather=lambda x: x):
   """Cross-entropy of picking each row's own reconstruction among the global batch's, per modality.
 
-  `-log( exp s_ii / sum_{j in B_m} exp s_ij )`, `s_ij = cos(e_im, e^_jm) / tau`. Other rows of the same patient are
-  neither positive nor negative.
+  `-log( exp s_ii / sum_{j in B_m} exp s_ij )`, `s_ij = cos(e_im, e^_jm) / tau`. Other rows of the
+  same patient are neither positive nor negative.
 
   Args:
     anchor: (B, M, D) embeddings e.

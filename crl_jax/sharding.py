@@ -1,6 +1,8 @@
-"""How one step spreads over devices: one global program over a mesh, or a replica per device (pmap).
+"""How one step spreads over devices: one global program over a mesh, or a replica per device
+(pmap).
 
-Both see the same global batch in the same slots, so their numbers agree up to the order of summation.
+Both see the same global batch in the same slots, so their numbers agree up to the order of
+summation.
 """
 
 import jax
@@ -11,14 +13,15 @@ AXIS = "data"
 
 
 def select_devices(platform):
-  """The devices to run on. Raises RuntimeError with a next step where the wanted platform is absent."""
+  """The devices to run on. Raises RuntimeError with a next step where the wanted platform is
+  absent."""
   try:
     devices = jax.devices(platform or None)
   except (RuntimeError, AssertionError) as error:   # a missing CUDA plugin is a bare AssertionError
     wanted = platform or jax.config.jax_platforms or "any"
-    raise RuntimeError(
-        f"JAX finds no '{wanted}' device. For NVIDIA GPUs: pip install 'crl_jax[cuda12]' (or [cuda13]) and check "
-        "nvidia-smi; to run on the CPU: unset JAX_PLATFORMS and leave config.platform empty.") from error
+    raise RuntimeError(f"JAX finds no '{wanted}' device. For NVIDIA GPUs: pip install "
+                       "'crl_jax[cuda12]' (or [cuda13]) and check nvidia-smi; to run on the CPU: "
+                       "unset JAX_PLATFORMS and leave config.platform empty.") from error
   return devices
 
 

@@ -9,7 +9,9 @@ MODELS = {
 
 
 def build(config, spec):
-  """Builds config.model.name for `spec`. Raises ValueError that lists the names for an unknown one."""
+  """Builds config.model.name for `spec`. Raises ValueError that lists the names for an unknown
+  one."""
   if config.model.name not in MODELS:
-    raise ValueError(f"Unknown config.model.name '{config.model.name}'; there are {sorted(MODELS)}.")
+    raise ValueError(f"Unknown config.model.name '{config.model.name}'; there are "
+                     f"{sorted(MODELS)}.")
   return MODELS[config.model.name](config, spec)

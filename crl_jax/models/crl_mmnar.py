@@ -1,4 +1,5 @@
-"""CRL-MMNAR (Liang et al., arXiv 2509.17228): the model, its per-row losses and its two training phases."""
+"""CRL-MMNAR (Liang et al., arXiv 2509.17228): the model, its per-row losses and its two training
+phases."""
 
 import flax.linen as nn
 import jax
@@ -26,7 +27,8 @@ class Head(nn.Module):
 
 
 class CrlMmnar(nn.Module):
-  """One row through encoders, gates, fusion, cross-modality reconstruction and heads. Batched by vmap in build()."""
+  """One row through encoders, gates, fusion, cross-modality reconstruction and heads. Batched by
+  vmap in build()."""
   config: ml_collections.FrozenConfigDict   # config.model
   modalities: tuple
   tasks: tuple
@@ -39,7 +41,8 @@ class CrlMmnar(nn.Module):
     seen_M = observed_M.astype(jnp.float32)
     tokens = []
     for m, name in enumerate(self.modalities):
-      x = jnp.where(observed_M[m], inputs[name], 0.0)   # before anything else: unobserved content, NaN too, is gone
+      # before anything else: unobserved content, NaN too, is gone
+      x = jnp.where(observed_M[m], inputs[name], 0.0)
       enc = encoders.encoder(x.ndim)(c.width, c.dropout, c.input_dropout, name=f"encode_{name}")
       tokens.append(enc(x, noise))
     e_MxD = jnp.stack(tokens)
@@ -55,25 +58,29 @@ class CrlMmnar(nn.Module):
       gated_SxD, always = e_MxD, jnp.zeros(0, bool)
 
     hidden_VxM = jnp.zeros((1, M), bool)
-    reconstruct = c.reconstruction and noise is not None   # predictions need the one full view alone
+    # predictions need the one full view alone
+    reconstruct = c.reconstruction and noise is not None
     if reconstruct and c.hide == "all":
       hidden_VxM = jnp.concatenate([hidden_VxM, jnp.eye(M, dtype=bool)])
     elif reconstruct:
       hidden_VxM = jnp.concatenate([hidden_VxM, fusion.hidden_one_random(observed_M, noise)[None]])
     visible_VxS = jnp.concatenate(
         [observed_M & ~hidden_VxM, jnp.broadcast_to(always, (len(hidden_VxM), len(always)))], 1)
-    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(gated_SxD, visible_VxS, noise)
+    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(
+        gated_SxD, visible_VxS, noise)
     h, attention = h_VxD[0], attention[0]
 
     if reconstruct:
       h_without = h_VxD[1:] if c.hide == "all" else jnp.broadcast_to(h_VxD[1:], (M, c.width))
       decoded = [nn.Dense(c.width, name=f"decode_{name}_out")(
-          nn.relu(nn.Dense(c.width, name=f"decode_{name}")(h_without[m]))) for m, name in enumerate(self.modalities)]
+          nn.relu(nn.Dense(c.width, name=f"decode_{name}")(h_without[m])))
+          for m, name in enumerate(self.modalities)]
       eligible = seen_M * (seen_M.sum() > 1)
       hidden = hidden_VxM[1:].any(0) * eligible
       # A row hides one of its n modalities at a time: n times its loss keeps the estimate unbiased.
       weight = hidden if c.hide == "all" else hidden * seen_M.sum()
-      named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight, rec_count=eligible)
+      named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight,
+                    rec_count=eligible)
 
     logits = jnp.stack([Head(1 + (t in self.deeper), c.width, c.dropout, name=f"head_{t}")(h, noise)
                         for t in self.tasks])
@@ -94,9 +101,11 @@ def build(config, spec):
   c = ml_collections.FrozenConfigDict(config.model)
   module = CrlMmnar(c, spec.modalities, spec.tasks, tuple(config.loss.deeper), len(spec.patterns))
   alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
-  patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))] for p in spec.patterns])
+  patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))]
+                        for p in spec.patterns])
 
-  example = {m: jnp.zeros(shape) for m, shape in spec.shapes.items()}, jnp.ones(len(spec.modalities), bool)
+  example = ({m: jnp.zeros(shape) for m, shape in spec.shapes.items()},
+             jnp.ones(len(spec.modalities), bool))
 
   def init(rng):
     return module.init(rng, *example, Noise())["params"]
@@ -106,9 +115,12 @@ def build(config, spec):
 
   def apply(params, batch, train, rng):
     if not train:
-      return jax.vmap(lambda x, seen: module.apply({"params": params}, x, seen, None))(batch.inputs, batch.observed)
-    # A row's noise depends on its slot in the global batch alone, so any device layout draws the same.
-    bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot), counter.used)
+      return jax.vmap(lambda x, seen: module.apply({"params": params}, x, seen, None))(
+          batch.inputs, batch.observed)
+    # A row's noise depends on its slot in the global batch alone, so any device layout draws the
+    # same.
+    bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot),
+                          counter.used)
     return jax.vmap(lambda x, seen, b: module.apply({"params": params}, x, seen, Noise(b)))(
         batch.inputs, batch.observed, bits)
 
@@ -117,16 +129,17 @@ def build(config, spec):
     labels = jnp.where(batch.valid[:, None], batch.labels, jnp.nan)
     terms = {"prediction": (losses.focal(outputs.logits, labels, alpha, gamma), task_weight)}
     if c.conditioning:
-      terms["missingness"] = (losses.missingness(named["missingness_logits"], batch.observed, batch.valid), 1.0)
+      terms["missingness"] = (losses.missingness(named["missingness_logits"], batch.observed,
+                                                 batch.valid), 1.0)
     if "decoded" in named:
       valid = batch.valid[:, None]
       terms["reconstruction"] = (losses.reconstruction(
-          named["decoded"], named["embeddings"], named["rec_weight"] * valid, named["rec_count"] * valid,
-          c.stop_gradient), 1.0)
+          named["decoded"], named["embeddings"], named["rec_weight"] * valid,
+          named["rec_count"] * valid, c.stop_gradient), 1.0)
       if c.contrastive:
-        terms["contrastive"] = (losses.info_nce(
-            named["embeddings"], named["decoded"], (named["hidden"] > 0) & valid, batch.patient, c.temperature,
-            gather), 1.0)
+        terms["contrastive"] = (losses.info_nce(named["embeddings"], named["decoded"],
+                                                (named["hidden"] > 0) & valid, batch.patient,
+                                                c.temperature, gather), 1.0)
     if c.pattern_head:
       match = (batch.observed[:, None] == patterns[None]).all(-1)
       terms["pattern"] = (losses.classification(
@@ -138,7 +151,7 @@ def build(config, spec):
 
   t = config.train
   stages = tuple(stage for stage in (
-      Stage("pretrain", t.pretrain.epochs, t.pretrain.learning_rate, t.pretrain.weights.to_dict(), None),
-      Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(), t.joint.patience),
-  ) if stage.epochs)
+      Stage("pretrain", t.pretrain.epochs, t.pretrain.learning_rate, t.pretrain.weights.to_dict(),
+            None), Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
+                         t.joint.patience),) if stage.epochs)
   return Model(init, apply, loss, probability, stages)

@@ -1,4 +1,5 @@
-"""Encoders: one modality's raw input of one row -> its token in R^D. Written without a batch axis."""
+"""Encoders: one modality's raw input of one row -> its token in R^D. Written without a batch
+axis."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,7 +8,8 @@ from crl_jax.models.noise import dropout
 
 
 class VectorEncoder(nn.Module):
-  """(F,) -> (D,). Dense 2D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm."""
+  """(F,) -> (D,). Dense 2D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm, ReLU, Dropout, Dense D,
+  LayerNorm."""
   width: int
   dropout: float
   input_dropout: float
@@ -21,14 +23,16 @@ class VectorEncoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-  """(L, F) -> (D,). A GRU over time; steps whose features are all zero are padding and leave the state as it is."""
+  """(L, F) -> (D,). A GRU over time; steps whose features are all zero are padding and leave the
+  state as it is."""
   width: int
   dropout: float
   input_dropout: float
 
   @nn.compact
   def __call__(self, x, noise):
-    x = dropout(x, self.input_dropout, noise, x.shape[1:])   # a feature is hidden at all times or at none
+    # a feature is hidden at all times or at none
+    x = dropout(x, self.input_dropout, noise, x.shape[1:])
     states = nn.RNN(nn.GRUCell(self.width))(nn.relu(nn.LayerNorm()(nn.Dense(self.width)(x))))
     real = jnp.any(x != 0, -1)
     last = jnp.max(jnp.where(real, jnp.arange(x.shape[0]), 0))
@@ -36,5 +40,6 @@ class SequenceEncoder(nn.Module):
 
 
 def encoder(rank):
-  """The encoder class for an input of `rank` axes per row: 1 for vectors, 2 for sequences. Raises KeyError otherwise."""
+  """The encoder class for an input of `rank` axes per row: 1 for vectors, 2 for sequences. Raises
+  KeyError otherwise."""
   return {1: VectorEncoder, 2: SequenceEncoder}[rank]

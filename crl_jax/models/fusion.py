@@ -1,4 +1,5 @@
-"""Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of modalities, one row."""
+"""Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of
+modalities, one row."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,13 +28,15 @@ class Gate(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention over S tokens for V views of a row that differ in their visible keys."""
+  """Multi-head self-attention over S tokens for V views of a row that differ in their visible
+  keys."""
   heads: int
 
   @nn.compact
   def __call__(self, tokens_VxSxD, visible_VxS):
     views, length, width = tokens_VxSxD.shape
-    # Query and key biases shift all scores of a softmax alike or not at all: they would train on rounding errors.
+    # Query and key biases shift all scores of a softmax alike or not at all: they would train on
+    # rounding errors.
     q, k = jnp.split(nn.Dense(2 * width, use_bias=False, name="query_key")(tokens_VxSxD), 2, -1)
     v = nn.Dense(width, name="value")(tokens_VxSxD)
     q, k, v = (x.reshape(views, length, self.heads, -1) for x in (q, k, v))
@@ -45,14 +48,17 @@ class Attention(nn.Module):
 
 
 class Fusion(nn.Module):
-  """Masked attention fusion: attention, residual, LayerNorm, feed-forward, masked mean over the visible tokens.
+  """Masked attention fusion: attention, residual, LayerNorm, feed-forward, masked mean over the
+  visible tokens.
 
   Args of the call:
     tokens_SxD: the row's tokens; content of invisible ones does not matter.
-    visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may be seen.
+    visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may
+      be seen.
     noise: models.noise.Noise in training, or None.
   Returns:
-    h (V, D), finite even for a view with nothing visible; attention weights of the last layer (V, H, S, S).
+    h (V, D), finite even for a view with nothing visible; attention weights of the last layer
+    (V, H, S, S).
   """
   heads: int
   layers: int
@@ -72,6 +78,7 @@ class Fusion(nn.Module):
 
 
 def hidden_one_random(observed_M, noise):
-  """(M,) bool with one observed modality set, each equally likely; none where nothing is observed."""
+  """(M,) bool with one observed modality set, each equally likely; none where nothing is
+  observed."""
   score = jnp.where(observed_M, noise.take(observed_M.shape).astype(jnp.int32), -1)
   return (jnp.arange(observed_M.shape[0]) == score.argmax()) & observed_M

@@ -1,7 +1,8 @@
 """A row's randomness, drawn in one piece and dealt out to its dropouts.
 
-One draw per step compiles and runs several times faster than a PRNG call in every dropout, and a row's noise depends
-on its key alone, so that any layout of rows over devices trains on the same numbers.
+One draw per step compiles and runs several times faster than a PRNG call in every dropout, and a
+row's noise depends on its key alone, so that any layout of rows over devices trains on the same
+numbers.
 """
 
 import jax
@@ -35,7 +36,8 @@ def draw(keys, count):
 
 
 def dropout(x, rate, noise, shape=None):
-  """Zeroes a share `rate` of `x` and scales the rest up; returns `x` as it is where `noise` is None.
+  """Zeroes a share `rate` of `x` and scales the rest up; returns `x` as it is where `noise` is
+  None.
 
   Args:
     x: any array.

@@ -39,7 +39,8 @@ class Stage:
     epochs: at most this many.
     learning_rate: constant over the phase.
     weights: loss term -> weight; every term that the model's loss returns must be named.
-    patience: epochs without a better validation score before it ends; None: no early stopping, last parameters kept.
+    patience: epochs without a better validation score before it ends; None: no early stopping, last
+      parameters kept.
   """
   name: str
   epochs: int
@@ -54,9 +55,10 @@ class Model:
 
   Attributes:
     init: (rng) -> params.
-    apply: (params, batch, train, rng) -> Outputs. `rng` is used in training only, through each row's slot.
-    loss: (outputs, batch, gather) -> {term: (losses.Term, column weights)}. `gather` collects rows over devices in a
-      per-device program.
+    apply: (params, batch, train, rng) -> Outputs. `rng` is used in training only, through each
+      row's slot.
+    loss: (outputs, batch, gather) -> {term: (losses.Term, column weights)}. `gather` collects rows
+      over devices in a per-device program.
     probability: (logits) -> P(y = 1).
     stages: the phases of training, in order.
   """
