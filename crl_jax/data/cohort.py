@@ -1,4 +1,5 @@
-"""Cohort: what every data source delivers and everything else consumes; Batch: the part of it that a step sees."""
+"""Cohort: what every data source delivers and everything else consumes; Batch: the part of it that
+a step sees."""
 
 import dataclasses
 import hashlib
@@ -11,7 +12,8 @@ import numpy as np
 
 
 class CohortError(ValueError):
-  """Data that cannot be used as it is; the message names the place and the next step, never a patient's values."""
+  """Data that cannot be used as it is; the message names the place and the next step, never a
+  patient's values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +21,20 @@ class Cohort:
   """Rows are patients at a prediction time. All arrays are NumPy and live on the host.
 
   Attributes:
-    modalities: the M names, in the order of the columns of `observed` and of the bits of the pattern id.
+    modalities: the M names, in the order of the columns of `observed` and of the bits of the
+      pattern id.
     tasks: the T names.
-    inputs: modality -> float32 (N, F) or, for sequences, (N, L, F). Zeros where the modality is unobserved. NaN inside
-      an observed modality is a missing feature, imputed by data/preprocess.py.
+    inputs: modality -> float32 (N, F) or, for sequences, (N, L, F). Zeros where the modality is
+      unobserved. NaN inside an observed modality is a missing feature, imputed by
+      data/preprocess.py.
     observed: (N, M) bool, True where present.
     labels: (N, T) float32 in {0, 1, NaN}; NaN: the outcome is not defined for that row.
     row_id: (N,) int64, unique.
     patient_id: (N,) int64. All grouping is by patient.
     groups: name -> (N,) str, for subgroup results (sex, age band, hospital, ...).
     features: modality -> names of its F features.
-    references: name -> (N, T) float32 probabilities that come with the cohort (the simulated one's Bayes-optimal).
+    references: name -> (N, T) float32 probabilities that come with the cohort (the simulated one's
+      Bayes-optimal).
     info: JSON-able facts for data.json: attrition, counts of odd rows, input hashes, notes, truth.
   """
   modalities: tuple
@@ -71,7 +76,8 @@ class Batch:
     labels: (B, T) float, NaN where undefined.
     valid: (B,) bool; False marks padding, which counts in nothing.
     patient: (B,) int32, dense patient index (true ids overflow on the device and stay on the host).
-    slot: (B,) int32, the row's place in the global batch: the source of its own randomness on any device layout.
+    slot: (B,) int32, the row's place in the global batch: the source of its own randomness on any
+      device layout.
   """
   inputs: dict
   observed: np.ndarray
@@ -82,10 +88,12 @@ class Batch:
 
 
 def pattern_id(observed):
-  """Pattern id `sum_m delta_m 2^m` of `observed` (..., M) bool, as int64 (...,). Raises CohortError past 62 modalities."""
+  """Pattern id `sum_m delta_m 2^m` of `observed` (..., M) bool, as int64 (...,). Raises CohortError
+  past 62 modalities."""
   observed = np.asarray(observed, bool)
   if observed.shape[-1] > 62:
-    raise CohortError(f"{observed.shape[-1]} modalities do not fit a 64-bit pattern id; merge some.")
+    raise CohortError(f"{observed.shape[-1]} modalities do not fit a 64-bit pattern id; "
+                      "merge some.")
   return observed @ (np.int64(1) << np.arange(observed.shape[-1], dtype=np.int64))
 
 
@@ -101,20 +109,24 @@ def validate(cohort):
   Args:
     cohort: a Cohort.
   Returns:
-    the cohort with `info["warnings"]` extended by what was survived and `info["rows"]`, `info["patients"]` set.
+    the cohort with `info["warnings"]` extended by what was survived and `info["rows"]`,
+    `info["patients"]` set.
   Raises:
-    CohortError: naming the array, column and number of rows, for all that must be mended at the source.
+    CohortError: naming the array, column and number of rows, for all that must be mended at the
+      source.
   """
   n, warnings = len(cohort), []
   if n == 0:
-    raise CohortError("The cohort has no rows. See its attrition table for the step that removed the last of them.")
+    raise CohortError("The cohort has no rows. See its attrition table for the step that removed "
+                      "the last of them.")
   for name, ids in (("row_id", cohort.row_id), ("patient_id", cohort.patient_id)):
     if ids.shape != (n,) or ids.dtype != np.int64:
-      raise CohortError(f"{name} must be int64 of shape ({n},), not {ids.dtype} {ids.shape}: convert it at the source; "
-                        "ids read as float or text lose digits.")
+      raise CohortError(f"{name} must be int64 of shape ({n},), not {ids.dtype} {ids.shape}: "
+                        "convert it at the source; ids read as float or text lose digits.")
   duplicates = n - len(np.unique(cohort.row_id))
   if duplicates:
-    raise CohortError(f"row_id repeats in {duplicates} rows: a join multiplied rows, or a file was read twice.")
+    raise CohortError(f"row_id repeats in {duplicates} rows: a join multiplied rows, or a file was "
+                      "read twice.")
   for name, value, shape in (("observed", cohort.observed, (n, len(cohort.modalities))),
                              ("labels", cohort.labels, (n, len(cohort.tasks)))):
     if value.shape != shape:
@@ -126,7 +138,8 @@ def validate(cohort):
   for t, task in enumerate(cohort.tasks):
     wrong = int((~np.isnan(cohort.labels[:, t]) & ~np.isin(cohort.labels[:, t], (0, 1))).sum())
     if wrong:
-      raise CohortError(f"labels of task '{task}' hold {wrong} values that are neither 0, 1 nor NaN (undefined).")
+      raise CohortError(f"labels of task '{task}' hold {wrong} values that are neither 0, 1 nor "
+                        "NaN (undefined).")
     if not np.isfinite(cohort.labels[:, t]).any():
       warnings.append(f"task '{task}' has no labelled row: it takes part in no loss and no metric")
   for m, modality in enumerate(cohort.modalities):
@@ -141,8 +154,10 @@ def validate(cohort):
 
 def _check_modality(cohort, modality, present):
   x, names = cohort.inputs[modality], cohort.features[modality]
-  if x.dtype != np.float32 or x.ndim not in (2, 3) or x.shape[0] != len(cohort) or x.shape[-1] != len(names):
-    raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}; expected float32 of {len(cohort)} rows and "
+  if (x.dtype != np.float32 or x.ndim not in (2, 3) or x.shape[0] != len(cohort) or
+      x.shape[-1] != len(names)):
+    raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}; expected float32 of "
+                      f"{len(cohort)} rows and "
                       f"{len(names)} features. A wrong embedding width is never cut or padded.")
   bad = np.zeros(len(names), np.int64)
   empty = constant = 0
@@ -155,15 +170,18 @@ def _check_modality(cohort, modality, present):
     constant += int((flat == flat[:, :1]).all(1).sum()) if flat.shape[1] > 1 else 0
   if bad.any():
     j = int(bad.argmax())
-    raise CohortError(f"inputs['{modality}'] column '{names[j]}' is infinite or past 1e30 in {bad[j]} rows "
-                      f"({int((bad > 0).sum())} such columns): remove the sentinel values at the source.")
+    raise CohortError(
+        f"inputs['{modality}'] column '{names[j]}' is infinite or past 1e30 in {bad[j]} rows "
+        f"({int((bad > 0).sum())} such columns): remove the sentinel values at the source.")
   found = []
   if not present.any():
-    found.append(f"modality '{modality}' is observed for nobody: its losses are empty and its encoder stays untrained")
+    found.append(f"modality '{modality}' is observed for nobody: its losses are empty and its "
+                 "encoder stays untrained")
   if empty:
     found.append(f"modality '{modality}' is marked observed in {empty} rows that hold no value")
   if constant:
-    found.append(f"modality '{modality}' holds one repeated value in {constant} observed rows: a hidden missing?")
+    found.append(f"modality '{modality}' holds one repeated value in {constant} observed rows: a "
+                 "hidden missing?")
   return found
 
 
@@ -177,7 +195,8 @@ def fingerprint(cohort):
 
 
 def save(cohort, folder):
-  """Writes the cohort as one .npy file per array and cohort.json; load() reads it back. The folder must not exist."""
+  """Writes the cohort as one .npy file per array and cohort.json; load() reads it back. The folder
+  must not exist."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True)
   for kind, arrays in _arrays(cohort).items():
@@ -189,21 +208,24 @@ def save(cohort, folder):
 
 
 def load(folder):
-  """Reads a cohort written by save(). Raises CohortError naming the file that is absent or unreadable."""
+  """Reads a cohort written by save(). Raises CohortError naming the file that is absent or
+  unreadable."""
   folder = pathlib.Path(folder)
   try:
     about = json.loads((folder / "cohort.json").read_text())
     read = lambda kind: {name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False)
                          for name in about["arrays"][kind]}
-    rows, inputs, groups, references = (read(kind) for kind in ("rows", "inputs", "groups", "references"))
+    rows, inputs, groups, references = (read(kind)
+                                        for kind in ("rows", "inputs", "groups", "references"))
   except (OSError, ValueError, KeyError) as error:
-    raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with cohort.save().") from error
-  return Cohort(
-      modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), inputs=inputs, groups=groups,
-      features={m: tuple(names) for m, names in about["features"].items()}, references=references,
-      info=about["info"], **rows)
+    raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with "
+                      "cohort.save().") from error
+  return Cohort(modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), inputs=inputs,
+                groups=groups, features={m: tuple(names) for m, names in about["features"].items()},
+                references=references, info=about["info"], **rows)
 
 
 def _arrays(cohort):
   rows = {key: getattr(cohort, key) for key in ("observed", "labels", "row_id", "patient_id")}
-  return {"rows": rows, "inputs": cohort.inputs, "groups": cohort.groups, "references": cohort.references}
+  return {"rows": rows, "inputs": cohort.inputs, "groups": cohort.groups,
+          "references": cohort.references}

@@ -1,12 +1,14 @@
-"""The eICU-CRD cohort: unit stays as rows, ten virtual modalities, readmission to the unit and hospital mortality.
+"""The eICU-CRD cohort: unit stays as rows, ten virtual modalities, readmission to the unit and
+hospital mortality.
 
-eicu_features.py says which table and columns feed which modality, eicu_stays.py which stays become rows. Here is
-the rule that keeps a row honest: a record enters only where the latest of its offsets lies before the row's minute.
-Everything is Ibis expressions over the tables that data/tables.py opens, executed once each.
+eicu_features.py says which table and columns feed which modality, eicu_stays.py which stays become
+rows. Here is the rule that keeps a row honest: a record enters only where the latest of its offsets
+lies before the row's minute. Everything is Ibis expressions over the tables that data/tables.py
+opens, executed once each.
 
-Rows. Honest protocol: one at `prediction_hour` for each stay still in the unit (task mortality), and one at unit
-discharge for each stay that left the unit alive (task readmission). Paper protocol: one per stay, at unit discharge,
-with both tasks where they are defined.
+Rows. Honest protocol: one at `prediction_hour` for each stay still in the unit (task mortality),
+and one at unit discharge for each stay that left the unit alive (task readmission). Paper protocol:
+one per stay, at unit discharge, with both tasks where they are defined.
 """
 
 import hashlib
@@ -19,16 +21,18 @@ from crl_jax.data.cohort import Cohort, CohortError
 
 TASKS = ("readmission", "mortality")
 _YEAR = 365 * spec.DAY
-_UNIT = 1000      # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
+# values are summed as whole thousandths: exact, so the order of records in a file cannot matter
+_UNIT = 1000
 
 
 def build(config, for_prediction=False):
   """Returns the eICU `Cohort` of the folder `config.data.root`.
 
   Args:
-    config: the whole tree; `data.root`, `protocol`, `encoding`, `memory_limit` and `data.eicu` are read.
-    for_prediction: new patients: outcomes may be unknown (their labels are NaN), patients still in the unit may
-      lack a discharge time, and every table but `patient` may be absent.
+    config: the whole tree; `data.root`, `protocol`, `encoding`, `memory_limit` and `data.eicu` are
+      read.
+    for_prediction: new patients: outcomes may be unknown (their labels are NaN), patients still in
+      the unit may lack a discharge time, and every table but `patient` may be absent.
 
   Raises:
     CohortError: see tables.open_folder; also duplicated or missing ids, or no row left.
@@ -37,7 +41,8 @@ def build(config, for_prediction=False):
   if protocol not in ("honest", "paper"):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
   schema = spec.schema(for_prediction)
-  with tables.open_folder(config.data.root, schema, config.data.encoding, config.data.memory_limit) as source:
+  with tables.open_folder(config.data.root, schema, config.data.encoding,
+                          config.data.memory_limit) as source:
     t = prepare(source.tables, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)
@@ -47,7 +52,8 @@ def build(config, for_prediction=False):
     frame = rows.order_by("row_id").to_pandas()
     if not len(frame):
       left = "; ".join(f"{s['step']}: {s['left']:,} left" for s in steps)
-      raise CohortError(f"No row is left of the patient table ({left}). Check config.data.eicu and the folder.")
+      raise CohortError(f"No row is left of the patient table ({left}). Check config.data.eicu and "
+                        "the folder.")
     row_id = frame["row_id"].to_numpy(np.int64)
     values = {m: {} for m in spec.MODALITIES}
     for s in spec.SOURCES:
@@ -58,31 +64,35 @@ def build(config, for_prediction=False):
   steps += [{"step": f"rows at {eicu_stays.KINDS[k]}", "removed": 0, "left": int((kind == k).sum())}
             for k in sorted(set(kind))]
   info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=source.inputs,
-              absent_tables=source.absent, protocol=protocol, notes=_notes(c, protocol, for_prediction))
+              absent_tables=source.absent, protocol=protocol,
+              notes=_notes(c, protocol, for_prediction))
   return _assemble(values, frame, c.modality_missing, info)
 
 
 def _notes(c, protocol, for_prediction):
   """What a reader of the results has to know, in sentences."""
-  rows = {"honest": f"mortality at {c.prediction_hour:g} h after unit admission, readmission at unit discharge, "
-                    "both from what was recorded before",
-          "paper": "one per stay, with all information up to unit discharge (the paper's protocol: more than anyone "
-                   "at the bedside knows when a prediction is wanted)"}[protocol]
+  rows = {"honest": f"mortality at {c.prediction_hour:g} h after unit "
+                    "admission, readmission at unit discharge, both from what was recorded before",
+          "paper": "one per stay, with all information up to unit discharge (the paper's protocol: "
+                   "more than anyone at the bedside knows when a prediction is wanted)"}[protocol]
   later = {"eligible": "whose length meets the inclusion criteria", "any": "of any length",
            "return": "that began after a time outside the unit"}[c.later_stay]
   notes = [f"Rows: {rows}.", f"Readmission: a later unit stay in the same hospital stay, {later}.",
-           "APACHE variables are the worst of the first 24 h: used in rows at 24 h or later and at discharge."]
+           "APACHE variables are the worst of the first 24 h: used in rows at 24 h or later and at "
+           "discharge."]
   if for_prediction:
     notes.append("New patients: rows with unknown outcomes are kept, their labels are undefined.")
   return notes
 
 
 def prepare(t, keep=lambda table: table):
-  """Returns the tables with the derived columns that eicu_features.py names, and `stay` for patientunitstayid.
+  """Returns the tables with the derived columns that eicu_features.py names, and `stay` for
+  patientunitstayid.
 
   Args:
     t: name -> ibis table of eicu_features.schema.
-    keep: stores a derived table that several queries read (tables.Source.keep); by default it is derived each time.
+    keep: stores a derived table that several queries read (tables.Source.keep); by default it is
+      derived each time.
   """
   import ibis
 
@@ -90,7 +100,8 @@ def prepare(t, keep=lambda table: table):
   p = t["patient"]
   for column in ("hospitaldischargestatus", "unitdischargestatus"):
     status = p[column].strip().lower()
-    p = p.mutate(**{column: ibis.cases((status == "alive", "Alive"), (status == "expired", "Expired"), else_=None)})
+    p = p.mutate(**{column: ibis.cases((status == "alive", "Alive"),
+                                       (status == "expired", "Expired"), else_=None)})
   p = p.mutate(age_text=text(p.age).strip(), age=p.age.strip().try_cast("float64"),
                male=ibis.cases((p.gender == "Male", 1.0), (p.gender == "Female", 0.0), else_=None),
                hours_before=-p.hospitaladmitoffset / 60.0,
@@ -98,11 +109,13 @@ def prepare(t, keep=lambda table: table):
   h = t["hospital"]
   h = h.group_by("hospitalid").agg(beds=h.numbedscategory.min(), teaching=h.teachingstatus.min(),
                                    region=h.region.min())
-  h = h.mutate(facts="teaching " + text(h.teaching) + " beds " + text(h.beds) + " region " + text(h.region))
+  h = h.mutate(facts="teaching " + text(h.teaching) + " beds " + text(h.beds) + " region " +
+               text(h.region))
   patient = keep(p.left_join(h, "hospitalid").drop("hospitalid_right"))
   plan = t["carePlanGeneral"]
   plan = plan.mutate(item=text(plan.cplgroup) + "|" + text(plan.cplitemvalue),
-                     volume=ibis.cases((plan.cplgroup == "Volume Status", plan.cplitemvalue), else_=None))
+                     volume=ibis.cases((plan.cplgroup == "Volume Status", plan.cplitemvalue),
+                                       else_=None))
   plan = keep(plan)
   talks = t["carePlanEOL"].mutate(discussion=ibis.literal("discussion"))
   out = {**t, "patient": patient, "hospital": patient.select("patientunitstayid", "facts"),
@@ -110,17 +123,20 @@ def prepare(t, keep=lambda table: table):
   return {name: table.rename(stay="patientunitstayid") for name, table in out.items()}
 
 
-# Features: one query per source ---------------------------------------------------------------------------------
+# Features: one query per source -------------------------------------------------------------------
 
 
 def feature_query(s, table, rows):
-  """Returns the Ibis expression that computes the source `s` (of eicu_features.SOURCES) for `rows`; any engine's."""
-  make = {spec.Values: _values_query, spec.Flags: _flags_query, spec.Signals: _signals_query}[type(s)]
+  """Returns the Ibis expression that computes the source `s` (of eicu_features.SOURCES) for `rows`;
+  any engine's."""
+  make = {spec.Values: _values_query, spec.Flags: _flags_query,
+          spec.Signals: _signals_query}[type(s)]
   return make(s, table, rows.select("row_id", "stay", "time", "day_one"))
 
 
 def _known(table, times):
-  """Minutes after unit admission at which a record is known: the latest of its offsets, NULL where it has none."""
+  """Minutes after unit admission at which a record is known: the latest of its offsets, NULL where
+  it has none."""
   import ibis
 
   if not times:
@@ -142,7 +158,8 @@ def _plausible(value, low, high):
 
 
 def _values_query(s, table, rows):
-  """row_id and the features, one record per row; of several records of a stay the one with the smallest id counts."""
+  """row_id and the features, one record per row; of several records of a stay the one with the
+  smallest id counts."""
   import ibis
 
   columns = {f: ibis.cases((_plausible(table[c], low, high), table[c].cast("float64")), else_=None)
@@ -156,7 +173,8 @@ def _values_query(s, table, rows):
 
 
 def _flags_query(s, table, rows):
-  """row_id, number of records, and 0 / 1 per feature, for the rows with at least one record known by then."""
+  """row_id, number of records, and 0 / 1 per feature, for the rows with at least one record known
+  by then."""
   import ibis
 
   text = table[s.text].lower()
@@ -165,7 +183,8 @@ def _flags_query(s, table, rows):
   if s.codes:
     code = table[s.codes[0]]
     used = used | code.notnull()
-    hits.update({f: hits[f] | code.isin(numbers).fill_null(False) for f, numbers in s.codes[1].items()})
+    hits.update({f: hits[f] | code.isin(numbers).fill_null(False)
+                 for f, numbers in s.codes[1].items()})
   records = table.select("stay", used=used, known=_known(table, s.times),
                          **{f: hit.cast("int64") for f, hit in hits.items()})
   records = records.filter(records.used & (records.known.abs() <= _YEAR))
@@ -180,7 +199,8 @@ def _flags_query(s, table, rows):
 
 
 def _signals_query(s, table, rows):
-  """row_id, signal and its statistics over the records known by then, in thousandths of the unit."""
+  """row_id, signal and its statistics over the records known by then, in thousandths of the
+  unit."""
   import ibis
 
   known = _known(table, s.times)
@@ -190,29 +210,34 @@ def _signals_query(s, table, rows):
     kept = kept.filter(kept.label.isin(list(names)))
     long = kept.select("stay", "known", "value", signal=kept.label.cases(*names.items()))
   else:
-    long = ibis.union(*[table.select("stay", known=known, value=table[n].cast("float64"), signal=ibis.literal(signal))
+    long = ibis.union(*[table.select("stay", known=known, value=table[n].cast("float64"),
+                                     signal=ibis.literal(signal))
                         for signal, g in s.signals.items() for n in g.names])
   if s.percent:
     fraction = long.signal.isin(s.percent) & (long.value <= 1)
     long = long.mutate(value=ibis.ifelse(fraction, long.value * 100, long.value))
   low = long.signal.cases(*[(n, float(g.low)) for n, g in s.signals.items()])
   high = long.signal.cases(*[(n, float(g.high)) for n, g in s.signals.items()])
-  long = long.filter(_plausible(long.value, low, high), long.known >= -spec.LOOKBACK, long.known <= _YEAR)
+  long = long.filter(_plausible(long.value, low, high), long.known >= -spec.LOOKBACK,
+                     long.known <= _YEAR)
   long = long.mutate(value=(long.value * _UNIT).round().cast("int64"))
   seen = rows.join(long, "stay")
   seen = seen.filter(seen.known < seen.time)
   # At a tie in time the larger value counts, whatever the order of the file.
   seen = seen.mutate(order=seen.known * 10**10 + seen.value,
-                     recent=(seen.known >= seen.time - s.window) if s.window else ibis.literal(True))
+                     recent=(seen.known >= seen.time - s.window) if s.window
+                     else ibis.literal(True))
   v, recent = seen.value, seen.recent
-  squares = {"squares": (v * v).sum(where=recent)} if any("sd" in g.stats for g in s.signals.values()) else {}
+  squares = ({"squares": (v * v).sum(where=recent)}
+             if any("sd" in g.stats for g in s.signals.values()) else {})
   return seen.group_by("row_id", "signal").agg(
-      last=v.argmax(seen.order), first=v.argmin(seen.order), min=v.min(where=recent), max=v.max(where=recent),
-      count=v.count(where=recent), total=v.sum(where=recent), **squares)
+      last=v.argmax(seen.order), first=v.argmin(seen.order), min=v.min(where=recent),
+      max=v.max(where=recent), count=v.count(where=recent), total=v.sum(where=recent), **squares)
 
 
 def _collect(s, table, rows, row_id):
-  """Runs the query of source `s`. Returns feature -> (N,) float64 in the order of `row_id`, NaN where none is known."""
+  """Runs the query of source `s`. Returns feature -> (N,) float64 in the order of `row_id`, NaN
+  where none is known."""
   frame = feature_query(s, table, rows).to_pandas()
   place = np.searchsorted(row_id, frame["row_id"].to_numpy(np.int64))
 
@@ -230,13 +255,15 @@ def _collect(s, table, rows, row_id):
   out = {}
   for signal, g in s.signals.items():
     mine = (frame["signal"] == signal).to_numpy()
-    sums = {column: number(frame[column][mine]) for column in frame.columns if column not in ("row_id", "signal")}
+    sums = {column: number(frame[column][mine]) for column in frame.columns
+            if column not in ("row_id", "signal")}
     out.update({f"{signal}_{stat}": spread(_statistic(stat, sums), mine) for stat in g.stats})
   return out
 
 
 def _statistic(stat, sums):
-  """One statistic of a signal from the exact sums of `_signals_query`; NaN where its window is empty."""
+  """One statistic of a signal from the exact sums of `_signals_query`; NaN where its window is
+  empty."""
   n = sums["count"]
   if stat == "count":
     return n
@@ -246,15 +273,17 @@ def _statistic(stat, sums):
   if stat == "mean":
     return mean / _UNIT
   if stat == "sd":
-    return np.sqrt(np.maximum(sums["squares"] - n * mean**2, 0) / np.where(n > 1, n - 1, np.nan)) / _UNIT
+    return np.sqrt(
+        np.maximum(sums["squares"] - n * mean**2, 0) / np.where(n > 1, n - 1, np.nan)) / _UNIT
   return sums[stat] / _UNIT
 
 
-# From values to the Cohort --------------------------------------------------------------------------------------
+# From values to the Cohort ------------------------------------------------------------------------
 
 
 def _assemble(values, frame, modality_missing, info):
-  """Returns the Cohort; a modality is missing in a row where over `modality_missing` of its features are NaN."""
+  """Returns the Cohort; a modality is missing in a row where over `modality_missing` of its
+  features are NaN."""
   inputs, features, observed = {}, {}, []
   for m in spec.MODALITIES:
     features[m] = tuple(values[m])
@@ -272,31 +301,40 @@ def _assemble(values, frame, modality_missing, info):
   # That no later stay is on file means none only once the hospital stay is over.
   readmission = np.where(alive & (later | known) & (kind != 0), later, np.nan)
 
-  text = lambda column: frame[column].fillna("").astype(str).str.strip().replace("", "unknown").to_numpy(str)
+  text = lambda column: frame[column].fillna("").astype(str).str.strip().replace(
+      "", "unknown").to_numpy(str)
   bands = np.array(["18-44", "45-64", "65-74", "75 and over"])
-  groups = dict(sex=text("gender"), ethnicity=text("ethnicity"), hospital=text("hospitalid"), region=text("region"),
-                age_band=bands[np.digitize(frame["age"].to_numpy(np.float64), (45, 65, 75))], unit=text("unittype"),
-                time=np.array([eicu_stays.KINDS[k] for k in kind]))
-  return Cohort(modalities=spec.MODALITIES, tasks=TASKS, inputs=inputs, observed=np.stack(observed, 1),
-                labels=np.stack([readmission, mortality], 1).astype(np.float32), groups=groups, features=features,
-                row_id=frame["row_id"].to_numpy(np.int64), patient_id=_patient_ids(frame["uniquepid"]), info=info)
+  groups = dict(sex=text("gender"),
+                ethnicity=text("ethnicity"), hospital=text("hospitalid"), region=text("region"),
+                age_band=bands[np.digitize(frame["age"].to_numpy(np.float64), (45, 65, 75))],
+                unit=text("unittype"), time=np.array([eicu_stays.KINDS[k] for k in kind]))
+  return Cohort(modalities=spec.MODALITIES, tasks=TASKS, inputs=inputs,
+                observed=np.stack(observed, 1),
+                labels=np.stack([readmission, mortality], 1).astype(np.float32), groups=groups,
+                features=features, row_id=frame["row_id"].to_numpy(np.int64),
+                patient_id=_patient_ids(frame["uniquepid"]), info=info)
 
 
 def _patient_ids(names):
-  """int64 ids of eICU's text ids: 63 bits of SHA-256, the same in every folder. Raises CohortError on a collision."""
+  """int64 ids of eICU's text ids: 63 bits of SHA-256, the same in every folder. Raises CohortError
+  on a collision."""
   ids = {n: int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], "big") >> 1 for n in set(names)}
   if len(set(ids.values())) < len(ids):
-    raise CohortError("Two uniquepid of the patient table share one 63-bit hash; rename one of them.")
+    raise CohortError("Two uniquepid of the patient table share one 63-bit hash; rename "
+                      "one of them.")
   return np.array([ids[n] for n in names], np.int64)
 
 
 def odd_records(t):
-  """Counts odd records of every table with the rule for each: list of {table, rule, count}; one query per source."""
+  """Counts odd records of every table with the rule for each: list of {table, rule, count}; one
+  query per source."""
   found = {}
   for s in spec.SOURCES:
-    rules = [(rule, hits) for rule, hits in _odd_rules(s, t[s.table]) if (s.table, rule) not in found]
+    rules = [(rule, hits) for rule, hits in _odd_rules(s, t[s.table])
+             if (s.table, rule) not in found]
     if rules:
-      counts = t[s.table].aggregate(**{f"c{i}": hits.fill_null(0) for i, (_, hits) in enumerate(rules)})
+      counts = t[s.table].aggregate(**{f"c{i}": hits.fill_null(0)
+                                       for i, (_, hits) in enumerate(rules)})
       row = counts.to_pandas().iloc[0]
       found.update({(s.table, rule): int(row[f"c{i}"]) for i, (rule, _) in enumerate(rules)})
   return [{"table": table, "rule": rule, "count": count} for (table, rule), count in found.items()]
@@ -314,7 +352,8 @@ def _odd_rules(s, table):
       if s.day_one:
         yield f"{c} is -1, not recorded: NaN", (table[c] == -1).sum()
       yield outside(c, table[c].nullif(-1) if s.day_one else table[c], low, high)
-    yield "several records of one stay: the one with the smallest id counts", table.count() - table.stay.nunique()
+    yield ("several records of one stay: the one with the smallest id counts",
+           table.count() - table.stay.nunique())
   elif s.times:
     known = _known(table, s.times)
     yield "no offset: not used", known.isnull().sum()
@@ -324,8 +363,9 @@ def _odd_rules(s, table):
       event, entry = s.times
       yield f"{entry} before {event}: known from the later one", (table[entry] < table[event]).sum()
   if isinstance(s, spec.Signals):
-    yield "measured more than 7 days before unit admission: not used", (known < -spec.LOOKBACK).sum()
+    yield ("measured more than 7 days before unit admission: not used",
+           (known < -spec.LOOKBACK).sum())
     for signal, g in s.signals.items():
-      for value in ([ibis.cases((table[s.name].isin(g.names), _number(table[s.value])), else_=None)] if s.name
-                    else [table[n] for n in g.names]):
+      for value in ([ibis.cases((table[s.name].isin(g.names), _number(table[s.value])), else_=None)]
+                    if s.name else [table[n] for n in g.names]):
         yield outside(signal, value, g.low, g.high)

@@ -1,20 +1,26 @@
-"""Which eICU table and columns feed which modality, for a clinician; `python -m crl_jax.data.eicu_features` prints it.
+"""Which eICU table and columns feed which modality, for a clinician;
+`python -m crl_jax.data.eicu_features` prints it.
 
-The list is fixed: nothing is learned from the data, so the patients of another hospital get the same columns. A
-record counts as known at the latest of its `times` (event and entry offset, minutes from unit admission) and is used
-in rows whose time is later than that. An empty `times` means known at unit admission.
+The list is fixed: nothing is learned from the data, so the patients of another hospital get the
+same columns. A record counts as known at the latest of its `times` (event and entry offset, minutes
+from unit admission) and is used in rows whose time is later than that. An empty `times` means known
+at unit admission.
 
 Not used, and why:
-  patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes, or known only afterwards (unitdischargeoffset
-    sets the time of discharge rows; statuses are labels). apacheadmissiondx: admissionDx holds it with a time.
+  patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes, or known only afterwards
+    (unitdischargeoffset sets the time of discharge rows; statuses are labels). apacheadmissiondx:
+    admissionDx holds it with a time.
   patient.ethnicity: results are reported by it (a group); it is no input.
-  apachePatientResult: undated, and it holds outcomes and predictions made from the whole first day or later.
-  apachePredVar.diedinhospital, dischargelocation: outcomes. readmit, visitnumber, var03hspxlos, saps3*: undated or
-    ambiguous. Its repeats of apacheApsVar and of admission facts are not taken twice.
-  *.activeupondischarge, medication.drugstopoffset, medication.drugordercancelled, respiratoryCare.ventendoffset:
-    written after the record, they tell the future.
-  nurseAssessment, nurseCare, nurseCharting, note, customLab, carePlanGoal, carePlanCareProvider, allergy: kept by few
-    hospitals, free text, or without bearing on the outcomes. microLab: results carry the time the culture was taken.
+  apachePatientResult: undated, and it holds outcomes and predictions made from the whole first day
+    or later.
+  apachePredVar.diedinhospital, dischargelocation: outcomes. readmit, visitnumber, var03hspxlos,
+    saps3*: undated or ambiguous. Its repeats of apacheApsVar and of admission facts are not taken
+    twice.
+  *.activeupondischarge, medication.drugstopoffset, medication.drugordercancelled,
+    respiratoryCare.ventendoffset: written after the record, they tell the future.
+  nurseAssessment, nurseCare, nurseCharting, note, customLab, carePlanGoal, carePlanCareProvider,
+    allergy: kept by few hospitals, free text, or without bearing on the outcomes. microLab: results
+    carry the time the culture was taken.
 """
 
 import dataclasses
@@ -22,11 +28,11 @@ import dataclasses
 from crl_jax.data import eicu_terms as terms
 from crl_jax.data.tables import Table
 
-MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory", "vitals",
-    "respiratory",
-              "fluid", "comorbidities")
+MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory",
+              "vitals", "respiratory", "fluid", "comorbidities")
 DAY = 24 * 60                   # minutes
-LOOKBACK = 7 * DAY              # a measurement taken earlier than this before unit admission is not used
+# a measurement taken earlier than this before unit admission is not used
+LOOKBACK = 7 * DAY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Values:
   """Columns of a table with one record per unit stay. -1 is "not recorded" and becomes NaN.
 
   Attributes:
-    day_one: the record covers the first 24 h of the stay; it is used in rows at 24 h or later and in discharge rows.
+    day_one: the record covers the first 24 h of the stay; it is used in rows at 24 h or later and
+      in discharge rows.
     columns: feature -> (column, lowest, highest plausible value).
   """
   modality: str
@@ -45,7 +52,8 @@ class Values:
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-  """Features that are 1 where a record known by then matches the pattern, 0 where only others do, NaN without records.
+  """Features that are 1 where a record known by then matches the pattern, 0 where only others do,
+  NaN without records.
 
   Attributes:
     text: column that is searched.
@@ -66,7 +74,8 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-  """A measurement over time: the names it is stored under, its plausible range, the statistics taken of it."""
+  """A measurement over time: the names it is stored under, its plausible range, the statistics
+  taken of it."""
   names: tuple
   low: float
   high: float
@@ -75,10 +84,12 @@ class Signal:
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-  """Measurements. Statistics: last, first, change (last - first), and min, max, mean, sd, count over the `window`.
+  """Measurements. Statistics: last, first, change (last - first), and min, max, mean, sd, count
+  over the `window`.
 
   Attributes:
-    name: column that says what was measured; "" where each measurement has a column of its own (`Signal.names`).
+    name: column that says what was measured; "" where each measurement has a column of its own
+      (`Signal.names`).
     value: column with the number; text is searched for its first number.
     window: minutes before the row's time that min, max, mean, sd and count look at; 0 for all.
     percent: signals stored as a fraction or as a percentage; fractions are multiplied by 100.
@@ -105,28 +116,34 @@ def _lab(low, high, *names, stats=_FULL):
 
 _LABS = {
     "glucose": _lab(10, 2000, "glucose", "bedside glucose", stats=_FULL + ("mean", "count")),
-    "bun": _lab(0, 300, "BUN"), "creatinine": _lab(0, 40, "creatinine"), "sodium": _lab(80, 200, "sodium"),
+    "bun": _lab(0, 300, "BUN"), "creatinine": _lab(0, 40, "creatinine"),
+    "sodium": _lab(80, 200, "sodium"),
     "potassium": _lab(1, 12, "potassium"), "chloride": _lab(50, 170, "chloride"),
-    "bicarbonate": _lab(1, 65, "bicarbonate", "HCO3", "Total CO2"), "calcium": _lab(2, 20, "calcium"),
+    "bicarbonate": _lab(1, 65, "bicarbonate", "HCO3", "Total CO2"),
+    "calcium": _lab(2, 20, "calcium"),
     "magnesium": _lab(0.3, 12, "magnesium"), "phosphate": _lab(0.1, 20, "phosphate"),
     "hemoglobin": _lab(1, 25, "Hgb"), "wbc": _lab(0, 500, "WBC x 1000"),
     "platelets": _lab(0, 2500, "platelets x 1000"), "mcv": _lab(40, 150, "MCV", stats=_RARE),
     "mchc": _lab(15, 50, "MCHC", stats=_RARE), "mch": _lab(5, 60, "MCH", stats=_RARE),
     "lymphocytes": _lab(0, 100, "-lymphs", stats=("last", "min")),
     "neutrophils": _lab(0, 100, "-polys", stats=("last", "max")),
-    "bands": _lab(0, 100, "-bands", stats=_RARE), "albumin": _lab(0.2, 8, "albumin", stats=("last", "min")),
+    "bands": _lab(0, 100, "-bands", stats=_RARE),
+    "albumin": _lab(0.2, 8, "albumin", stats=("last", "min")),
     "ast": _lab(0, 50000, "AST (SGOT)", stats=("last", "max")),
     "alt": _lab(0, 50000, "ALT (SGPT)", stats=("last", "max")),
     "alkaline_phosphatase": _lab(0, 10000, "alkaline phos.", stats=_RARE),
     "bilirubin": _lab(0, 100, "total bilirubin", stats=("last", "max")),
-    "bilirubin_direct": _lab(0, 100, "direct bilirubin", stats=_RARE), "inr": _lab(0.3, 30, "PT - INR"),
+    "bilirubin_direct": _lab(0, 100, "direct bilirubin", stats=_RARE),
+    "inr": _lab(0.3, 30, "PT - INR"),
     "ptt": _lab(5, 400, "PTT", stats=("last", "max")),
     "fibrinogen": _lab(10, 2000, "fibrinogen", stats=_RARE), "lactate": _lab(0, 40, "lactate"),
     "ph": _lab(6.5, 8, "pH"), "paco2": _lab(5, 250, "paCO2"), "pao2": _lab(10, 800, "paO2"),
     "base_excess": _lab(-60, 60, "Base Excess", stats=("last", "min")),
     "methemoglobin": _lab(0, 100, "Methemoglobin", stats=_RARE),
-    "cpk": _lab(0, 500000, "CPK", stats=("last", "max")), "cpk_mb": _lab(0, 5000, "CPK-MB", stats=_RARE),
-    "troponin_t": _lab(0, 200, "troponin - T", stats=_RARE), "crp": _lab(0, 1000, "CRP", stats=_RARE),
+    "cpk": _lab(0, 500000, "CPK", stats=("last", "max")),
+    "cpk_mb": _lab(0, 5000, "CPK-MB", stats=_RARE),
+    "troponin_t": _lab(0, 200, "troponin - T", stats=_RARE),
+    "crp": _lab(0, 1000, "CRP", stats=_RARE),
     "ionized_calcium": _lab(0.2, 12, "ionized calcium", stats=_RARE),
 }
 
@@ -153,7 +170,8 @@ SOURCES = (
         "age": ("age", 0, 120), "male": ("male", 0, 1), "height": ("admissionheight", 100, 240),
         "weight": ("admissionweight", 20, 400)}),
     Values("admission", "patient", {
-        "unit_visit": ("unitvisitnumber", 1, 50), "hours_in_hospital_before": ("hours_before", 0, 24 * 365),
+        "unit_visit": ("unitvisitnumber", 1, 50),
+        "hours_in_hospital_before": ("hours_before", 0, 24 * 365),
         "hour_of_day": ("hour", 0, 24)}),
     Flags("admission", "patient", "unitadmitsource", (), {
         "from_emergency": "emergency|chest pain", "from_floor": "floor",
@@ -170,26 +188,33 @@ SOURCES = (
         "midwest": "midwest", "south": "south", "west": " west", "northeast": "northeast"}),
     Flags("admission", "admissionDx", "admitdxpath", ("admitdxenteredoffset",), terms.ADMISSION_DX),
     Flags("admission", "carePlanGeneral", "item", ("cplitemoffset",), {
-        "full_therapy": "care limitation\\|full therapy", "do_not_resuscitate": "do not resuscitate|no cpr",
+        "full_therapy": "care limitation\\|full therapy",
+        "do_not_resuscitate": "do not resuscitate|no cpr",
         "no_intubation": "no intubation",
         "comfort_care": "comfort measures|no augmentation|no vasopressors",
-        "prognosis_poor": "(moderate|high) mortality risk", "prognosis_bad": "\\|high mortality risk",
+        "prognosis_poor": "(moderate|high) mortality risk",
+        "prognosis_bad": "\\|high mortality risk",
         "prognosis_good": "low mortality risk", "acuity_high": "acuity\\|high",
         "acuity_low": "acuity\\|low", "bedrest": "bedrest",
         "ambulating": "ambulat|bathroom|activity\\|chair", "oral_diet": "oral - ", "fasting": "npo",
         "enteral": "enteral", "ready_to_leave": "step-down|awaiting transfer|floor",
         "not_ready": "not ready|physician concern", "fall_risk": "fall"}),
-    Flags("admission", "carePlanEOL", "discussion", ("cpleolsaveoffset", "cpleoldiscussionoffset"), {},
-        count="end_of_life_talks"),
+    Flags("admission", "carePlanEOL", "discussion", ("cpleolsaveoffset", "cpleoldiscussionoffset"),
+          {},
+          count="end_of_life_talks"),
     Values("apache", "apacheApsVar", {
-        "intubated": ("intubated", 0, 1), "ventilated": ("vent", 0, 1), "dialysis": ("dialysis", 0, 1),
+        "intubated": ("intubated", 0, 1), "ventilated": ("vent", 0, 1),
+        "dialysis": ("dialysis", 0, 1),
         "gcs_eyes": ("eyes", 1, 4), "gcs_motor": ("motor", 1, 6), "gcs_verbal": ("verbal", 1, 5),
-        "gcs_by_meds": ("meds", 0, 1), "wbc": ("wbc", 0, 500), "temperature": ("temperature", 20, 45),
+        "gcs_by_meds": ("meds", 0, 1), "wbc": ("wbc", 0, 500),
+        "temperature": ("temperature", 20, 45),
         "respiratory_rate": ("respiratoryrate", 0, 90), "sodium": ("sodium", 80, 200),
-        "heart_rate": ("heartrate", 0, 300), "mean_pressure": ("meanbp", 0, 250), "ph": ("ph", 6.5, 8),
+        "heart_rate": ("heartrate", 0, 300), "mean_pressure": ("meanbp", 0, 250),
+        "ph": ("ph", 6.5, 8),
         "hematocrit": ("hematocrit", 3, 75), "creatinine": ("creatinine", 0, 40),
         "albumin": ("albumin", 0.2, 8), "pao2": ("pao2", 10, 800), "pco2": ("pco2", 5, 250),
-        "bun": ("bun", 0, 300), "glucose": ("glucose", 10, 2000), "bilirubin": ("bilirubin", 0, 100),
+        "bun": ("bun", 0, 300), "glucose": ("glucose", 10, 2000),
+        "bilirubin": ("bilirubin", 0, 100),
         "fio2": ("fio2", 21, 100)}, day_one=True),
     Values("apache", "apachePredVar", {
         "elective_surgery": ("electivesurgery", 0, 1), "active_treatment": ("activetx", 0, 1),
@@ -197,19 +222,22 @@ SOURCES = (
         "intubated_day_1": ("oobintubday1", 0, 1), "grafts": ("graftcount", 0, 12),
         "ejection_fraction": ("ejectfx", 1, 90)}, day_one=True),
     Flags("diagnosis", "diagnosis", "diagnosisstring", ("diagnosisoffset",), terms.DIAGNOSES,
-        count="diagnoses"),
-    Flags("medication", "medication", "drugname", ("drugorderoffset", "drugstartoffset"), terms.DRUGS,
-        count="orders", codes=("drughiclseqno", terms.HICL)),
+          count="diagnoses"),
+    Flags("medication", "medication", "drugname", ("drugorderoffset", "drugstartoffset"),
+          terms.DRUGS,
+          count="orders", codes=("drughiclseqno", terms.HICL)),
     Flags("medication", "treatment", "treatmentstring", ("treatmentoffset",), {
         "tx_vasopressor": "vasopressors", "tx_norepinephrine_high": "norepinephrine > 0.1",
         "tx_inotrope": "inotrop|dobutamine|milrinone", "tx_antibiotic": "antibacterial",
         "tx_sedation": "sedative", "tx_narcotic": "narcotic|parenteral analges",
         "tx_insulin_infusion": "insulin\\|continuous", "tx_antiarrhythmic": "antiarrhythmic",
-        "tx_anticoagulation": "anticoagula|conventional heparin|molecular weight", "tx_steroid": "glucocorticoid",
+        "tx_anticoagulation": "anticoagula|conventional heparin|molecular weight",
+        "tx_steroid": "glucocorticoid",
         "tx_diuretic": "diuretic", "tx_bronchodilator": "bronchodilator",
         "tx_antiplatelet": "antiplatelet"}),
-    Signals("laboratory", "lab", ("labresultoffset", "labresultrevisedoffset"), _LABS, name="labname",
-        value="labresult"),
+    Signals("laboratory", "lab", ("labresultoffset", "labresultrevisedoffset"), _LABS,
+            name="labname",
+            value="labresult"),
     Signals("vitals", "vitalPeriodic", ("observationoffset",), {
         "temperature": Signal(("temperature",), 25, 45, _VITAL),
         "saturation": Signal(("sao2",), 10, 100, _VITAL),
@@ -228,9 +256,10 @@ SOURCES = (
         "late_respiration": Signal(("respiration",), 1, 90, ("mean", "max"))}, window=6 * 60),
     Signals("vitals", "vitalAperiodic", ("observationoffset",), {
         "late_systolic": Signal(("noninvasivesystolic",), 20, 300, ("mean", "min")),
-        "late_mean_pressure": Signal(("noninvasivemean",), 15, 250, ("mean", "min"))}, window=6 * 60),
+        "late_mean_pressure": Signal(("noninvasivemean",), 15, 250, ("mean", "min"))},
+        window=6 * 60),
     Signals("vitals", "physicalExam", ("physicalexamoffset",), _GCS, name="physicalexampath",
-        value="physicalexamvalue"),
+            value="physicalexamvalue"),
     Flags("vitals", "physicalExam", "physicalexampath", ("physicalexamoffset",), {
         "ill_appearing": "ill-appearing",
         "not_oriented": "not oriented|partially oriented|unable to assess orient",
@@ -241,7 +270,8 @@ SOURCES = (
         "lab_fio2": Signal(("FiO2",), 21, 100, ("last", "max", "count"))},
         name="labname", value="labresult", window=DAY, percent=("lab_fio2",)),
     Signals("respiratory", "respiratoryCharting", ("respchartoffset", "respchartentryoffset"), {
-        "fio2": Signal(("FiO2", "FIO2 (%)", "O2 Percentage"), 21, 100, ("last", "max", "mean", "count")),
+        "fio2": Signal(("FiO2", "FIO2 (%)", "O2 Percentage"), 21, 100,
+                       ("last", "max", "mean", "count")),
         "oxygen_flow": Signal(("LPM O2",), 0, 100, _VENT),
         "peep": Signal(("PEEP", "PEEP/CPAP"), 0, 40, _VENT),
         "tidal_volume": Signal(("Tidal Volume (set)", "Tidal Volume Observed (VT)",
@@ -270,7 +300,8 @@ SOURCES = (
         "plan_natural": "not intubated", "plan_sedation": "sedation\\|continuous",
         "plan_weaning": "ventilator wean|rapid wean"}),
     Flags("respiratory", "treatment", "treatmentstring", ("treatmentoffset",), {
-        "tx_ventilation": "mechanical ventilation", "tx_noninvasive": "non-invasive ventilation|cpap",
+        "tx_ventilation": "mechanical ventilation",
+        "tx_noninvasive": "non-invasive ventilation|cpap",
         "tx_oxygen": "oxygen therapy", "tx_oxygen_high": "oxygen therapy \\((> 60|40%)",
         "tx_intubation": "endotracheal tube", "tx_extubation": "tube removal",
         "tx_weaning": "ventilator weaning", "tx_suction": "tracheal suction",
@@ -297,10 +328,12 @@ SOURCES = (
         "inf_insulin": "insulin", "inf_heparin": "heparin", "inf_amiodarone": "amiodarone",
         "inf_antihypertensive": "diltiazem|nicardipine|esmolol|labetalol|nitro",
         "inf_diuretic": "furosemide|bumetanide|lasix", "inf_bicarbonate": "bicarb",
-        "inf_pantoprazole": "pantoprazole|octreotide", "inf_blood": "prbc|ffp|platelet|packed|plasma",
+        "inf_pantoprazole": "pantoprazole|octreotide",
+        "inf_blood": "prbc|ffp|platelet|packed|plasma",
         "inf_nutrition": "tpn"}, count="infusion_records"),
     Flags("fluid", "infusiondrug", "drugname", ("infusionoffset",), {
-        "now_vasopressor": "norepi|levophed|vasopressin|epinephrine|phenylephrine|neo-?syn|dopamine",
+        "now_vasopressor": "norepi|levophed|vasopressin|epinephrine|phenylephrine|neo-?syn"
+                           "|dopamine",
         "now_inotrope": "dobutamine|milrinone",
         "now_sedative": "propofol|diprivan|midazolam|versed|dexmed|precedex",
         "now_opioid": "fentanyl|morphine|hydromorph", "now_insulin": "insulin"},
@@ -318,21 +351,24 @@ SOURCES = (
         "volume_hypervolemic": "hypervolemic", "volume_dialyse": "dialyze",
         "volume_normal": "normovolemic"}),
     Flags("comorbidities", "pastHistory", "pasthistorypath",
-        ("pasthistoryoffset", "pasthistoryenteredoffset"), terms.HISTORY, count="history_items"),
+          ("pasthistoryoffset", "pasthistoryenteredoffset"), terms.HISTORY, count="history_items"),
     Values("comorbidities", "apachePredVar", {
         "apache_" + c: (c, 0, 1) for c in (
-            "aids", "hepaticfailure", "lymphoma", "metastaticcancer", "leukemia", "immunosuppression",
+            "aids", "hepaticfailure", "lymphoma", "metastaticcancer", "leukemia",
+            "immunosuppression",
             "cirrhosis", "diabetes")},
         day_one=True),
     Flags("comorbidities", "admissiondrug", "drugname", ("drugoffset", "drugenteredoffset"), {
         "home_anticoagulant": "coumadin|warfarin|eliquis|xarelto|pradaxa",
         "home_insulin": "insulin|lantus|novolog|humalog",
-        "home_diuretic": "lasix|furosemide|bumex|torsemide", "home_steroid": "prednis|dexameth|hydrocort",
+        "home_diuretic": "lasix|furosemide|bumex|torsemide",
+        "home_steroid": "prednis|dexameth|hydrocort",
         "home_inhaler": "albuterol|spiriva|advair|symbicort|duoneb",
         "home_beta_blocker": "lopressor|metoprolol|coreg|carvedilol|atenolol",
         "home_statin": "statin|lipitor|zocor|crestor",
         "home_opioid": "norco|percocet|oxycodone|morphine|hydrocodone",
-        "home_antidepressant": "celexa|zoloft|trazodone|prozac|lexapro|cymbalta"}, count="home_drugs"),
+        "home_antidepressant": "celexa|zoloft|trazodone|prozac|lexapro|cymbalta"},
+        count="home_drugs"),
 )
 
 def _columns(kind, *names):
@@ -369,30 +405,37 @@ def schema(for_prediction=False):
   pred = _columns("float64", *[c for s in SOURCES if s.table == "apachePredVar" for c,
       *_ in s.columns.values()])
   return {
-      "patient": Table({**patient, **(after if must else {})}, {} if must else after, required=True),
-      "hospital": Table({**_ints("hospitalid"), **_texts("numbedscategory", "teachingstatus", "region")}),
+      "patient": Table({**patient, **(after if must else {})}, {} if must else after,
+                       required=True),
+      "hospital": Table({**_ints("hospitalid"),
+                         **_texts("numbedscategory", "teachingstatus", "region")}),
       "admissionDx": Table({**_STAY, **_ints("admitdxenteredoffset"), **_texts("admitdxpath")},
-      required=must),
+                           required=must),
       "apacheApsVar": Table({**_ints("apacheapsvarid"), **_STAY, **aps}, required=must),
       "apachePredVar": Table({**_ints("apachepredvarid"), **_STAY, **pred}, required=must),
-      "diagnosis": Table({**_STAY, **_ints("diagnosisoffset"), **_texts("diagnosisstring")}, required=must),
+      "diagnosis": Table({**_STAY, **_ints("diagnosisoffset"), **_texts("diagnosisstring")},
+                         required=must),
       "medication": Table({**_STAY, **_ints("drugorderoffset", "drugstartoffset", "drughiclseqno"),
-      **_texts("drugname")},
+                           **_texts("drugname")},
                           required=must),
-      "lab": Table({**_STAY, **_ints("labresultoffset"), **_texts("labname"), **_floats("labresult")},
+      "lab": Table({**_STAY, **_ints("labresultoffset"), **_texts("labname"),
+                    **_floats("labresult")},
                    _ints("labresultrevisedoffset"), required=must),
       "vitalPeriodic": Table({**_STAY, **_ints("observationoffset"), **_floats(
-          "temperature", "sao2", "heartrate", "respiration", "systemicsystolic", "systemicdiastolic",
+          "temperature", "sao2", "heartrate", "respiration", "systemicsystolic",
+          "systemicdiastolic",
           "systemicmean")}, required=must),
       "pastHistory": Table({**_STAY, **_ints("pasthistoryoffset", "pasthistoryenteredoffset"),
-      **_texts("pasthistorypath")},
+                            **_texts("pasthistorypath")},
                            required=must),
       "vitalAperiodic": Table({**_STAY, **_ints("observationoffset"), **_floats(
           "noninvasivesystolic", "noninvasivediastolic", "noninvasivemean")}),
       "treatment": Table({**_STAY, **_ints("treatmentoffset"), **_texts("treatmentstring")}),
       "physicalExam": Table({**_STAY, **_ints("physicalexamoffset"),
-                             **_texts("physicalexampath", "physicalexamvalue", "physicalexamtext")}),
-      "carePlanGeneral": Table({**_STAY, **_ints("cplitemoffset"), **_texts("cplgroup", "cplitemvalue")}),
+                             **_texts("physicalexampath", "physicalexamvalue",
+                                      "physicalexamtext")}),
+      "carePlanGeneral": Table({**_STAY, **_ints("cplitemoffset"),
+                                **_texts("cplgroup", "cplitemvalue")}),
       "carePlanEOL": Table({**_STAY, **_ints("cpleolsaveoffset", "cpleoldiscussionoffset")}),
       "respiratoryCharting": Table({**_STAY, **_ints("respchartoffset", "respchartentryoffset"),
                                     **_texts("respchartvaluelabel", "respchartvalue")}),
@@ -400,7 +443,8 @@ def schema(for_prediction=False):
       "infusiondrug": Table({**_STAY, **_ints("infusionoffset"), **_texts("drugname")}),
       "intakeOutput": Table({**_STAY, **_ints("intakeoutputoffset", "intakeoutputentryoffset"),
                              **_floats("intaketotal", "outputtotal", "dialysistotal", "nettotal")}),
-      "admissiondrug": Table({**_STAY, **_ints("drugoffset", "drugenteredoffset"), **_texts("drugname")}),
+      "admissiondrug": Table({**_STAY, **_ints("drugoffset", "drugenteredoffset"),
+                              **_texts("drugname")}),
   }
 
 
@@ -411,7 +455,8 @@ _DERIVED = {"male": "gender", "hours_before": "hospitaladmitoffset", "hour": "un
 
 
 def describe():
-  """Returns rows (modality, table, columns, known when, features): which table feeds which modality."""
+  """Returns rows (modality, table, columns, known when, features): which table feeds which
+  modality."""
   rows = []
   for s in SOURCES:
     if isinstance(s, Values):
@@ -425,7 +470,8 @@ def describe():
       else:
         columns = [s.name, s.value] if s.name else [n for g in s.signals.values() for n in g.names]
         features = [f"{n} ({', '.join(g.stats)})" for n, g in s.signals.items()]
-    rows.append((s.modality, s.table, ", ".join(_DERIVED.get(c, c) for c in columns), known, ", ".join(features)))
+    rows.append((s.modality, s.table, ", ".join(_DERIVED.get(c, c) for c in columns), known,
+                 ", ".join(features)))
   return sorted(rows, key=lambda r: MODALITIES.index(r[0]))
 
 

@@ -1,9 +1,11 @@
-"""Features computed from others of the same row: scores and ratios that clinicians read. No new record enters."""
+"""Features computed from others of the same row: scores and ratios that clinicians read. No new
+record enters."""
 
 import numpy as np
 
-# APACHE III points: feature of the apache modality -> (upper bounds, points below each bound and above the last).
-# Knaus et al., Chest 1991. Neurologic and acid-base points are left out: GCS, pH and pCO2 are features.
+# APACHE III points: feature of the apache modality -> (upper bounds, points below each bound and
+# above the last). Knaus et al., Chest 1991. Neurologic and acid-base points are left out: GCS, pH
+# and pCO2 are features.
 APS_POINTS = {
     "heart_rate": ((40, 50, 100, 110, 120, 140, 155), (8, 5, 0, 1, 5, 7, 13, 17)),
     "mean_pressure": ((40, 60, 70, 80, 100, 120, 130, 140), (23, 15, 7, 6, 0, 4, 7, 9, 10)),
@@ -33,7 +35,8 @@ def add(values, minutes, kind):
   values["admission"]["at_discharge"] = (kind != 0).astype(np.float64)
   a["gcs"] = a["gcs_eyes"] + a["gcs_motor"] + a["gcs_verbal"]
   points = np.stack([_points(a[name], *table) for name, table in APS_POINTS.items()])
-  measured = ~np.isnan(points).all(0)            # what was not measured counts as normal, as in APACHE
+  # what was not measured counts as normal, as in APACHE
+  measured = ~np.isnan(points).all(0)
   a["physiology_points"] = np.where(measured, np.nansum(points, 0), np.nan)
   a["pao2_fio2"] = a["pao2"] / a["fio2"] * 100
   f["vasopressors"] = sum(f["inf_" + n] for n in (
@@ -51,5 +54,7 @@ def add(values, minutes, kind):
 
 
 def _points(x, bounds, points):
-  """Points of the values `x` (N,): `points[i]` below `bounds[i]`, the last above all; NaN where `x` is."""
-  return np.where(np.isnan(x), np.nan, np.asarray(points, float)[np.searchsorted(bounds, x, side="right")])
+  """Points of the values `x` (N,): `points[i]` below `bounds[i]`, the last above all; NaN where `x`
+  is."""
+  return np.where(np.isnan(x), np.nan,
+                  np.asarray(points, float)[np.searchsorted(bounds, x, side="right")])

@@ -1,4 +1,5 @@
-"""Unit stays of eICU-CRD: who is included, the rows (a stay at a time), their outcomes, what was odd about them."""
+"""Unit stays of eICU-CRD: who is included, the rows (a stay at a time), their outcomes, what was
+odd about them."""
 
 from crl_jax.data import eicu_features as spec
 from crl_jax.data.cohort import CohortError
@@ -14,19 +15,21 @@ def check_ids(patient):
   n, stays, blanks = (int(x) for x in p.aggregate(
       n=p.count(), stays=p.stay.nunique(), blanks=blank.sum().fill_null(0)).to_pandas().iloc[0])
   if blanks:
-    raise CohortError(f"The patient table has {blanks:,} rows without an id (patientunitstayid, uniquepid, "
-                      "patienthealthsystemstayid, unitvisitnumber, hospitalid). Complete or remove them.")
+    raise CohortError(
+        f"The patient table has {blanks:,} rows without an id (patientunitstayid, uniquepid, "
+        "patienthealthsystemstayid, unitvisitnumber, hospitalid). Complete or remove them.")
   if stays < n:
-    raise CohortError(f"The patient table holds {n - stays:,} rows whose patientunitstayid is there already. "
-                      "Keep one row per unit stay.")
+    raise CohortError(f"The patient table holds {n - stays:,} rows whose patientunitstayid is "
+                      "there already. Keep one row per unit stay.")
 
 
 def stay_table(p, c, for_prediction=False):
   """Returns one record per unit stay: who, when, outcome, and one boolean per inclusion criterion.
 
-  `later` is the readmission: another unit stay of the same hospital stay with a higher unitvisitnumber which is,
-  by `c.later_stay`, "eligible" (its length meets the inclusion criteria), "any", or a "return" (it began after
-  this one had ended; most later stays in eICU begin in the same minute, the bed having become another unit's).
+  `later` is the readmission: another unit stay of the same hospital stay with a higher
+  unitvisitnumber which is, by `c.later_stay`, "eligible" (its length meets the inclusion criteria),
+  "any", or a "return" (it began after this one had ended; most later stays in eICU begin in the
+  same minute, the bed having become another unit's).
 
   Args:
     p: the patient table of eicu.prepare.
@@ -36,21 +39,25 @@ def stay_table(p, c, for_prediction=False):
   import ibis
 
   minutes = p.unitdischargeoffset
-  other = p.select(hospital_stay=p.patienthealthsystemstayid, visit=p.unitvisitnumber, length=minutes,
-                   admitted=p.hospitaladmitoffset)
-  pair = p.join(other, [p.patienthealthsystemstayid == other.hospital_stay, other.visit > p.unitvisitnumber])
+  other = p.select(hospital_stay=p.patienthealthsystemstayid, visit=p.unitvisitnumber,
+                   length=minutes, admitted=p.hospitaladmitoffset)
+  pair = p.join(other, [p.patienthealthsystemstayid == other.hospital_stay,
+                        other.visit > p.unitvisitnumber])
   counts = {
       "eligible": (pair.length >= c.min_stay_hours * 60) & (pair.length <= c.max_stay_hours * 60),
       "any": ibis.literal(True),
       "return": pair.hospitaladmitoffset - pair.admitted > pair.unitdischargeoffset}
   if c.later_stay not in counts:
-    raise CohortError(f"data.eicu.later_stay is '{c.later_stay}'; it must be one of {', '.join(counts)}.")
+    raise CohortError(f"data.eicu.later_stay is '{c.later_stay}'; it must be one of "
+                      f"{', '.join(counts)}.")
   later = pair.filter(counts[c.later_stay]).group_by("stay").agg(later_stays=ibis._.count())
   s = p.left_join(later, "stay")
   minutes = s.unitdischargeoffset
   return s.select(
-      "stay", "uniquepid", "gender", "age", "age_text", "ethnicity", "hospitalid", "region", "unittype",
-      "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset", "unitdischargestatus",
+      "stay", "uniquepid", "gender", "age", "age_text", "ethnicity", "hospitalid", "region",
+      "unittype",
+      "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset",
+      "unitdischargestatus",
       "hospitaldischargestatus", later=s.later_stays.notnull(),
       ok_age=((s.age >= c.min_age) & (s.age <= c.max_age)).fill_null(False),
       ok_min=(minutes >= c.min_stay_hours * 60).fill_null(for_prediction),
@@ -59,9 +66,11 @@ def stay_table(p, c, for_prediction=False):
 
 
 def row_table(s, c, protocol, for_prediction=False):
-  """Returns the rows: row_id, stay, kind (see KINDS), `time` in minutes after unit admission, and the stay's columns.
+  """Returns the rows: row_id, stay, kind (see KINDS), `time` in minutes after unit admission, and
+  the stay's columns.
 
-  `day_one` is true where APACHE's record of the first 24 h may be used: at 24 h or later, and at discharge.
+  `day_one` is true where APACHE's record of the first 24 h may be used: at 24 h or later, and at
+  discharge.
   """
   import ibis
 
@@ -69,7 +78,8 @@ def row_table(s, c, protocol, for_prediction=False):
   minutes = s.unitdischargeoffset
 
   def at(stays, kind, time):
-    return stays.mutate(kind=ibis.literal(kind, "int64"), time=time.cast("int64"), row_id=stays.stay * 10 + kind)
+    return stays.mutate(kind=ibis.literal(kind, "int64"), time=time.cast("int64"),
+                        row_id=stays.stay * 10 + kind)
 
   if protocol == "paper":
     rows = at(s.filter(minutes.notnull()), 2, minutes)
@@ -90,7 +100,8 @@ def attrition(about, c, for_prediction):
   import numpy as np
 
   known = about["unitdischargeoffset"].notna()
-  left, steps = np.ones(len(about), bool), [{"step": "unit stays in the file", "removed": 0, "left": len(about)}]
+  left, steps = np.ones(len(about), bool), [{"step": "unit stays in the file", "removed": 0,
+                                             "left": len(about)}]
   for step, keep in (
       ("age unknown", about["age"].notna() | about["age_text"].str.startswith(">")),
       (f"younger than {c.min_age}", ~(about["age"] < c.min_age)),
@@ -106,18 +117,23 @@ def attrition(about, c, for_prediction):
 
 
 def odd_stays(about):
-  """Counts of odd rows of the patient table with the rule for each: list of {table, rule, count}."""
+  """Counts of odd rows of the patient table with the rule for each: list of {table, rule,
+  count}."""
   unit, hospital = about["unitdischargeoffset"], about["hospitaldischargeoffset"]
   above, alive = about["age_text"].str.startswith(">"), about["hospitaldischargestatus"] == "Alive"
   rules = {
       "age is '> 89': older than the inclusion criterion, excluded": above,
       "age blank or unreadable: excluded": about["age"].isna() & ~above,
       "unit discharge at or before unit admission: excluded as too short a stay": unit <= 0,
-      "hospital discharge before unit discharge: kept, hospital times are not used": hospital < unit,
-      "hospital admission after unit admission: kept, hours_before is NaN": about["hospitaladmitoffset"] > 0,
-      "died in the unit but left the hospital alive: kept, mortality is the hospital's status, no discharge row":
-          alive & (about["unitdischargestatus"] == "Expired"),
+      "hospital discharge before unit discharge: kept, hospital times are not used": hospital <
+      unit,
+      "hospital admission after unit admission: kept, hours_before is NaN":
+      about["hospitaladmitoffset"] > 0,
+      "died in the unit but left the hospital alive: kept, mortality is the hospital's status, no "
+      "discharge row":
+      alive & (about["unitdischargestatus"] == "Expired"),
       "unit discharge status unknown: no discharge row, unless for prediction":
-          about["unitdischargestatus"].isna(),
+      about["unitdischargestatus"].isna(),
       "sex blank: NaN": about["gender"].isna()}
-  return [{"table": "patient", "rule": rule, "count": int(hits.sum())} for rule, hits in rules.items()]
+  return [{"table": "patient", "rule": rule, "count": int(hits.sum())}
+          for rule, hits in rules.items()]

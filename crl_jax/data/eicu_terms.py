@@ -1,20 +1,26 @@
-"""Words of the eICU tables by clinical meaning: feature -> regular expression, matched in lower-cased text.
+"""Words of the eICU tables by clinical meaning: feature -> regular expression, matched in
+lower-cased text.
 
 Used by eicu_features.py. Fixed lists, written from the database's own vocabularies and drug names.
 """
 
-# Drug classes by name; the codes are First Databank's HICL sequence numbers (39% of the orders have no name).
+# Drug classes by name; the codes are First Databank's HICL sequence numbers (39% of the orders have
+# no name).
 DRUGS = {
     "vasopressor": "norepinephrine|levophed|vasopressin|phenylephrine|neo-?synephrine"
                    "|(^|[^r])epinephrine|adrenalin|dopamine",
     "inotrope": "dobutamine|milrinone",
     "sedative": "propofol|diprivan|dexmedetomidine|precedex|midazolam|versed|ketamine",
-    "benzodiazepine": "lorazepam|ativan|diazepam|valium|alprazolam|xanax|clonazepam|chlordiazepoxide",
-    "opioid": "morphine|fentanyl|hydromorphone|dilaudid|oxycodone|percocet|hydrocodone|norco|tramadol|meperidine",
+    "benzodiazepine": "lorazepam|ativan|diazepam|valium|alprazolam|xanax|clonazepam"
+                      "|chlordiazepoxide",
+    "opioid": "morphine|fentanyl|hydromorphone|dilaudid|oxycodone|percocet|hydrocodone|norco"
+              "|tramadol|meperidine",
     "paralytic": "rocuronium|vecuronium|cisatracurium|succinylcholine|etomidate",
     "antipsychotic": "haloperidol|haldol|quetiapine|seroquel|olanzapine|risperidone",
-    "antiarrhythmic": "amiodarone|cordarone|digoxin|lanoxin|lidocaine .*(iv|premix)|sotalol|adenosine",
-    "beta_blocker": "metoprolol|lopressor|toprol|carvedilol|coreg|labetalol|atenolol|esmolol|bisoprolol|propranolol",
+    "antiarrhythmic": "amiodarone|cordarone|digoxin|lanoxin|lidocaine .*(iv|premix)|sotalol"
+                      "|adenosine",
+    "beta_blocker": "metoprolol|lopressor|toprol|carvedilol|coreg|labetalol|atenolol|esmolol"
+                    "|bisoprolol|propranolol",
     "calcium_blocker": "diltiazem|cardizem|amlodipine|norvasc|nicardipine|verapamil|nifedipine",
     "ace_arb": "lisinopril|enalapril|captopril|ramipril|benazepril|losartan|valsartan|irbesartan",
     "nitrate_vasodilator": "nitroglycerin|isosorbide|hydralazine|nitroprusside|clonidine",
@@ -28,17 +34,25 @@ DRUGS = {
     "other_diuretic": "spironolactone|hydrochlorothiazide|metolazone|acetazolamide|mannitol",
     "insulin": "insulin|novolog|humalog|lantus|levemir",
     "dextrose_rescue": "dextrose 50|glucagon|glucagen|glucose 40",
-    "steroid": "prednisone|methylprednisolone|solu-?medrol|hydrocortisone|solu-?cortef|dexamethasone|decadron",
+    "steroid": "prednisone|methylprednisolone|solu-?medrol|hydrocortisone|solu-?cortef"
+               "|dexamethasone|decadron",
     "vancomycin_linezolid": "vancomycin|vancocin|linezolid|daptomycin",
-    "broad_antibiotic": "piperacillin|zosyn|meropenem|imipenem|cefepime|ertapenem|aztreonam|doripenem|ceftazidime",
-    "other_antibiotic": "ceftriaxone|rocephin|cefazolin|levofloxacin|levaquin|ciprofloxacin|azithromycin"
-                        "|metronidazole|flagyl|clindamycin|ampicillin|unasyn|gentamicin|tobramycin|doxycycline",
-    "antifungal_antiviral": "fluconazole|micafungin|caspofungin|voriconazole|acyclovir|oseltamivir|valacyclovir",
-    "bronchodilator": "albuterol|ipratropium|duoneb|atrovent|levalbuterol|xopenex|tiotropium|budesonide",
-    "acid_suppression": "pantoprazole|protonix|famotidine|pepcid|omeprazole|esomeprazole|ranitidine|lansoprazole",
+    "broad_antibiotic": "piperacillin|zosyn|meropenem|imipenem|cefepime|ertapenem|aztreonam"
+                        "|doripenem|ceftazidime",
+    "other_antibiotic": "ceftriaxone|rocephin|cefazolin|levofloxacin|levaquin|ciprofloxacin"
+                        "|azithromycin"
+                        "|metronidazole|flagyl|clindamycin|ampicillin|unasyn|gentamicin|tobramycin"
+                        "|doxycycline",
+    "antifungal_antiviral": "fluconazole|micafungin|caspofungin|voriconazole|acyclovir|oseltamivir"
+                            "|valacyclovir",
+    "bronchodilator": "albuterol|ipratropium|duoneb|atrovent|levalbuterol|xopenex|tiotropium"
+                      "|budesonide",
+    "acid_suppression": "pantoprazole|protonix|famotidine|pepcid|omeprazole|esomeprazole|ranitidine"
+                        "|lansoprazole",
     "antiemetic": "ondansetron|zofran|promethazine|metoclopramide|reglan|prochlorperazine",
     "bicarbonate": "sodium bicarbonate|sodium bicarb", "calcium": "calcium (gluconate|chloride)",
-    "potassium": "potassium (chloride|phosphate)|kcl|k-?dur|klor", "magnesium": "magnesium (sulfate|oxide)",
+    "potassium": "potassium (chloride|phosphate)|kcl|k-?dur|klor",
+    "magnesium": "magnesium (sulfate|oxide)",
     "albumin_product": "albumin|buminate|albuminar",
     "anticonvulsant": "levetiracetam|keppra|phenytoin|valpro|lacosamide",
     "lactulose": "lactulose|rifaximin", "kayexalate": "polystyrene|kayexalate",
@@ -55,7 +69,8 @@ HICL = {
     "benzodiazepine": (4846, 1615, 1617),
     "opioid": (1694, 25386, 6438, 1695, 34805, 1742, 1741, 1730, 8317, 25277, 33243),
     "paralytic": (1948, 8963, 1554), "antipsychotic": (1661, 14015), "antiarrhythmic": (83, 4),
-    "beta_blocker": (2102, 6323, 13795, 2095, 2104), "calcium_blocker": (182, 6494), "ace_arb": (132, 9829),
+    "beta_blocker": (2102, 6323, 13795, 2095, 2104), "calcium_blocker": (182, 6494),
+    "ace_arb": (132, 9829),
     "nitrate_vasodilator": (159, 5888, 89, 113, 6341), "statin": (12404, 6312, 6227),
     "antiplatelet": (1820, 17539), "anticoagulant": (2810, 7878, 2812, 2808, 33314),
     "thrombolytic": (2803,), "vitamin_k_reversal": (1040,), "loop_diuretic": (3660, 3664),
@@ -63,36 +78,47 @@ HICL = {
     "dextrose_rescue": (926, 19078, 807), "steroid": (2879, 2876, 36808, 2888),
     "vancomycin_linezolid": (4042, 10093, 8466), "broad_antibiotic": (8738, 32900, 11254, 10132),
     "other_antibiotic": (3996, 33094, 3976, 12383, 12384, 6334, 8259, 4157),
-    "bronchodilator": (2073, 9040, 57, 24024, 19963), "acid_suppression": (22008, 4521, 35085, 4673),
-    "antiemetic": (33598, 6055, 19058, 2148, 12014, 1628), "bicarbonate": (523,), "calcium": (585, 582),
+    "bronchodilator": (2073, 9040, 57, 24024, 19963),
+    "acid_suppression": (22008, 4521, 35085, 4673),
+    "antiemetic": (33598, 6055, 19058, 2148, 12014, 1628), "bicarbonate": (523,),
+    "calcium": (585, 582),
     "potassium": (549, 551, 14772), "magnesium": (610, 6306, 609), "albumin_product": (2728,),
     "anticonvulsant": (20952,), "lactulose": (1396,), "kayexalate": (13209,),
     "thiamine_folate": (1075, 1062, 1099), "bowel_regimen": (1326, 1301, 22819, 21772, 1289),
-    "secretion_control": (2028, 12306, 2004), "thyroid": (2849,), "antidepressant": (6324, 10321, 1652),
+    "secretion_control": (2028, 12306, 2004), "thyroid": (2849,),
+    "antidepressant": (6324, 10321, 1652),
     "naloxone": (1874,), "acetaminophen": (1866,), "crystalloid": (8255, 525),
 }
 
 DIAGNOSES = {
     "respiratory_failure": "respiratory failure", "ards": "\\|ards",
-    "pneumonia": "pneumonia|pulmonary infections", "airway_disease": "disorders of the airways|copd|asthma",
-    "pleural": "pleural", "pulmonary_embolism": "pulmonary embol", "lung_parenchyma": "lung parenchyma",
+    "pneumonia": "pneumonia|pulmonary infections",
+    "airway_disease": "disorders of the airways|copd|asthma",
+    "pleural": "pleural", "pulmonary_embolism": "pulmonary embol",
+    "lung_parenchyma": "lung parenchyma",
     "sepsis": "sepsis", "septic_shock": "septic shock", "shock": "shock / hypotension",
-    "cardiogenic_shock": "cardiogenic", "hypovolemia": "hypovol", "cardiac_arrest": "cardiac arrest",
+    "cardiogenic_shock": "cardiogenic", "hypovolemia": "hypovol",
+    "cardiac_arrest": "cardiac arrest",
     "heart_failure": "heart failure|cardiomyopathy|pulmonary edema",
     "acute_coronary": "chest pain / ashd|myocardial infarction|acute coronary",
     "arrhythmia": "\\|arrhythmias", "atrial_fibrillation": "atrial fibrillation",
     "hypertension": "\\|hypertension", "valve": "valvular",
     "vascular": "vascular disorders|post vascular|aorta", "cardiac_surgery": "cardiac surgery",
     "acute_kidney": "acute renal failure", "chronic_kidney": "chronic renal|esrd|end stage renal",
-    "acidosis": "acidosis|acid base", "electrolytes": "electrolyte|hyperkal|hypokal|hyponat|hypernat",
-    "fluid_imbalance": "fluid imbalance|fluids and electrolytes", "mental_status": "altered mental status",
+    "acidosis": "acidosis|acid base",
+    "electrolytes": "electrolyte|hyperkal|hypokal|hyponat|hypernat",
+    "fluid_imbalance": "fluid imbalance|fluids and electrolytes",
+    "mental_status": "altered mental status",
     "coma": "\\|coma", "anoxic": "anoxic", "encephalopathy": "encephalopathy", "stroke": "stroke",
     "intracranial_bleed": "hemorrhagic stroke|subarachnoid|intracerebral|subdural|intracranial",
     "seizure": "seizure", "neurosurgery": "post-neurosurgery|craniotomy", "gi_bleed": "gi bleeding",
     "hepatic": "hepatic", "cirrhosis": "cirrhosis", "pancreas": "pancrea",
-    "bowel": "intestinal disease|obstruction|ischemic bowel|perforation", "gi_surgery": "post-gi surgery",
-    "malnutrition": "malnutrition", "anemia": "red blood cell|anemia", "bleeding": "hemorrhage|bleeding",
-    "platelets": "platelet", "coagulopathy": "coagulation|\\|dic", "white_cells": "white blood cell",
+    "bowel": "intestinal disease|obstruction|ischemic bowel|perforation",
+    "gi_surgery": "post-gi surgery",
+    "malnutrition": "malnutrition", "anemia": "red blood cell|anemia",
+    "bleeding": "hemorrhage|bleeding",
+    "platelets": "platelet", "coagulopathy": "coagulation|\\|dic",
+    "white_cells": "white blood cell",
     "diabetes": "glucose metabolism|diabet", "ketoacidosis": "dka|ketoacid",
     "endocrine_other": "thyroid|adrenal", "overdose": "drug overdose", "withdrawal": "withdrawal",
     "trauma": "trauma", "cancer": "^oncology|tumor|malignan", "metastatic": "metasta",
@@ -115,13 +141,15 @@ ADMISSION_DX = {
     "dx_angina": "\\|angina|\\|chest pain", "dx_rhythm": "\\|rhythm",
     "dx_cardiogenic_shock": "\\|shock, cardiogenic", "dx_pneumonia": "\\|pneumonia",
     "dx_copd_asthma": "\\|emphysema|\\|asthma", "dx_embolus": "\\|embolus", "dx_stroke": "\\|cva",
-    "dx_intracranial": "\\|hemorrhage/hematoma|\\|subarachnoid|\\|subdural", "dx_seizure": "\\|seizure",
+    "dx_intracranial": "\\|hemorrhage/hematoma|\\|subarachnoid|\\|subdural",
+    "dx_seizure": "\\|seizure",
     "dx_coma": "\\|coma", "dx_overdose": "\\|overdose", "dx_withdrawal": "\\|drug withdrawal",
     "dx_diabetes": "\\|diabetic", "dx_gi_bleed": "\\|bleeding",
     "dx_hepatic": "hepatic failure|hepato-renal|\\|cirrhosis", "dx_gi_obstruction": "obstruction",
     "dx_gi_perforation": "perforation|ischemi", "dx_renal_failure": "\\|renal failure",
     "dx_hypertension": "\\|hypertension", "dx_cabg": "\\|cabg", "dx_valve": "valve",
-    "dx_vascular_surgery": "endarterectomy|aneurysm|bypass", "dx_cancer": "cancer|neoplasm|leukemia",
+    "dx_vascular_surgery": "endarterectomy|aneurysm|bypass",
+    "dx_cancer": "cancer|neoplasm|leukemia",
     "dx_craniotomy": "craniotomy",
 }
 
@@ -133,9 +161,12 @@ HISTORY = {
     "valve": "valve disease", "atrial_fibrillation": "atrial fibrillation",
     "other_arrhythmia": "arrhythmias/(?:s|v)", "pacemaker": "pacemaker|aicd",
     "peripheral_vascular": "peripheral vascular", "thrombosis": "thrombosis|pulmonary embolism",
-    "copd": "/copd", "copd_severe": "copd  - severe", "asthma": "asthma", "home_oxygen": "home oxygen",
-    "restrictive_lung": "restrictive|respiratory failure", "stroke": "strokes|tia", "dementia": "dementia",
-    "seizures": "seizures", "neuromuscular": "neuromuscular", "insulin_diabetes": "/insulin dependent",
+    "copd": "/copd", "copd_severe": "copd  - severe", "asthma": "asthma",
+    "home_oxygen": "home oxygen",
+    "restrictive_lung": "restrictive|respiratory failure", "stroke": "strokes|tia",
+    "dementia": "dementia",
+    "seizures": "seizures", "neuromuscular": "neuromuscular",
+    "insulin_diabetes": "/insulin dependent",
     "other_diabetes": "non-insulin dependent", "hypothyroid": "hypothyroid", "steroids": "steroid",
     "renal_insufficiency": "renal insufficiency|not currently dialyzed",
     "dialysis": "hemodialysis|peritoneal", "transplant": "transplant", "cirrhosis": "cirrhosis",

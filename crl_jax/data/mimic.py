@@ -1,4 +1,5 @@
-"""MIMIC-IV. Without a data root: a simulated cohort in its shape, so that the whole program runs out of the box."""
+"""MIMIC-IV. Without a data root: a simulated cohort in its shape, so that the whole program runs
+out of the box."""
 
 import dataclasses
 
@@ -10,10 +11,12 @@ BANNER = ("SIMULATED COHORT in MIMIC-IV's shape (same modalities, widths and ava
 
 
 def build(config):
-  """Returns the simulated `Cohort` with `info["banner"]`; raises CohortError when `config.data.root` is set."""
+  """Returns the simulated `Cohort` with `info["banner"]`; raises CohortError when
+  `config.data.root` is set."""
   if config.data.root:
     raise cohort_lib.CohortError(
-        f"The MIMIC-IV reader does not exist yet, so config.data.root='{config.data.root}' cannot be read. "
-        "Leave config.data.root unset to run the simulated cohort, or use --config=configs/eicu.py.")
+        f"The MIMIC-IV reader does not exist yet, so config.data.root='{config.data.root}' cannot "
+        "be read. Leave config.data.root unset to run the simulated cohort, or use "
+        "--config=configs/eicu.py.")
   cohort = simulate.build(config)
   return dataclasses.replace(cohort, info={**cohort.info, "banner": BANNER})

@@ -1,4 +1,5 @@
-"""Scalers and imputers, fitted on training rows only, applied as one pure function on the device."""
+"""Scalers and imputers, fitted on training rows only, applied as one pure function on the
+device."""
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ def fit(inputs, observed, modalities, rows, config):
     rows: (n,) training row indices.
     config: config.preprocess.
   Returns:
-    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread`
-    (F,) of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1, `low`, `high` (F,) training range, `clip` (), and
-    `basis` (F, C), the leading principal components ((1, 1): unused; orbax saves no empty array).
+    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1:
+    unused), `center`, `spread` (F,) of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1,
+    `low`, `high` (F,) training range, `clip` (), and `basis` (F, C), the leading principal
+    components ((1, 1): unused; orbax saves no empty array).
   """
   stats = {}
   for m, name in enumerate(modalities):
@@ -31,8 +33,9 @@ def fit(inputs, observed, modalities, rows, config):
 def _fit_one(x, rows, config):
   width = x.shape[-1]
   columns = lambda value: np.full(width, value, np.float32)
-  stats = dict(fill=columns(0), knots=np.zeros((1, width), np.float32), center=columns(0), spread=columns(1),
-               keep=columns(0), indicator=columns(0), low=columns(0), high=columns(0), clip=np.float32(config.clip))
+  stats = dict(fill=columns(0), knots=np.zeros((1, width), np.float32), center=columns(0),
+               spread=columns(1), keep=columns(0), indicator=columns(0), low=columns(0),
+               high=columns(0), clip=np.float32(config.clip))
   if not len(rows):   # observed for nobody in training: everything is dropped
     return stats
   x = x[rows].reshape(-1, width)
@@ -51,13 +54,15 @@ def _fit_one(x, rows, config):
     x = np.asarray(_to_normal(stats["knots"], x))
   stats["center"] = x.mean(0, dtype=np.float64).astype(np.float32)
   spread = x.std(0, dtype=np.float64).astype(np.float32)
-  stats["keep"] *= spread > 1e-6 * np.maximum(1, np.abs(stats["center"]))   # a constant says nothing
+  # a constant says nothing
+  stats["keep"] *= spread > 1e-6 * np.maximum(1, np.abs(stats["center"]))
   stats["spread"] = np.where(stats["keep"] > 0, spread, 1).astype(np.float32)
   return stats
 
 
 def _principal_components(stats, x, rows, components):
-  """(F, C) directions of the scaled features, all scaled alike so that the mean variance is 1; (1, 1) if unused.
+  """(F, C) directions of the scaled features, all scaled alike so that the mean variance is 1;
+  (1, 1) if unused.
 
   Components are not whitened: directions of little variance, mostly noise, stay small.
   """
@@ -71,7 +76,8 @@ def _principal_components(stats, x, rows, components):
     count += len(z)
   values, vectors = np.linalg.eigh(moment / count)   # the scaled features have mean zero
   leading = vectors[:, ::-1][:, :components]
-  leading = leading * np.where(np.abs(leading).max(0) == leading.max(0), 1, -1)   # a sign that any LAPACK agrees on
+  # a sign that any LAPACK agrees on
+  leading = leading * np.where(np.abs(leading).max(0) == leading.max(0), 1, -1)
   return (leading / np.sqrt(np.maximum(values[::-1][:components].mean(), 1e-12))).astype(np.float32)
 
 
@@ -87,7 +93,8 @@ def _scale(stats, x, present):
   filled = jnp.where(missing, stats["fill"], x)
   if stats["knots"].shape[0] > 1:
     filled = _to_normal(stats["knots"], filled)
-  z = jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"], stats["clip"]) * stats["keep"]
+  z = jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"],
+               stats["clip"]) * stats["keep"]
   present = present.reshape(present.shape + (1,) * (x.ndim - 1))
   return jnp.where(present, z, 0.0), jnp.where(present, missing * stats["indicator"], 0.0)
 
@@ -111,13 +118,15 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
       rows = slice(start, start + chunk)
       z, gaps = _scale(stats[name], inputs[name][rows], observed[rows, m])
       z = z @ stats[name]["basis"] if len(stats[name]["basis"]) > 1 else z
-      parts.append(np.concatenate([z, gaps], -1) if stats[name]["indicator"].any() else np.asarray(z))
+      parts.append(np.concatenate([z, gaps], -1) if stats[name]["indicator"].any()
+                   else np.asarray(z))
     result[name] = np.concatenate(parts)
   return result
 
 
 def _to_normal(knots, x):
-  """Maps each column to a standard normal by its empirical quantiles; ties take the middle of their range."""
+  """Maps each column to a standard normal by its empirical quantiles; ties take the middle of their
+  range."""
   levels = jnp.linspace(0, 1, knots.shape[0])
   def column(k, v):
     upper = jnp.interp(v, k, levels)
@@ -133,8 +142,8 @@ def out_of_range(stats, inputs, observed, modalities, features):
   """Counts features whose new values lie far outside the training range, a sign of other units.
 
   Returns:
-    list of (modality, feature, share): more than 1 % of the observed values lie beyond the training range by more
-    than the width of that range.
+    list of (modality, feature, share): more than 1 % of the observed values lie beyond the training
+    range by more than the width of that range.
   """
   found = []
   for m, name in enumerate(modalities):
@@ -143,5 +152,6 @@ def out_of_range(stats, inputs, observed, modalities, features):
     slack = high - low
     with np.errstate(invalid="ignore"):
       share = ((x < low - slack) | (x > high + slack)).sum(0) / np.maximum(1, (~np.isnan(x)).sum(0))
-    found += [(name, features[name][j], float(share[j])) for j in np.flatnonzero((share > 0.01) & (keep > 0))]
+    found += [(name, features[name][j], float(share[j]))
+              for j in np.flatnonzero((share > 0.01) & (keep > 0))]
   return found

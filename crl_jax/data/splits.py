@@ -12,7 +12,8 @@ ROLES = ("train", "val", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """Attributes: fold (N,) int, the fold of each row's patient; validation (K, N) bool, held out by member k."""
+  """Attributes: fold (N,) int, the fold of each row's patient; validation (K, N) bool, held out by
+  member k."""
   fold: np.ndarray
   validation: np.ndarray
 
@@ -30,7 +31,8 @@ class Splits:
 def assign(patient_id, labels, folds, validation, seed):
   """Deals patients into folds, then holds a validation share out of each member's other folds.
 
-  Stratified on the set of outcomes a patient ever has, grouped by patient: no patient has two roles in a member.
+  Stratified on the set of outcomes a patient ever has, grouped by patient: no patient has two roles
+  in a member.
 
   Args:
     patient_id: (N,) int64.
@@ -53,14 +55,16 @@ def assign(patient_id, labels, folds, validation, seed):
   for k in range(folds):
     rest = np.flatnonzero(fold != k)
     rest = rest[np.lexsort((rng.random(len(rest)), stratum[rest]))]
-    quota = np.floor(np.arange(len(rest) + 1) * validation + rng.random())   # every 1/validation-th of each stratum
+    # every 1/validation-th of each stratum
+    quota = np.floor(np.arange(len(rest) + 1) * validation + rng.random())
     held[k, rest[np.diff(quota) > 0]] = True
   splits = Splits(fold[index], held[:, index])
   for k in range(folds):
     for role in ROLES:
       if not len(splits.rows(k, role)):
-        raise CohortError(f"Fold {k} has no '{role}' rows: {len(patients)} patients are too few for "
-                          f"{folds} folds with {validation:.0%} validation. Lower splits.folds or bring more patients.")
+        raise CohortError(f"Fold {k} has no '{role}' rows: {len(patients)} patients are too few "
+                          f"for {folds} folds with {validation:.0%} validation. Lower splits.folds "
+                          "or bring more patients.")
   check(splits, patient_id)
   return splits
 
@@ -71,11 +75,14 @@ def check(splits, patient_id):
     sets = [np.unique(patient_id[splits.rows(k, role)]) for role in ROLES]
     shared = sum(map(len, sets)) - len(np.unique(np.concatenate(sets)))
     if shared:
-      raise CohortError(f"{shared} patients have two roles in fold {k}: the splits were altered; make them again.")
+      raise CohortError(f"{shared} patients have two roles in fold {k}: the splits were altered; "
+                        "make them again.")
 
 
 def _strata(labels, index, patients):
-  """(patients,) int: each task's state over the patient's rows (undefined, never, ever), in base 3."""
+  """(patients,) int: each task's state over the patient's rows (undefined, never, ever), in base
+  3."""
   state = np.zeros((patients, labels.shape[1]), np.int64)
-  np.maximum.at(state, index, np.where(np.isnan(labels), 0, 1 + np.nan_to_num(labels)).astype(np.int64))
+  np.maximum.at(state, index,
+                np.where(np.isnan(labels), 0, 1 + np.nan_to_num(labels)).astype(np.int64))
   return state @ 3 ** np.arange(labels.shape[1])
