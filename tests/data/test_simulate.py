@@ -129,3 +129,12 @@ def test_always_and_never_available():
 def test_refuses_what_cannot_work(override, message):
   with pytest.raises(cohort_lib.CohortError, match=message):
     simulate.build(_config(**override))
+
+
+def test_the_number_of_threads_changes_no_bit():
+  from threadpoolctl import threadpool_limits
+  prints = []
+  for threads in (1, 2):
+    with threadpool_limits(threads):
+      prints.append(cohort_lib.fingerprint(simulate.build(_config(sizes=(64, 1376, 300, 300)))))
+  assert prints[0] == prints[1]
