@@ -1,12 +1,13 @@
-"""Cross-fitted residual aggregation over pattern ids (arXiv 2509.17228, stage 2): arrays in, arrays out, no model.
+"""Cross-fitted residual aggregation over pattern ids (arXiv 2509.17228, stage 2): arrays in, arrays
+out, no model.
 
     gamma_t[p] = mean of (y - f) over the labelled calibration rows of pattern p
     f_rect     = clip(f + 1[|gamma| > threshold_t] gamma, 0, 1)
 
-A calibration row is corrected with an estimate that its patient's fold had no part in, a new row with the pooled one.
-Everything comes from segment sums over the id (task, fold, pattern). Axes in names: N rows, T tasks, P patterns,
-C clusters (the rows of one patient in one pattern), K folds, G = K + 1 estimates: for g < K that of all folds but g,
-and last the pooled one.
+A calibration row is corrected with an estimate that its patient's fold had no part in, a new row
+with the pooled one. Everything comes from segment sums over the id (task, fold, pattern). Axes in
+names: N rows, T tasks, P patterns, C clusters (the rows of one patient in one pattern), K folds, G
+= K + 1 estimates: for g < K that of all folds but g, and last the pooled one.
 """
 
 import dataclasses
@@ -18,9 +19,12 @@ from crl_jax.data import cohort as cohort_lib
 
 _PRIOR_ROWS = 4.0   # nu_0: how many rows the task's variance counts for in the variance of a cell
 _FEW = 5            # rows of the rarer class below which a cell's own variance is not believed
-_RIDGE = 0.05       # times gamma^2 / 2 on the logit scale: keeps a cell of one class finite, invisible in any other
-_EDGE = 1e-6        # probabilities are kept this far from 0 and 1 before their logit; no variance is below its square
-_NEWTON = 40        # steps of at most 1 each: for this convex problem such steps never overshoot by more than they gain
+# times gamma^2 / 2 on the logit scale: keeps a cell of one class finite, invisible in any other
+_RIDGE = 0.05
+# probabilities are kept this far from 0 and 1 before their logit; no variance is below its square
+_EDGE = 1e-6
+# steps of at most 1 each: for this convex problem such steps never overshoot by more than they gain
+_NEWTON = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Rectifier:
     se, lo, hi: (T, P) its standard error, clustered by patient, and 95% interval; NaN where n is 0.
     gamma_shrunk: (T, P) empirical-Bayes estimate; the prior mean where n is 0.
     prior_mean, prior_sd: (T,) of gamma over patterns. A pattern never seen gets prior_mean.
-    prior_se: (T,) standard error of that: the spread over patterns and the error of the mean. NaN without labels.
+    prior_se: (T,) standard error of that: the spread over patterns and the error of the mean. NaN
+      without labels.
     threshold: (T,) a gamma is applied where its absolute value is larger; inf: no correction.
     scale: "probability" | "logit".
     shrinkage: True where gamma_shrunk is applied, False where gamma is.
@@ -55,8 +60,10 @@ class Rectifier:
 
   @property
   def table(self):
-    """(T, P + 1) the gamma of every pattern before the threshold; last, that of a pattern never seen."""
-    chosen = self.gamma_shrunk if self.shrinkage else np.where(self.n > 0, self.gamma, self.prior_mean[:, None])
+    """(T, P + 1) the gamma of every pattern before the threshold; last, that of a pattern never
+    seen."""
+    chosen = self.gamma_shrunk if self.shrinkage else np.where(
+        self.n > 0, self.gamma, self.prior_mean[:, None])
     return np.concatenate([chosen, self.prior_mean[:, None]], axis=1)
 
 
@@ -73,7 +80,8 @@ def fit(y, f, pattern, patient, config, seed):
   Returns:
     `Rectifier`, its table the pooled estimate.
   Raises:
-    ValueError: shapes that do not match, f outside 0..1, y other than 0, 1 or NaN, an impossible config.
+    ValueError: shapes that do not match, f outside 0..1, y other than 0, 1 or NaN, an impossible
+      config.
   """
   rows = _checked(y, f, pattern, patient, config, seed)
   estimates = _estimate(rows, config)
@@ -81,40 +89,43 @@ def fit(y, f, pattern, patient, config, seed):
 
 
 def cross_fitted(y, f, pattern, patient, config, seed):
-  """Returns calibration rows (N, T), each corrected with the estimate of the other folds. Arguments as `fit`."""
+  """Returns calibration rows (N, T), each corrected with the estimate of the other folds. Arguments
+  as `fit`."""
   rows = _checked(y, f, pattern, patient, config, seed)
   estimates = _estimate(rows, config)
-  return _corrected(rows.f, _held_out(rows, estimates), _threshold(rows, estimates, config), config.scale)
+  return _corrected(rows.f, _held_out(rows, estimates), _threshold(rows, estimates, config),
+                    config.scale)
 
 
 def apply(rectifier, f, pattern):
-  """Returns corrected probabilities (N, T) of new rows, from base probabilities f (N, T) and pattern ids (N,)."""
+  """Returns corrected probabilities (N, T) of new rows, from base probabilities f (N, T) and
+  pattern ids (N,)."""
   f = _probabilities(f)
   gamma_NxT = rectifier.table[:, _slot(rectifier.patterns, pattern)].T
   return _corrected(f, gamma_NxT, rectifier.threshold, rectifier.scale)
 
 
 def unseen(rectifier, pattern):
-  """Returns (N,) bool, True where no calibration row had the pattern: `apply` gives such rows the prior mean."""
+  """Returns (N,) bool, True where no calibration row had the pattern: `apply` gives such rows the
+  prior mean."""
   return _slot(rectifier.patterns, pattern) == len(rectifier.patterns)
 
 
 def to_dict(rectifier, tasks, modalities):
-  """Returns the rectifier as JSON types, a readable entry per task and pattern. null: no value, or no threshold."""
+  """Returns the rectifier as JSON types, a readable entry per task and pattern. null: no value, or
+  no threshold."""
   r, table = rectifier, rectifier.table
   number = lambda x: float(x) if np.isfinite(x) else None
   applied = np.where(np.abs(table) > r.threshold[:, None], table, 0.0)
   cell = lambda t, p: dict(
-      pattern=int(r.patterns[p]), name=cohort_lib.pattern_name(r.patterns[p], modalities), n=int(r.n[t, p]),
+      pattern=int(r.patterns[p]), name=cohort_lib.pattern_name(r.patterns[p], modalities),
+      n=int(r.n[t, p]),
       **{k: number(getattr(r, k)[t, p]) for k in ("gamma", "se", "lo", "hi", "gamma_shrunk")},
       applied=number(applied[t, p]))
-  return dict(
-      scale=r.scale, shrinkage=r.shrinkage, patterns=r.patterns.tolist(),
-      tasks={task: dict(
-          threshold=number(r.threshold[t]),
-          unseen=dict(gamma=number(r.prior_mean[t]), sd=number(r.prior_sd[t]), se=number(r.prior_se[t]),
-                      applied=number(applied[t, -1])),
-          cells=[cell(t, p) for p in range(len(r.patterns))]) for t, task in enumerate(tasks)})
+  return dict(scale=r.scale, shrinkage=r.shrinkage, patterns=r.patterns.tolist(), tasks={task: dict(
+      threshold=number(r.threshold[t]), unseen=dict(gamma=number(r.prior_mean[t]), sd=number(
+          r.prior_sd[t]), se=number(r.prior_se[t]), applied=number(applied[t, -1])),
+      cells=[cell(t, p) for p in range(len(r.patterns))]) for t, task in enumerate(tasks)})
 
 
 def from_dict(entry, tasks):
@@ -122,7 +133,8 @@ def from_dict(entry, tasks):
   found = [entry["tasks"][task] for task in tasks]
   number = lambda x, null=np.nan: null if x is None else x
   shape = (len(tasks), len(entry["patterns"]))
-  cells = lambda key: np.array([[number(c[key]) for c in t["cells"]] for t in found], float).reshape(shape)
+  cells = lambda key: np.array([[number(c[key]) for c in t["cells"]] for t in found],
+                               float).reshape(shape)
   prior = lambda key: np.array([number(t["unseen"][key]) for t in found], float)
   return Rectifier(
       patterns=np.array(entry["patterns"], np.int64), n=cells("n").astype(np.int64),
@@ -144,20 +156,23 @@ class _Rows(typing.NamedTuple):
 
   @property
   def mix(self):
-    """(G, K) 0/1, the folds that an estimate is made of. Products with it leave no trace of a fold left out, not even
-    by rounding, as subtracting the fold from the total would."""
+    """(G, K) 0/1, the folds that an estimate is made of. Products with it leave no trace of a fold
+    left out, not even by rounding, as subtracting the fold from the total would."""
     return np.concatenate([1 - np.eye(self.folds), np.ones((1, self.folds))])
 
 
 def _checked(y, f, pattern, patient, config, seed):
-  y, f, pattern, patient = np.asarray(y, float), _probabilities(f), np.asarray(pattern), np.asarray(patient)
+  y, f, pattern, patient = (np.asarray(y, float), _probabilities(f), np.asarray(pattern),
+                            np.asarray(patient))
   if y.shape != f.shape or pattern.shape != (len(y),) or patient.shape != (len(y),):
-    raise ValueError(f"rectifier: y {y.shape} and f {f.shape} must be (N, T), pattern {pattern.shape} and patient "
-                     f"{patient.shape} (N,).")
+    raise ValueError(f"rectifier: y {y.shape} and f {f.shape} must be (N, T), pattern "
+                     f"{pattern.shape} and patient {patient.shape} (N,).")
   if odd := int((~np.isin(y, (0, 1)) & ~np.isnan(y)).sum()):
-    raise ValueError(f"rectifier: {odd} of {y.size} labels are neither 0, 1 nor NaN; mark undefined outcomes as NaN.")
+    raise ValueError(f"rectifier: {odd} of {y.size} labels are neither 0, 1 nor NaN; mark "
+                     "undefined outcomes as NaN.")
   if config.folds < 2 or config.scale not in ("probability", "logit") or min(config.thresholds) < 0:
-    raise ValueError("config.rectifier: folds must be at least 2, scale 'probability' or 'logit', thresholds >= 0.")
+    raise ValueError("config.rectifier: folds must be at least 2, scale 'probability' or 'logit', "
+                     "thresholds >= 0.")
   patterns, pattern = np.unique(pattern.astype(np.int64), return_inverse=True)
   patients, patient = np.unique(patient, return_inverse=True)
   fold = np.random.default_rng([2, seed]).permutation(len(patients)) % config.folds
@@ -167,8 +182,8 @@ def _checked(y, f, pattern, patient, config, seed):
 def _probabilities(f):
   f = np.asarray(f, float)
   if odd := int((~((f >= 0) & (f <= 1))).sum()):
-    raise ValueError(f"rectifier: {odd} of {f.size} base predictions are not probabilities within 0..1; "
-                     "look for a diverged model, or logits passed as probabilities.")
+    raise ValueError(f"rectifier: {odd} of {f.size} base predictions are not probabilities within "
+                     "0..1; look for a diverged model, or logits passed as probabilities.")
   return f
 
 
@@ -203,10 +218,11 @@ def _estimate(rows, config):
   half = se * special.stdtrit(freedom, 0.975)
   mean, sd, mean_se = _prior(np.where(some, gamma, 0), variance, some)
   keep = sd[..., None]**2 / (sd[..., None]**2 + variance)
-  shrunk = np.where(some, mean[..., None] + keep * (np.where(some, gamma, 0) - mean[..., None]), mean[..., None])
+  shrunk = np.where(some, mean[..., None] + keep * (np.where(some, gamma, 0) - mean[..., None]),
+                    mean[..., None])
   return Rectifier(
-      patterns=rows.patterns, n=n.astype(np.int64), gamma=gamma, se=se, lo=gamma - half, hi=gamma + half,
-      gamma_shrunk=shrunk, prior_mean=mean, prior_sd=np.where(some.any(-1), sd, np.nan),
+      patterns=rows.patterns, n=n.astype(np.int64), gamma=gamma, se=se, lo=gamma - half, hi=gamma +
+      half, gamma_shrunk=shrunk, prior_mean=mean, prior_sd=np.where(some.any(-1), sd, np.nan),
       prior_se=np.where(some.any(-1), np.hypot(sd, mean_se), np.nan),
       threshold=np.full(len(n), np.inf), scale=config.scale, shrinkage=bool(config.shrinkage))
 
@@ -226,34 +242,39 @@ def _held_out(rows, estimates):
 def _probability_cells(rows):
   """n, mean residual, its variance and degrees of freedom, (T, G, P) each.
 
-  The variance of a mean of C clusters is S / n^2 * C / (C - 1), S = sum over clusters of (sum of residuals)^2, the mean
-  taken out. It is moderated by the task's (Smyth 2004, doi 10.2202/1544-6115.1027). Residuals of one class vary with f
-  only: in a cell with fewer than _FEW rows of a class it is not below what a binomial outcome would give, at the
-  smoothed rate of the cell (Agresti and Coull 1998) or at f, whichever is less.
+  The variance of a mean of C clusters is S / n^2 * C / (C - 1), S = sum over clusters of (sum of
+  residuals)^2, the mean taken out. It is moderated by the task's (Smyth 2004, doi
+  10.2202/1544-6115.1027). Residuals of one class vary with f only: in a cell with fewer than _FEW
+  rows of a class it is not below what a binomial outcome would give, at the smoothed rate of the
+  cell (Agresti and Coull 1998) or at f, whichever is less.
   """
   valid = ~np.isnan(rows.y.T)
   residual = np.where(valid, rows.y.T - rows.f.T, 0)
   cluster, first = _clusters(rows)
-  count, total, events, binomial = _segment(
-      cluster, np.stack([valid, residual, np.nan_to_num(rows.y.T), valid * (rows.f * (1 - rows.f)).T]), len(first))
+  count, total, events, binomial = _segment(cluster, np.stack(
+      [valid, residual, np.nan_to_num(rows.y.T), valid * (rows.f * (1 - rows.f)).T]), len(first))
   sums = _segment(rows.fold[first] * len(rows.patterns) + rows.pattern[first],
-                  np.stack([count, count > 0, total, total**2, count * total, count**2, events, binomial]),
-                  rows.folds * len(rows.patterns))
+                  np.stack([count, count > 0, total, total**2, count * total, count**2, events,
+                            binomial]), rows.folds * len(rows.patterns))
   sums = sums.reshape(*sums.shape[:-1], rows.folds, len(rows.patterns))
   n, clusters, r, rr, nr, nn, events, binomial = np.einsum("gk,qtkp->qtgp", rows.mix, sums)
   gamma = r / np.maximum(n, 1)
-  squares = np.maximum(rr - 2 * gamma * nr + gamma**2 * nn, 0) * clusters / np.maximum(n, 1)   # (C - 1) x variance
+  # (C - 1) x variance
+  squares = np.maximum(rr - 2 * gamma * nr + gamma**2 * nn, 0) * clusters / np.maximum(n, 1)
   freedom = np.maximum(clusters - 1, 0)
-  task = np.maximum(squares.sum(-1) / np.maximum(freedom.sum(-1), 1), binomial.sum(-1) / np.maximum(n.sum(-1), 1))
+  task = np.maximum(squares.sum(-1) / np.maximum(freedom.sum(-1), 1),
+                    binomial.sum(-1) / np.maximum(n.sum(-1), 1))
   moderated = (squares + _PRIOR_ROWS * task[..., None]) / (freedom + _PRIOR_ROWS)
   rate = (events + 2) / (n + 4)
   few = np.minimum(events, n - events) < _FEW
   floor = few * np.minimum(rate * (1 - rate), binomial / np.maximum(n, 1))
-  return n, gamma, np.maximum(np.maximum(moderated, floor), _EDGE**2) / np.maximum(n, 1), freedom + _PRIOR_ROWS
+  return (n, gamma, np.maximum(np.maximum(moderated, floor), _EDGE**2) / np.maximum(n, 1),
+          freedom + _PRIOR_ROWS)
 
 
 def _logit_cells(rows):
-  """As `_probability_cells` with gamma the root of sum(y - sigmoid(logit f + gamma)) = ridge gamma, by Newton's method.
+  """As `_probability_cells` with gamma the root of sum(y - sigmoid(logit f + gamma)) = ridge gamma,
+  by Newton's method.
 
   The variance is the inverse information, times the clusters' design effect where that is above 1.
   """
@@ -282,20 +303,24 @@ def _logit_cells(rows):
 
 
 def _prior(gamma, variance, some):
-  """Mean, sd and standard error of the mean of gamma over patterns, by moments (DerSimonian and Laird 1986)."""
+  """Mean, sd and standard error of the mean of gamma over patterns, by moments (DerSimonian and
+  Laird 1986)."""
   total = lambda values: np.where(some, values, 0).sum(-1)
-  mean = lambda weight: np.divide(total(weight * gamma), total(weight), where=some.any(-1), out=np.zeros(some.shape[:-1]))
+  mean = lambda weight: np.divide(total(weight * gamma), total(weight), where=some.any(-1),
+                                  out=np.zeros(some.shape[:-1]))
   weight = 1 / variance
   excess = total(weight * (gamma - mean(weight)[..., None])**2) - (some.sum(-1) - 1)
   spread = total(weight) - total(weight**2) / np.maximum(total(weight), _EDGE)
-  tau2 = np.maximum(np.divide(excess, spread, where=some.sum(-1) > 1, out=np.zeros(spread.shape)), 0)
+  tau2 = np.maximum(np.divide(excess, spread, where=some.sum(-1) > 1,
+                              out=np.zeros(spread.shape)), 0)
   weight = 1 / (variance + tau2[..., None])
   return mean(weight), np.sqrt(tau2), 1 / np.sqrt(np.maximum(total(weight), _EDGE))
 
 
 def _threshold(rows, estimates, config):
-  """(T,) thresholds: the smallest Brier score of the held-out corrections, if its gain on no correction is above one
-  standard error (by patient); else inf. Among equals the largest, which changes least."""
+  """(T,) thresholds: the smallest Brier score of the held-out corrections, if its gain on no
+  correction is above one standard error (by patient); else inf. Among equals the largest, which
+  changes least."""
   valid = ~np.isnan(rows.y)
   gamma, patients = _held_out(rows, estimates), int(rows.patient.max(initial=-1)) + 1
   n = np.maximum(valid.sum(0), 1)

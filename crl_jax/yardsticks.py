@@ -1,16 +1,20 @@
-"""Two yardsticks that any model must beat: logistic regression and gradient boosting on zero-filled inputs plus the bits.
+"""Two yardsticks that any model must beat: logistic regression and gradient boosting on zero-filled
+inputs plus the bits.
 
-They see the same training rows, the same validation rows (for the strength of the penalty and the number of trees) and
-the same inputs as the model. The settings of the boosting are those that served *it* best of eight tried on eICU
-mortality (200 features, 800 training rows, 4 x 5 folds: AUROC 0.775; scikit-learn's defaults 0.770), and they keep three
-tasks on 4,000 rows of 2,980 inputs at 35 s of one core.
+They see the same training rows, the same validation rows (for the strength of the penalty and the
+number of trees) and the same inputs as the model. The settings of the boosting are those that
+served *it* best of eight tried on eICU mortality (200 features, 800 training rows, 4 x 5 folds:
+AUROC 0.775; scikit-learn's defaults 0.770), and they keep three tasks on 4,000 rows of 2,980 inputs
+at 35 s of one core.
 """
 
 import numpy as np
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)   # inverse strengths C of the logistic regression, weakest last
+# inverse strengths C of the logistic regression, weakest last
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BOOSTING = dict(
-    learning_rate=0.05, max_iter=300, max_leaf_nodes=8, max_features=0.3, max_bins=32)   # the rest: scikit-learn's
+    # the rest: scikit-learn's
+    learning_rate=0.05, max_iter=300, max_leaf_nodes=8, max_features=0.3, max_bins=32)
 PATIENCE = 30   # trees without a better validation log-loss
 
 
@@ -26,7 +30,8 @@ def design_matrix(inputs, observed, modalities):
     (N, F + M) float32.
 
   Raises:
-    ValueError: a value that is not finite in an observed modality, with its name and the count of rows.
+    ValueError: a value that is not finite in an observed modality, with its name and the count of
+      rows.
   """
   blocks = []
   for m, name in enumerate(modalities):
@@ -34,7 +39,8 @@ def design_matrix(inputs, observed, modalities):
     block = np.zeros((len(observed), int(np.prod(inputs[name].shape[1:]))), np.float32)
     block[present_N] = np.asarray(inputs[name])[present_N].reshape(-1, block.shape[1])
     if bad := int(np.sum(~np.isfinite(block).all(axis=1))):
-      raise ValueError(f"modality '{name}' has {bad} rows that are not finite: preprocess before the yardsticks.")
+      raise ValueError(f"modality '{name}' has {bad} rows that are not finite: preprocess before "
+                       "the yardsticks.")
     blocks.append(block)
   return np.concatenate([*blocks, observed.astype(np.float32)], axis=1)
 
@@ -48,8 +54,9 @@ def fit_predict(x_train, y_train, x_val, y_val, x_new, seed):
     seed: int.
 
   Returns:
-    {"logistic": (N_new, T), "boosting": (N_new, T)} float64 probabilities. A task without two classes among its
-    training rows is predicted at its training rate, or 0.5 where nothing is known.
+    {"logistic": (N_new, T), "boosting": (N_new, T)} float64 probabilities. A task without two
+    classes among its training rows is predicted at its training rate, or 0.5 where nothing is
+    known.
   """
   tasks = y_train.shape[1]
   found = {name: np.empty((len(x_new), tasks)) for name in ("logistic", "boosting")}
@@ -85,10 +92,12 @@ def _logistic(x, y, x_val, y_val):
 
 
 def _boosting(x, y, x_val, y_val, seed):
-  """Gradient boosting, stopped early by the validation log-loss; 100 trees where there is no validation row."""
+  """Gradient boosting, stopped early by the validation log-loss; 100 trees where there is no
+  validation row."""
   from sklearn.ensemble import HistGradientBoostingClassifier
   if not len(y_val):
     settings = {**BOOSTING, "max_iter": 100, "early_stopping": False}
     return HistGradientBoostingClassifier(**settings, random_state=seed).fit(x, y)
-  model = HistGradientBoostingClassifier(**BOOSTING, early_stopping=True, n_iter_no_change=PATIENCE, random_state=seed)
+  model = HistGradientBoostingClassifier(**BOOSTING, early_stopping=True, n_iter_no_change=PATIENCE,
+                                         random_state=seed)
   return model.fit(x, y, X_val=x_val, y_val=y_val)
