@@ -1,4 +1,5 @@
-"""Installs crl_jax: pip install . (add [cuda12] or [cuda13] on machines with NVIDIA GPUs, [test] for the tests)."""
+"""Installs crl_jax: pip install . (add [cuda12] or [cuda13] on machines with NVIDIA GPUs, [test]
+for the tests)."""
 
 import pathlib
 import re
@@ -11,7 +12,8 @@ _VERSION = re.search(r'__version__ = "(.+)"', (_ROOT / "crl_jax/__init__.py").re
 setuptools.setup(
     name="crl_jax",
     version=_VERSION,
-    description="Learning from clinical records whose modalities are missing for a reason: CRL-MMNAR in JAX/Flax",
+    description="Learning from clinical records whose modalities are missing for a reason: "
+                "CRL-MMNAR in JAX/Flax",
     long_description=(_ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*", "experiments"]),

@@ -2,8 +2,9 @@
 
 python -m crl_jax.main --config=configs/mimic.py
 
-About 2 minutes on 2 cores. Expected on the simulated cohort (8,000 rows, fold 0): see the table in README.md.
-The values below were chosen on validation rows at 20,000 rows; experiments/README.md tells what was tried.
+About 2 minutes on 2 cores. Expected on the simulated cohort (8,000 rows, fold 0): see the table in
+README.md. The values below were chosen on validation rows at 20,000 rows; experiments/README.md
+tells what was tried.
 """
 
 from crl_jax import config
@@ -13,7 +14,8 @@ def get_config():
   c = config.default().unlock()
   c.data.cohort = "mimic"
   c.data.simulate.rows = 8000
-  c.preprocess.components = 32      # the embeddings' hundreds of noise directions would be learned by heart
+  # the embeddings' hundreds of noise directions would be learned by heart
+  c.preprocess.components = 32
   c.model.hide = "one"
   c.train.batch_size = 128
   c.train.ema = 0.995

@@ -2,10 +2,11 @@
 
     python -m experiments.rectifier [--out=DIR]        # a minute on 2 cores
 
-The world is the simulated cohort's (only U, delta and y are drawn). The base model knows the structured data and not
-the pattern, so its bias in a cell is gamma plus what the pattern says of U (clinicians order for the severe). The true
-bias is the mean of P(y = 1) - f over a Monte Carlo sample. Expected: 95% of the estimates within two standard errors
-of it, an error falling as n^-0.5, and the example of the paper's appendix A.
+The world is the simulated cohort's (only U, delta and y are drawn). The base model knows the
+structured data and not the pattern, so its bias in a cell is gamma plus what the pattern says of U
+(clinicians order for the severe). The true bias is the mean of P(y = 1) - f over a Monte Carlo
+sample. Expected: 95% of the estimates within two standard errors of it, an error falling as n^-0.5,
+and the example of the paper's appendix A.
 """
 
 import csv
@@ -19,7 +20,8 @@ from crl_jax import rectifier
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.data import simulate
 
-_OUT = flags.DEFINE_string("out", "", "Folder for rectifier.csv and rectifier.png; none are written without it.")
+_OUT = flags.DEFINE_string("out", "", "Folder for rectifier.csv and rectifier.png; none are "
+                                      "written without it.")
 
 SIZES = {1_000: 300, 10_000: 100, 100_000: 20, 1_000_000: 5}   # calibration rows: replicates
 TRUTH_ROWS = 6_000_000
@@ -31,7 +33,8 @@ def draw(world, rng, n):
   k = world.policy.shape[1]
   u_Nxk = rng.standard_normal((n, k), np.float32)
   pattern_N = cohort_lib.pattern_id(simulate.draw_observed(world, rng, u_Nxk))
-  information = world.precision[0]   # A'x / sigma^2 = information U + information^(1/2) eps, the structured data
+  # A'x / sigma^2 = information U + information^(1/2) eps, the structured data
+  information = world.precision[0]
   values, vectors = np.linalg.eigh(information)
   root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
   statistic_Nxk = u_Nxk @ information + rng.standard_normal((n, k), np.float32) @ root
@@ -40,7 +43,8 @@ def draw(world, rng, n):
 
 
 def true_bias(world, rng, rows):
-  """E[P(y = 1) - f | pattern] (T, 2^M) over `rows` draws, and its standard error; NaN for patterns not drawn."""
+  """E[P(y = 1) - f | pattern] (T, 2^M) over `rows` draws, and its standard error; NaN for patterns
+  not drawn."""
   cells = world.gamma.shape
   n, total, squares = (np.zeros(cells) for _ in range(3))
   for _ in range(-(-rows // _CHUNK)):
@@ -54,8 +58,9 @@ def true_bias(world, rng, rows):
 
 
 def sweep(world, bias_TxP, config, sizes, seed=0):
-  """Returns a dict per calibration size: coverage of the cells by two standard errors and by the 95% interval, root
-  mean square error of gamma raw and shrunk, and the Brier scores of new rows before and after correction."""
+  """Returns a dict per calibration size: coverage of the cells by two standard errors and by the
+  95% interval, root mean square error of gamma raw and shrunk, and the Brier scores of new rows
+  before and after correction."""
   lines = []
   for n, replicates in sizes.items():
     hits, inside, error, shrunk, before, after = [], [], [], [], [], []
@@ -73,21 +78,24 @@ def sweep(world, bias_TxP, config, sizes, seed=0):
       before.append(brier(f))
       after.append(brier(rectifier.apply(r, f, pattern)))
     rms = lambda e: float(np.sqrt(np.mean(np.concatenate(e)**2)))
-    lines.append(dict(
-        n=n, replicates=replicates, cells=sum(map(len, hits)), within_2_se=float(np.concatenate(hits).mean()),
-        within_interval=float(np.concatenate(inside).mean()), rmse=rms(error), rmse_shrunk=rms(shrunk),
-        rmse_root_n=rms(error) * n**0.5, brier=float(np.mean(before)), brier_rectified=float(np.mean(after)),
-        harmed=float(np.mean(np.array(after) > np.array(before)))))
+    lines.append(dict(n=n, replicates=replicates,
+                      cells=sum(map(len, hits)), within_2_se=float(np.concatenate(hits).mean()),
+                      within_interval=float(np.concatenate(inside).mean()),
+                      rmse=rms(error), rmse_shrunk=rms(shrunk), rmse_root_n=rms(error) * n**0.5,
+                      brier=float(np.mean(before)), brier_rectified=float(np.mean(after)),
+                      harmed=float(np.mean(np.array(after) > np.array(before)))))
   return lines
 
 
 def slope(lines):
   """Exponent of the error in n, by least squares on logs."""
-  return float(np.polyfit(np.log([x["n"] for x in lines]), np.log([x["rmse"] for x in lines]), 1)[0])
+  return float(
+      np.polyfit(np.log([x["n"] for x in lines]), np.log([x["rmse"] for x in lines]), 1)[0])
 
 
 def appendix(config):
-  """The paper's appendix A: pattern 'no text', base prediction 0.30, residual +0.08. Returns the corrected 0.30."""
+  """The paper's appendix A: pattern 'no text', base prediction 0.30, residual +0.08. Returns the
+  corrected 0.30."""
   n = 10_000
   y = (np.arange(n) % 100 < 38).astype(float)[:, None]
   r = rectifier.fit(y, np.full((n, 1), 0.30), np.ones(n), np.arange(n), config, 0)
@@ -123,15 +131,19 @@ def main(argv):
   print("True bias of the base model by Monte Carlo (its standard error at most "
         f"{np.nanmax(se_TxP):.5f}); in parentheses gamma, the direct effect alone:")
   for p in seen:
-    cells = "  ".join(f"{task} {bias_TxP[t, p]:+.3f} ({world.gamma[t, p]:+.3f})" for t, task in enumerate(tasks))
+    cells = "  ".join(f"{task} {bias_TxP[t, p]:+.3f} ({world.gamma[t, p]:+.3f})"
+                      for t, task in enumerate(tasks))
     print(f"  {cohort_lib.pattern_name(p, modalities):<40} {cells}")
   lines = sweep(world, bias_TxP, config.rectifier, SIZES)
-  print("\n".join(["", "rows       runs  cells  in 2 se  in 95%   rmse     shrunk   rmse*sqrt(n)  Brier   rectified  harmed"]))
+  print("\n".join(["", "rows       runs  cells  in 2 se  in 95%   rmse     shrunk   rmse*sqrt(n)  "
+                       "Brier   rectified  harmed"]))
   for x in lines:
-    print(f"{x['n']:<9}  {x['replicates']:<4}  {x['cells']:<5}  {x['within_2_se']:.3f}    {x['within_interval']:.3f}    "
-          f"{x['rmse']:.4f}   {x['rmse_shrunk']:.4f}   {x['rmse_root_n']:<12.2f}  {x['brier']:.4f}  "
-          f"{x['brier_rectified']:.4f}     {x['harmed']:.3f}")
-  print(f"\nerror falls as n^{slope(lines):.3f}\nappendix A: 0.30 -> {appendix(config.rectifier):.2f}")
+    print(f"{x['n']:<9}  {x['replicates']:<4}  {x['cells']:<5}  {x['within_2_se']:.3f}    "
+          f"{x['within_interval']:.3f}    {x['rmse']:.4f}   {x['rmse_shrunk']:.4f}   "
+          f"{x['rmse_root_n']:<12.2f}  {x['brier']:.4f}  {x['brier_rectified']:.4f}     "
+          f"{x['harmed']:.3f}")
+  print(f"\nerror falls as n^{slope(lines):.3f}\nappendix A: 0.30 -> "
+        f"{appendix(config.rectifier):.2f}")
   if _OUT.value:
     out = pathlib.Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)

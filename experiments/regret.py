@@ -1,8 +1,10 @@
-"""How far from the best possible predictor: python -m experiments.regret [--rows=20000] [--seeds=5] [--out=DIR].
+"""How far from the best possible predictor: python -m experiments.regret [--rows=20000] [--seeds=5]
+[--out=DIR].
 
-For each seed a full run on the simulated cohort (its folder under --out, so that a second call resumes or only prints),
-beside gradient boosting on 16 principal components of each modality plus the pattern, fitted on the same training rows
-and scored on the same test rows. Other settings of the run are given as key=value.
+For each seed a full run on the simulated cohort (its folder under --out, so that a second call
+resumes or only prints), beside gradient boosting on 16 principal components of each modality plus
+the pattern, fitted on the same training rows and scored on the same test rows. Other settings of
+the run are given as key=value.
 """
 
 import argparse
@@ -23,7 +25,8 @@ def main():
   parser.add_argument("--rows", type=int, default=20000)
   parser.add_argument("--seeds", type=int, default=5)
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/regret"))
-  parser.add_argument("settings", nargs="*", help="key=value of the config, for example train.joint.epochs=20")
+  parser.add_argument("settings", nargs="*",
+                      help="key=value of the config, for example train.joint.epochs=20")
   arguments = parser.parse_args()
   found = []
   for seed in range(arguments.seeds):
@@ -41,7 +44,8 @@ def main():
 
 
 def rows_of(seed, metrics, boosting):
-  """One line per task: AUROC of all four predictors and the rectifier's change of the Brier score."""
+  """One line per task: AUROC of all four predictors and the rectifier's change of the Brier
+  score."""
   value = lambda role, task, name: metrics[role][task][name]["value"]
   for task, other in boosting.items():
     yield dict(seed=seed, task=task, bayes=value("test_bayes", task, "auroc"), boosting=other,
@@ -50,13 +54,16 @@ def rows_of(seed, metrics, boosting):
 
 
 def boosting_on_components(config):
-  """task -> test AUROC of gradient boosting on the leading components of each modality and the pattern bits."""
+  """task -> test AUROC of gradient boosting on the leading components of each modality and the
+  pattern bits."""
   from sklearn.decomposition import PCA
   from sklearn.metrics import roc_auc_score
   cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds, config.splits.validation, config.seed)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                             config.splits.validation, config.seed)
   train, val, test = (splits.rows(0, role) for role in splits_lib.ROLES)
-  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, train, config.preprocess)
+  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, train,
+                         config.preprocess)
   inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
   reduced = {}
   for m, name in enumerate(cohort.modalities):
@@ -71,10 +78,12 @@ def boosting_on_components(config):
 def summary(table, rows):
   """The printed table: mean over seeds with a t interval of the differences."""
   from scipy import stats
-  lines = [f"\n{rows} rows, {table.seed.nunique()} seeds: test AUROC, mean over seeds [95% interval]",
-           f"{'task':14}{'Bayes':>8}{'boosting':>10}{'CRL-MMNAR':>11}  {'regret':24}{'over boosting':24}Brier change"]
+  lines = [f"\n{rows} rows, {table.seed.nunique()} seeds: test AUROC, mean over "
+           "seeds [95% interval]", f"{'task':14}{'Bayes':>8}{'boosting':>10}{'CRL-MMNAR':>11}  "
+                                    f"{'regret':24}{'over boosting':24}Brier change"]
   def interval(x):
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else np.nan
+    half = stats.t.ppf(0.975,
+                       len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else np.nan
     return f"{x.mean():+.4f} [{x.mean() - half:+.4f}, {x.mean() + half:+.4f}]"
   for task, part in table.groupby("task", sort=False):
     lines.append(f"{task:14}{part.bayes.mean():8.4f}{part.boosting.mean():10.4f}{part.rectified.mean():11.4f}  "

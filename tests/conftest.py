@@ -6,9 +6,11 @@ import os
 import pathlib
 import types
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS",
+                                         "") + " --xla_force_host_platform_device_count=8"
 # Compile quickly rather than well: the tests are many small programs, each run a few times.
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] += (" --xla_backend_optimization_level=0 "
+                            "--xla_llvm_disable_expensive_passes=true")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
@@ -28,7 +30,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def eicu_root():
-  """The eICU demo's folder; tests that need it are skipped, with this reason, where it is absent."""
+  """The eICU demo's folder; tests that need it are skipped, with this reason, where it is
+  absent."""
   root = ROOT.parent / "shared" / "data" / "eicu-demo"
   if not root.is_dir():
     pytest.skip("the eICU demo tables are not at ../shared/data/eicu-demo")
@@ -59,16 +62,18 @@ def spec():
 
 @pytest.fixture
 def batch(spec):
-  """Sixteen rows of twelve patients with every kind of gap: undefined labels, missing modalities, one row with none."""
+  """Sixteen rows of twelve patients with every kind of gap: undefined labels, missing modalities,
+  one row with none."""
   rng, rows = np.random.default_rng(0), 16
   observed = rng.random((rows, len(spec.modalities))) < 0.6
   observed[3] = False
   observed[4] = True
   labels = (rng.random((rows, 2)) < 0.4).astype(np.float32)
   labels[:4, 0] = np.nan
-  inputs = {m: rng.normal(size=(rows, *shape)).astype(np.float32) for m, shape in spec.shapes.items()}
-  return Batch(inputs, observed, labels, np.ones(rows, bool), (np.arange(rows) % 12).astype(np.int32),
-               np.arange(rows, dtype=np.int32))
+  inputs = {m: rng.normal(size=(rows, *shape)).astype(np.float32)
+            for m, shape in spec.shapes.items()}
+  return Batch(inputs, observed, labels, np.ones(rows, bool),
+               (np.arange(rows) % 12).astype(np.int32), np.arange(rows, dtype=np.int32))
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +81,10 @@ def tiny_config():
   """A whole run in seconds: three modalities, two tasks, one member, no yardsticks."""
   c = config_lib.default().unlock()
   c.data.cohort = "mimic"
-  c.data.simulate.update(dict(
-      rows=300, modalities=("structured", "image", "discharge"), sizes=(4, 6, 5), visible=(4, 5, 5),
-      availability=(1.0, 0.4, 0.75), noise=(1.5, 2.0, 2.0), tasks=("readmission", "mortality"), prevalence=(0.3, 0.2),
-      draws=64))
+  c.data.simulate.update(dict(rows=300, modalities=("structured", "image", "discharge"),
+                              sizes=(4, 6, 5), visible=(4, 5, 5), availability=(1.0, 0.4, 0.75),
+                              noise=(1.5, 2.0, 2.0), tasks=("readmission", "mortality"),
+                              prevalence=(0.3, 0.2), draws=64))
   c.model.width, c.model.heads = 8, 2
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 5, 5
   c.train.joint.learning_rate = 5e-4
@@ -89,13 +94,15 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def quickly():
-  """A context in which runs have one device and share what they compile, a pure function of settings and shapes."""
+  """A context in which runs have one device and share what they compile, a pure function of
+  settings and shapes."""
   kept = {}
   def keep(build, key):
     def once(*args):
       found = key(*args)
       if found not in kept:
-        kept[found] = args, build(*args)   # the arguments are held too, so that their ids stay theirs
+        # the arguments are held too, so that their ids stay theirs
+        kept[found] = args, build(*args)
       return kept[found][1]
     return once
 
@@ -103,10 +110,13 @@ def quickly():
   def context():
     import jax
     from crl_jax import sharding, train
-    text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(), c.parallel])
+    text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(),
+                                 c.parallel])
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(models, "build", keep(models.build, lambda c, spec: ("model", text(c), repr(spec))))
-      patch.setattr(train, "make_optimizer", keep(train.make_optimizer, lambda c: ("optimizer", text(c))))
+      patch.setattr(models, "build",
+                    keep(models.build, lambda c, spec: ("model", text(c), repr(spec))))
+      patch.setattr(train, "make_optimizer",
+                    keep(train.make_optimizer, lambda c: ("optimizer", text(c))))
       patch.setattr(train, "make_programs", keep(
           train.make_programs, lambda m, o, c, _: ("programs", id(m), id(o), text(c))))
       patch.setattr(sharding, "select_devices", lambda platform: jax.devices("cpu")[:1])
@@ -124,8 +134,9 @@ def finish(quickly):
     printed = io.StringIO()
     with quickly(), contextlib.redirect_stdout(printed):
       metrics = run.run(config, folder, command)
-    return types.SimpleNamespace(config=config, folder=pathlib.Path(folder), metrics=metrics, printed=printed.getvalue(),
-                                 table=pd.read_parquet(pathlib.Path(folder) / "predictions.parquet"))
+    return types.SimpleNamespace(
+        config=config, folder=pathlib.Path(folder), metrics=metrics, printed=printed.getvalue(),
+        table=pd.read_parquet(pathlib.Path(folder) / "predictions.parquet"))
   return whole
 
 

@@ -1,4 +1,5 @@
-"""Every loss: the value by hand, equality with the loss on the unmasked subset, finite gradients under the mask."""
+"""Every loss: the value by hand, equality with the loss on the unmasked subset, finite gradients
+under the mask."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ def test_focal_probability_is_what_minimises_the_expected_focal_loss(alpha, gamm
   for p in (0.03, 0.3, 0.8):
     best = jnp.argmin(p * one + (1 - p) * zero)
     assert float(losses.focal_probability(logit[best], a, g)[0]) == pytest.approx(p, abs=2e-3)
-  assert (np.diff(losses.focal_probability(logit, a, g)[:, 0]) >= 0).all()   # never changes a ranking
+  # never changes a ranking
+  assert (np.diff(losses.focal_probability(logit, a, g)[:, 0]) >= 0).all()
   far = losses.focal_probability(jnp.array([[-60.0], [60.0]]), a, g)
   assert np.isfinite(far).all()
 
@@ -50,7 +52,8 @@ def _info_nce_oracle(anchor, candidate, present, patient, tau):
     rows = np.flatnonzero(present[:, m])
     values = []
     for i in rows:
-      s = {j: unit(anchor[i, m]) @ unit(candidate[j, m]) / tau for j in rows if j == i or patient[j] != patient[i]}
+      s = {j: unit(anchor[i, m]) @ unit(candidate[j, m]) / tau for j in rows
+           if j == i or patient[j] != patient[i]}
       values.append(-np.log(np.exp(s[i]) / sum(map(np.exp, s.values()))))
     total += np.mean(values) if values else 0.0
   return total
@@ -74,7 +77,8 @@ def test_info_nce_ignores_absent_rows_and_has_finite_gradients(pairs):
   loss = lambda a, c: losses.reduce(losses.info_nce(a, c, present, patient, 0.1))
   hole = jnp.where(present[..., None], candidate, jnp.nan)
   assert loss(anchor, hole) == loss(anchor, candidate)
-  for gradient in jax.grad(loss, (0, 1))(jnp.where(present[..., None], anchor, 0.0), candidate * present[..., None]):
+  for gradient in jax.grad(loss, (0, 1))(jnp.where(present[..., None], anchor, 0.0),
+                                         candidate * present[..., None]):
     assert np.isfinite(gradient).all() and (gradient[~present] == 0).all()
 
 

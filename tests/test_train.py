@@ -1,4 +1,5 @@
-"""The loop: the same numbers on any device layout, bit-identical repeats and resumes, early stopping, faults."""
+"""The loop: the same numbers on any device layout, bit-identical repeats and resumes, early
+stopping, faults."""
 
 import dataclasses
 
@@ -17,18 +18,20 @@ def data():
   observed = rng.random((rows, 3)) < 0.7
   labels = (rng.random((rows, 2)) < 0.3).astype(np.float32)
   labels[rng.random((rows, 2)) < 0.1] = np.nan
-  inputs = {m: rng.normal(size=(rows, f)).astype(np.float32) for m, f in (("a", 5), ("b", 7), ("c", 4))}
+  inputs = {m: rng.normal(size=(rows, f)).astype(np.float32)
+            for m, f in (("a", 5), ("b", 7), ("c", 4))}
   for i, m in enumerate(inputs):
     labels[:, 0] = np.where(np.isnan(labels[:, 0]), np.nan, inputs[m][:, 0] + labels[:, 0] > 0.8)
     inputs[m][~observed[:, i]] = 0
-  return {"inputs": inputs, "observed": observed, "labels": labels, "patient": np.arange(rows, dtype=np.int32) // 2}
+  return {"inputs": inputs, "observed": observed, "labels": labels,
+          "patient": np.arange(rows, dtype=np.int32) // 2}
 
 
 def setup(small_config, data, devices=1, **settings):
   c = small_config.copy_and_resolve_references().unlock()
   c.update_from_flattened_dict(settings)
-  spec = models.Spec(("a", "b", "c"), ("readmission", "mortality"), {m: x.shape[1:] for m, x in data["inputs"].items()},
-                     tuple(range(8)))
+  spec = models.Spec(("a", "b", "c"), ("readmission", "mortality"),
+                     {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
   model = models.build(c, spec)
   optimizer = train.make_optimizer(c)
   return c, model, optimizer, train.make_programs(model, optimizer, c, jax.devices()[:devices])
@@ -38,8 +41,9 @@ def twenty_steps(small_config, data, devices, **settings):
   c, model, optimizer, programs = setup(small_config, data, devices, **settings)
   joint = dataclasses.replace(model.stages[-1], learning_rate=1e-3)
   state = train.init_state(model, optimizer, joint, jax.random.key(0), 0.0)
-  order = jnp.concatenate([train.epoch_order(state.rng, epoch, jnp.arange(155), batch_size=c.train.batch_size,
-                                             slots=programs.slots) for epoch in range(2)])
+  order = jnp.concatenate(
+      [train.epoch_order(state.rng, epoch, jnp.arange(155), batch_size=c.train.batch_size,
+                         slots=programs.slots) for epoch in range(2)])
   assert len(order) == 20 and (order[9] == -1).sum() >= 5   # the last batch of an epoch is padded
   placed = programs.resident(data) if c.parallel == "jit" else programs.place(data)
   state, scalars = programs.train_epoch(programs.place(state), placed, order)
@@ -83,13 +87,16 @@ def fit(compiled, data, progress=None, **hooks):
   c, model, optimizer, programs = compiled
   records = []
   progress = progress or train.begin(model, optimizer, c, jax.random.key(5))
-  on_epoch = lambda stage, total, scalars: records.append((stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
-  params, _ = train.fit(programs, model, optimizer, data, ("readmission", "mortality"), *ROWS, c, progress, on_epoch, **hooks)
+  on_epoch = lambda stage, total, scalars: records.append(
+      (stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
+  params, _ = train.fit(programs, model, optimizer, data, ("readmission", "mortality"), *ROWS, c,
+                        progress, on_epoch, **hooks)
   return jax.device_get(params), records
 
 
 def same(a, b):
-  return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+  return all(np.array_equal(x, y)
+             for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def test_two_runs_are_bit_identical_and_test_labels_are_never_seen(compiled, data):
@@ -109,7 +116,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(compiled, data, tmp_path):
     with pytest.raises(train.Interrupted):
       fit(compiled, data, save=lambda p: checkpoint.save(folder, int(p.total), p, 2),
           should_stop=lambda: next(asked) >= stop_after)
-    step, progress = checkpoint.restore(folder, train.begin(model, optimizer, c, jax.random.key(99)))
+    step, progress = checkpoint.restore(folder,
+                                        train.begin(model, optimizer, c, jax.random.key(99)))
     assert step == stop_after
     resumed, rest = fit(compiled, data, progress)
     assert same(params, resumed) and records[stop_after:] == rest
@@ -127,7 +135,8 @@ def test_early_stopping_keeps_the_best_parameters(compiled, data):
 
 def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch():
   rows = jnp.array([4, 9, 2, 7, 5])
-  order = lambda key, epoch: np.asarray(train.epoch_order(jax.random.key(key), epoch, rows, batch_size=2, slots=4))
+  order = lambda key, epoch: np.asarray(
+      train.epoch_order(jax.random.key(key), epoch, rows, batch_size=2, slots=4))
   assert sorted(order(0, 0)[order(0, 0) >= 0]) == [2, 4, 5, 7, 9]
   assert order(0, 0).shape == (3, 4) and (order(0, 0)[:, 2:] == -1).all()
   assert np.array_equal(order(0, 1), order(0, 1)) and not np.array_equal(order(0, 0), order(0, 1))
@@ -142,7 +151,8 @@ def test_non_finite_steps_change_nothing_and_then_stop_the_run(compiled, data):
     fit(compiled, bad)
   assert "inf" not in str(error.value)   # indices, never content
   state = programs.place(train.begin(model, optimizer, c, jax.random.key(5)).state)
-  order = train.epoch_order(jax.random.key(0), 0, jnp.arange(16), batch_size=16, slots=programs.slots)
+  order = train.epoch_order(jax.random.key(0), 0, jnp.arange(16), batch_size=16,
+                            slots=programs.slots)
   new, scalars = programs.train_epoch(state, programs.resident(bad), jnp.tile(order, (8, 1)))
   assert not np.asarray(scalars["finite"]).any()
   assert same(jax.device_get(new.params), jax.device_get(state.params))
@@ -162,4 +172,5 @@ def test_predict_does_not_depend_on_the_batching(compiled, data):
   params = programs.resident(train.begin(model, optimizer, c, jax.random.key(5)).state.params)
   resident = programs.resident(data)
   whole = train.predict(programs, params, resident, np.arange(160))
-  np.testing.assert_allclose(train.predict(programs, params, resident, np.arange(160), batch=48), whole, atol=1e-6)
+  np.testing.assert_allclose(train.predict(programs, params, resident, np.arange(160), batch=48),
+                             whole, atol=1e-6)

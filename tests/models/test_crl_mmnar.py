@@ -32,18 +32,20 @@ def total(model, params, batch, rng=jax.random.key(1)):
 
 def with_hidden_content(batch, spec, value):
   """The batch with `value` as the content of every unobserved modality."""
-  inputs = {m: np.where(batch.observed[:, i].reshape(-1, *[1] * (batch.inputs[m].ndim - 1)), batch.inputs[m], value)
-            for i, m in enumerate(spec.modalities)}
+  inputs = {m: np.where(batch.observed[:, i].reshape(-1, *[1] * (batch.inputs[m].ndim - 1)),
+                        batch.inputs[m], value) for i, m in enumerate(spec.modalities)}
   return batch.replace(inputs={m: x.astype(np.float32) for m, x in inputs.items()})
 
 
 @pytest.mark.parametrize("hide", ["all", "one"])
 @pytest.mark.parametrize("conditioning", [True, False])
-def test_unobserved_content_changes_nothing_and_has_zero_gradient(small_config, spec, batch, hide, conditioning):
+def test_unobserved_content_changes_nothing_and_has_zero_gradient(
+    small_config, spec, batch, hide, conditioning):
   model, params = built(small_config, spec, hide=hide, conditioning=conditioning)
   one, other = (with_hidden_content(batch, spec, value) for value in (0.0, np.nan))
   a, b = (model.apply(params, x, True, jax.random.key(1)) for x in (one, other))
-  jax.tree.map(np.testing.assert_array_equal, (a.logits, a.representation), (b.logits, b.representation))
+  jax.tree.map(np.testing.assert_array_equal, (a.logits, a.representation),
+               (b.logits, b.representation))
   loss, gradient = jax.jit(jax.value_and_grad(
       lambda inputs: total(model, params, other.replace(inputs=inputs))))(other.inputs)
   assert np.isfinite(loss)
@@ -61,13 +63,16 @@ def test_a_row_with_nothing_observed_is_finite(small_config, spec, batch, condit
 
 
 def test_the_pattern_matters_only_with_conditioning(small_config, spec, batch):
-  """Same visible content, another pattern: the representation moves through z, gates and token alone."""
+  """Same visible content, another pattern: the representation moves through z, gates and token
+  alone."""
   empty = batch.replace(inputs=jax.tree.map(np.zeros_like, batch.inputs))
   for conditioning, moves in ((True, True), (False, False)):
     model, params = built(small_config, spec, conditioning=conditioning)
-    # All encoders alike, so that without conditioning the masked mean over equal tokens hides which are present.
+    # All encoders alike, so that without conditioning the masked mean over equal tokens hides which
+    # are present.
     shared = {k: v for k, v in params.items() if not k.startswith("encode_")}
-    encoders = {f"encode_{m}": jax.tree.map(jnp.zeros_like, params[f"encode_{m}"]) for m in spec.modalities}
+    encoders = {f"encode_{m}": jax.tree.map(jnp.zeros_like, params[f"encode_{m}"])
+                for m in spec.modalities}
     h = model.apply(shared | encoders, empty, False, None).representation[4:]
     several = batch.observed[4:].any(1)
     assert (np.ptp(np.asarray(h)[several], axis=0).max() > 1e-4) == moves
@@ -78,7 +83,8 @@ def test_hidden_modality_is_out_of_its_own_reconstruction(small_config, spec, ba
   whole = batch.replace(observed=np.ones_like(batch.observed))
   for m, name in enumerate(spec.modalities):
     def decoded(x):
-      out = model.apply(params, whole.replace(inputs={**whole.inputs, name: x}), True, jax.random.key(1))
+      out = model.apply(params, whole.replace(inputs={**whole.inputs, name: x}), True,
+                        jax.random.key(1))
       return out.named["decoded"][:, m].sum()
     assert (jax.jit(jax.grad(decoded))(whole.inputs[name]) == 0).all()
 
@@ -92,7 +98,8 @@ def test_hiding_one_at_random_estimates_hiding_all(small_config, spec, batch):
     return losses.reduce(term, columns)
 
   exact = reconstruction(model_all, jax.random.key(0))
-  draws = jax.jit(jax.vmap(lambda rng: reconstruction(model_one, rng)))(jax.random.split(jax.random.key(0), 1000))
+  draws = jax.jit(jax.vmap(lambda rng: reconstruction(model_one, rng)))(
+      jax.random.split(jax.random.key(0), 1000))
   assert abs(draws.mean() - exact) < 4 * draws.std() / 1000 ** 0.5
   assert draws.std() > 0
 
@@ -100,7 +107,8 @@ def test_hiding_one_at_random_estimates_hiding_all(small_config, spec, batch):
 def test_switches_remove_exactly_their_terms(small_config, spec, batch):
   def names(**settings):
     model, params = built(small_config, spec, **settings)
-    return set(jax.eval_shape(lambda p: model.loss(model.apply(p, batch, True, jax.random.key(0)), batch), params))
+    return set(jax.eval_shape(lambda p: model.loss(model.apply(p, batch, True, jax.random.key(0)),
+                                                   batch), params))
   everything = {"prediction", "missingness", "reconstruction", "contrastive"}
   assert names() == everything
   assert names(conditioning=False) == everything - {"missingness"}
@@ -132,7 +140,8 @@ def test_sequence_padding_leaves_the_state():
   np.testing.assert_allclose(enc.apply(params, x, None), enc.apply(params, long, None), atol=1e-6)
 
 
-# Trainable parameters of every size that a config in configs/ uses; a change here is a change of the method.
+# Trainable parameters of every size that a config in configs/ uses; a change here is a change of
+# the method.
 @pytest.mark.parametrize("width,expected", [(16, 12518), (128, 687878)])
 def test_parameter_count(small_config, spec, width, expected):
   _, params = built(small_config, spec, width=width, heads=4)
