@@ -20,7 +20,8 @@ def config():
 
 
 def make(n=300, seeds=1, per_patient=2, seed=0):
-  """Predictions of 5 folds: `per_patient` rows each, every row tested once per seed and validated in two folds."""
+  """Predictions of 5 folds: `per_patient` rows each, every row tested once per seed and validated
+  in two folds."""
   rng = np.random.default_rng(seed)
   patient = np.arange(n) // per_patient
   risk = rng.beta(2, 4, n)
@@ -30,14 +31,14 @@ def make(n=300, seeds=1, per_patient=2, seed=0):
   parts = []
   for s in range(seeds):
     for role, shift in (("test", 0), ("val", 1), ("val", 2)):
-      columns = dict(row_id=np.arange(n) + 7_000_000_000, patient_id=patient + 9_000_000_000, fold=(patient + shift) % 5,
-                     seed=s, role=role, pattern=pattern)
+      columns = dict(row_id=np.arange(n) + 7_000_000_000, patient_id=patient + 9_000_000_000,
+                     fold=(patient + shift) % 5, seed=s, role=role, pattern=pattern)
       for t, task in enumerate(TASKS):
         columns[f"y_{task}"] = outcome[:, t]
         columns[f"p_base_{task}"] = np.clip(risk + rng.normal(0, 0.1, n), 0, 1)
         columns[f"p_{task}"] = np.clip(columns[f"p_base_{task}"] + 0.02, 0, 1)
-        columns |= {f"p_{name}_{task}": np.clip(risk + rng.normal(0, 0.15, n), 0, 1) if role == "test" else np.nan
-                    for name in ("logistic", "boosting")}
+        columns |= {f"p_{name}_{task}": np.clip(risk + rng.normal(0, 0.15, n), 0, 1)
+                    if role == "test" else np.nan for name in ("logistic", "boosting")}
         columns[f"p_bayes_{task}"] = risk
       parts.append(pd.DataFrame(columns))
   return pd.concat(parts, ignore_index=True)
@@ -51,7 +52,8 @@ def test_contract(config):
   found = run(make(), config)
   assert found == json.loads(json.dumps(found, allow_nan=False))
   assert set(found) == {*evaluate.ROLES, "differences", "patterns"}
-  assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting", "test_bayes-test"}
+  assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
+                                       "test_bayes-test"}
   for role in evaluate.ROLES:
     for task, n in zip(TASKS, (300, 280)):
       entry = found[role][task]
@@ -68,8 +70,8 @@ def test_test_value_pools_the_folds_and_averages_the_seeds(config):
   members = [roc_auc_score(t.y_icu, t.p_icu) for _, t in test.groupby(["fold", "seed"])]
   entry = run(table, config)["test"]["icu"]
   np.testing.assert_allclose(entry["auroc"]["value"], np.mean(each))
-  np.testing.assert_allclose(
-      [entry["auroc"]["folds"][k] for k in ("mean", "sd", "n")], [np.mean(members), np.std(members, ddof=1), 15])
+  np.testing.assert_allclose([entry["auroc"]["folds"][k] for k in ("mean", "sd", "n")],
+                             [np.mean(members), np.std(members, ddof=1), 15])
   assert entry["n"] == 300
 
 
@@ -85,8 +87,10 @@ def test_repeated_rows_of_a_patient_do_not_shrink_the_interval(config):
   a, b = run(once, config), run(pd.concat([once, again], ignore_index=True), config)
   for name in metrics_lib.METRICS:
     for key in ("value", "lo", "hi"):
-      np.testing.assert_allclose(a["test"]["icu"][name][key], b["test"]["icu"][name][key], rtol=1e-9)
-  others = again.assign(patient_id=again.patient_id + 10 ** 6)   # the same rows as other patients: more is known
+      np.testing.assert_allclose(a["test"]["icu"][name][key],
+                                 b["test"]["icu"][name][key], rtol=1e-9)
+  # the same rows as other patients: more is known
+  others = again.assign(patient_id=again.patient_id + 10 ** 6)
   c = run(pd.concat([once, others], ignore_index=True), config)["test"]["icu"]["auroc"]
   width = lambda entry: entry["hi"] - entry["lo"]
   assert width(c) < 0.85 * width(a["test"]["icu"]["auroc"])
@@ -95,8 +99,8 @@ def test_repeated_rows_of_a_patient_do_not_shrink_the_interval(config):
 def test_order_of_rows_changes_nothing(config):
   table = make()
   a, b = run(table, config), run(table.sample(frac=1, random_state=1), config)
-  pd.testing.assert_series_equal(
-      pd.json_normalize(a["test"]).iloc[0], pd.json_normalize(b["test"]).iloc[0], check_exact=False, rtol=1e-9)
+  pd.testing.assert_series_equal(pd.json_normalize(a["test"]).iloc[0],
+                                 pd.json_normalize(b["test"]).iloc[0], check_exact=False, rtol=1e-9)
   assert a["patterns"]["icu"][0]["n"] == b["patterns"]["icu"][0]["n"]
 
 
@@ -112,8 +116,8 @@ def test_differences_are_paired(config):
   found = run(table, config)
   for name in metrics_lib.METRICS:
     assert found["differences"]["test-test_boosting"]["icu"][name] == {"value": 0, "lo": 0, "hi": 0}
-  regret, bayes, model = (found["differences"]["test_bayes-test"]["icu"]["auroc"], found["test_bayes"]["icu"]["auroc"],
-                          found["test"]["icu"]["auroc"])
+  regret, bayes, model = (found["differences"]["test_bayes-test"]["icu"]["auroc"],
+                          found["test_bayes"]["icu"]["auroc"], found["test"]["icu"]["auroc"])
   np.testing.assert_allclose(regret["value"], bayes["value"] - model["value"])
   independent = np.hypot(bayes["hi"] - bayes["lo"], model["hi"] - model["lo"])
   assert regret["hi"] - regret["lo"] < 0.8 * independent
@@ -141,7 +145,8 @@ def test_patterns(config):
   table = make(seeds=2)
   rows = run(table, config)["patterns"]["icu"]
   test = table[(table.role == "test") & (table.seed == 0)]
-  assert [r["n"] for r in rows] == sorted((r["n"] for r in rows), reverse=True) and sum(r["n"] for r in rows) == 300
+  assert ([r["n"] for r in rows] == sorted((r["n"] for r in rows), reverse=True) and
+          sum(r["n"] for r in rows) == 300)
   for row in rows:
     cell = test[test.pattern == row["pattern"]]
     assert (row["n"], row["positives"]) == (len(cell), cell.y_icu.sum())
@@ -164,13 +169,16 @@ def test_references_are_optional(config):
   table = make()
   table = table[[c for c in table if not c.startswith(("p_logistic", "p_boosting", "p_bayes"))]]
   found = run(table[table.role == "test"], config)
-  assert set(found) == {"test", "test_base", "differences", "patterns"} and list(found["differences"]) == ["test-test_base"]
+  assert (set(found) == {"test", "test_base", "differences", "patterns"} and
+          list(found["differences"]) == ["test-test_base"])
 
 
 def rectifier(threshold=0.02):
-  cells = [dict(pattern=p, n=50, gamma=0.03, se=0.01, lo=0.01, hi=0.05, gamma_shrunk=0.02) for p in (1, 3, 7)]
+  cells = [dict(pattern=p, n=50, gamma=0.03, se=0.01, lo=0.01, hi=0.05, gamma_shrunk=0.02)
+           for p in (1, 3, 7)]
   return {"enabled": True, "members": [], "pooled": {
-      "scale": "probability", "shrinkage": True, "tasks": {t: dict(threshold=threshold, cells=cells) for t in TASKS}}}
+      "scale": "probability", "shrinkage": True,
+      "tasks": {t: dict(threshold=threshold, cells=cells) for t in TASKS}}}
 
 
 def test_table(config):
@@ -178,34 +186,39 @@ def test_table(config):
   text = evaluate.table(run(make(), config), rectifier(), info, min_cell=20)
   assert text.splitlines()[0] == "SIMULATED" and text.isascii() and "\x1b" not in text
   assert max(map(len, text.splitlines())) < 120
-  for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal", "regret", "+0.044",
-                "+0.030 [+0.010, +0.050]", "other patterns (1)", "absolute shrunken gamma exceeds 0.02"):
+  for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal",
+                "regret", "+0.044", "+0.030 [+0.010, +0.050]", "other patterns (1)",
+                "absolute shrunken gamma exceeds 0.02"):
     assert words in text
   bare = evaluate.table(run(make(), config), rectifier(threshold=None), {}, min_cell=20)
   assert "true gamma" not in bare and "no threshold did better" in bare
-  assert "The rectifier is off" in evaluate.table(run(make(), config), {**rectifier(), "enabled": False}, {})
+  assert "The rectifier is off" in evaluate.table(run(make(), config),
+                                                  {**rectifier(), "enabled": False}, {})
 
 
 def test_small_patterns_are_pooled_without_a_rate(config):
   rows = evaluate.pattern_rows(run(make(), config), rectifier(), {}, "icu", min_cell=20, top=12)
   assert rows[-1]["pattern"] is None and rows[-1]["n"] < 20 and rows[-1]["rate"] is None
   rows = evaluate.pattern_rows(run(make(), config), rectifier(), {}, "icu", min_cell=1, top=2)
-  assert len(rows) == 3 and rows[-1]["name"] == "other patterns (2)" and rows[-1]["rate"] is not None
+  assert (len(rows) == 3 and rows[-1]["name"] == "other patterns (2)" and
+          rows[-1]["rate"] is not None)
 
 
 @pytest.mark.slow
 def test_interval_covers_the_truth(config):
-  """Of 95% intervals for AUROC and Brier, with two correlated rows a patient, 89% to 99% hold the population's value."""
+  """Of 95% intervals for AUROC and Brier, with two correlated rows a patient, 89% to 99% hold the
+  population's value."""
   def draw(n, seed):
     rng = np.random.default_rng(seed)
     patient = np.arange(n) // 2
     risk = rng.beta(2, 4, n // 2)[patient]
     y = (rng.random(n) < risk).astype(float)
-    return pd.DataFrame(dict(row_id=np.arange(n), patient_id=patient, fold=0, seed=0, role="test", pattern=0, y_a=y,
-                             p_base_a=risk, p_a=np.round(risk, 2)))
+    return pd.DataFrame(dict(row_id=np.arange(n), patient_id=patient, fold=0, seed=0, role="test",
+                             pattern=0, y_a=y, p_base_a=risk, p_a=np.round(risk, 2)))
   big = draw(400_000, 10 ** 6)
   truth = metrics_lib.scores(big.y_a, big.p_a)
-  found = [evaluate.evaluate(draw(600, seed), ("a",), config, seed, ("x",))["test"]["a"] for seed in range(300)]
+  found = [evaluate.evaluate(draw(600, seed), ("a",), config, seed, ("x",))["test"]["a"]
+           for seed in range(300)]
   for name in ("auroc", "auprc", "brier"):
     covered = np.mean([entry[name]["lo"] <= truth[name][0] <= entry[name]["hi"] for entry in found])
     assert 0.89 <= covered <= 0.99, (name, covered)

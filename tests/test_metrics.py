@@ -17,7 +17,8 @@ def _rows(n=400, decimals=1, seed=0):
 def test_equals_scikit_learn_under_ties_and_weights(decimals):
   y, p, w = _rows(decimals=decimals)
   found = metrics.scores(y, p, w)
-  for name, oracle in dict(auroc=roc_auc_score, auprc=average_precision_score, brier=brier_score_loss).items():
+  for name, oracle in dict(auroc=roc_auc_score, auprc=average_precision_score,
+                           brier=brier_score_loss).items():
     np.testing.assert_allclose(found[name], [oracle(y, p, sample_weight=v) for v in w], rtol=1e-12)
     np.testing.assert_allclose(getattr(metrics, name)(y, p), [oracle(y, p)], rtol=1e-12)
 
@@ -26,7 +27,8 @@ def test_equals_scikit_learn_under_ties_and_weights(decimals):
 def test_a_weight_is_a_repeated_row(name):
   y, p, w = _rows()
   for v, value in zip(w, metrics.scores(y, p, w)[name]):
-    np.testing.assert_allclose(value, metrics.scores(np.repeat(y, v), np.repeat(p, v))[name][0], rtol=1e-9)
+    np.testing.assert_allclose(value,
+                               metrics.scores(np.repeat(y, v), np.repeat(p, v))[name][0], rtol=1e-9)
 
 
 def test_order_of_rows_changes_nothing():
@@ -61,12 +63,14 @@ def test_ece_by_hand():
   y = (rng.random(100) < p ** 2).astype(int)
   bins = [abs(a.mean() - b.mean()) for a, b in zip(np.split(p, 10), np.split(y, 10))]
   np.testing.assert_allclose(metrics.ece(y, p), [np.mean(bins)])
-  np.testing.assert_allclose(metrics.ece(y, np.full(100, 0.3)), [abs(y.mean() - 0.3)])   # one tie across all bins
+  # one tie across all bins
+  np.testing.assert_allclose(metrics.ece(y, np.full(100, 0.3)), [abs(y.mean() - 0.3)])
   np.testing.assert_allclose(metrics.ece(y, y.astype(float)), [0], atol=1e-15)
 
 
 @pytest.mark.parametrize("y, undefined", [
-    ([0, 0, 0], ("auroc", "auprc")), ([1, 1, 1], ("auroc", "auprc")), ([], metrics.METRICS), ([0, 1, 1], ())])
+    ([0, 0, 0], ("auroc", "auprc")), ([1, 1, 1], ("auroc", "auprc")), ([], metrics.METRICS),
+    ([0, 1, 1], ())])
 def test_undefined_is_nan(y, undefined):
   found = metrics.scores(y, np.linspace(0.2, 0.8, len(y)))
   assert {name for name, value in found.items() if np.isnan(value[0])} == set(undefined)
@@ -89,7 +93,8 @@ def test_equal_predictions_rank_nothing():
 
 @pytest.mark.parametrize("y, p, message", [
     ([0, 2], [0.1, 0.2], "1 of 2 outcomes"), ([0, np.nan], [0.1, 0.2], "1 of 2 outcomes"),
-    ([0, 1], [0.1, np.nan], "1 of 2 predictions"), ([0, 1], [0.1, 1.5], "1 of 2 predictions"), ([0], [0.1, 0.2], "length")])
+    ([0, 1], [0.1, np.nan], "1 of 2 predictions"), ([0, 1], [0.1, 1.5], "1 of 2 predictions"),
+    ([0], [0.1, 0.2], "length")])
 def test_refuses_what_is_no_outcome_or_probability(y, p, message):
   with pytest.raises(ValueError, match=message):
     metrics.scores(y, p)
@@ -98,7 +103,8 @@ def test_refuses_what_is_no_outcome_or_probability(y, p, message):
 def test_curves_enclose_the_areas():
   y, p, _ = _rows()
   false, recall, precision = metrics.curves(y, p)
-  np.testing.assert_allclose(np.trapezoid(np.r_[0, recall], np.r_[0, false]), metrics.auroc(y, p)[0])
+  np.testing.assert_allclose(np.trapezoid(np.r_[0, recall], np.r_[0, false]),
+                             metrics.auroc(y, p)[0])
   np.testing.assert_allclose(np.sum(np.diff(np.r_[0, recall]) * precision), metrics.auprc(y, p)[0])
 
 
@@ -106,9 +112,11 @@ def test_calibration_bins_average_to_the_error():
   y, p, _ = _rows()
   predicted, rate, mass = metrics.calibration(y, p, bins=7)
   np.testing.assert_allclose(np.sum(mass), len(y))
-  np.testing.assert_allclose(np.average(np.abs(predicted - rate), weights=mass), metrics.ece(y, p, bins=7)[0])
+  np.testing.assert_allclose(np.average(np.abs(predicted - rate), weights=mass),
+                             metrics.ece(y, p, bins=7)[0])
 
 
 def test_wilson():
-  np.testing.assert_allclose(metrics.wilson(10, 100), (0.05523, 0.17437), atol=2e-5)   # a textbook's example
+  # a textbook's example
+  np.testing.assert_allclose(metrics.wilson(10, 100), (0.05523, 0.17437), atol=2e-5)
   assert metrics.wilson(0, 5)[0] == 0 and metrics.wilson(5, 5)[1] == 1

@@ -1,4 +1,5 @@
-"""The rectifier against oracles in plain Python, the appendix of the paper, and the honesty it must keep."""
+"""The rectifier against oracles in plain Python, the appendix of the paper, and the honesty it must
+keep."""
 
 import dataclasses
 import json
@@ -20,7 +21,8 @@ def _config(**overrides):
 
 
 def _world(n=2000, tasks=2, patterns=4, scale=0.08, seed=0, rows_per_patient=1, undefined=0.1):
-  """y, f, pattern, patient of a base model that ignores the pattern, and the true gamma (tasks, patterns)."""
+  """y, f, pattern, patient of a base model that ignores the pattern, and the true gamma (tasks,
+  patterns)."""
   rng = np.random.default_rng(seed)
   gamma = rng.uniform(-scale, scale, (tasks, patterns))
   pattern = rng.integers(0, patterns, n)
@@ -31,7 +33,8 @@ def _world(n=2000, tasks=2, patterns=4, scale=0.08, seed=0, rows_per_patient=1, 
 
 
 def _folds(patient, k, seed):
-  """Fold of each row, by way of what cross-fitting must have used: rows whose correction ignores the fold's labels."""
+  """Fold of each row, by way of what cross-fitting must have used: rows whose correction ignores
+  the fold's labels."""
   patients = np.unique(patient)
   fold = np.random.default_rng([2, seed]).permutation(len(patients)) % k
   return fold[np.searchsorted(patients, patient)]
@@ -41,7 +44,8 @@ def test_appendix_example():
   """Pattern 'no text', readmission: an estimate of +0.08 above its threshold takes 0.30 to 0.38."""
   n = 1000
   y = (np.arange(n) < 380).astype(float)[:, None]
-  r = rectifier_lib.fit(y, np.full((n, 1), 0.30), np.full(n, 3), np.arange(n), _config(thresholds=(0.05,)), 0)
+  r = rectifier_lib.fit(y, np.full((n, 1), 0.30), np.full(n, 3), np.arange(n),
+                        _config(thresholds=(0.05,)), 0)
   assert r.threshold[0] == 0.05 and r.gamma[0, 0] == pytest.approx(0.08)
   assert rectifier_lib.apply(r, [[0.30]], [3])[0, 0] == pytest.approx(0.38)
   above = dataclasses.replace(r, threshold=np.array([0.09]))
@@ -60,7 +64,8 @@ def test_probability_scale_equals_plain_python():
       assert r.n[t, j] == len(cell)
       assert r.gamma[t, j] == pytest.approx(sum(y[i, t] - f[i, t] for i in cell) / len(cell))
     for i in range(300):
-      others = [j for j in range(300) if fold[j] != fold[i] and pattern[j] == pattern[i] and not np.isnan(y[j, t])]
+      others = [j for j in range(300)
+                if fold[j] != fold[i] and pattern[j] == pattern[i] and not np.isnan(y[j, t])]
       g = sum(y[j, t] - f[j, t] for j in others) / len(others)
       expected = min(max(f[i, t] + (g if r.threshold[t] == 0 else 0), 0), 1)
       assert rectified[i, t] == pytest.approx(expected)
@@ -79,11 +84,13 @@ def test_standard_error_equals_plain_python():
           residuals[patient[i]] = residuals.get(patient[i], 0) + y[i, t] - f[i, t] - r.gamma[t, j]
       clusters.append(len(residuals))
       squares.append(sum(v**2 for v in residuals.values()) * len(residuals) / r.n[t, j])
-    task = max(sum(squares) / (sum(clusters) - len(clusters)), np.mean((f * (1 - f))[~np.isnan(y[:, t]), t]))
+    task = max(sum(squares) / (sum(clusters) - len(clusters)),
+               np.mean((f * (1 - f))[~np.isnan(y[:, t]), t]))
     for j in range(4):
       variance = (squares[j] + 4 * task) / (clusters[j] - 1 + 4)
       assert r.se[t, j] == pytest.approx(np.sqrt(variance / r.n[t, j]))
-      assert r.hi[t, j] - r.gamma[t, j] == pytest.approx(r.se[t, j] * 1.985, rel=0.01)   # t of about 80
+      # t of about 80
+      assert r.hi[t, j] - r.gamma[t, j] == pytest.approx(r.se[t, j] * 1.985, rel=0.01)
 
 
 def test_correction_must_gain_more_than_a_standard_error():
@@ -102,7 +109,8 @@ def test_correction_must_gain_more_than_a_standard_error():
 
 def test_logit_scale_solves_its_equation():
   (y, f, pattern, patient), _ = _world(n=4000)
-  r = rectifier_lib.fit(y, f, pattern, patient, _config(scale="logit", shrinkage=False, thresholds=(0.0,)), 0)
+  r = rectifier_lib.fit(y, f, pattern, patient,
+                        _config(scale="logit", shrinkage=False, thresholds=(0.0,)), 0)
   p = rectifier_lib.apply(dataclasses.replace(r, threshold=np.zeros(2)), f, pattern)
   for t in range(2):
     for j, pid in enumerate(r.patterns):
@@ -114,14 +122,15 @@ def test_logit_scale_solves_its_equation():
 @pytest.mark.parametrize("scale", ["probability", "logit"])
 @pytest.mark.parametrize("shrinkage", [True, False])
 def test_no_fold_sees_its_own_labels(scale, shrinkage):
-  """Given the threshold, labels of a fold change no correction of that fold, to the bit, and do change others."""
+  """Given the threshold, labels of a fold change no correction of that fold, to the bit, and do
+  change others."""
   (y, f, pattern, patient), _ = _world(n=600, rows_per_patient=3)
   c = _config(scale=scale, shrinkage=shrinkage, thresholds=(0.0,))
   own = _folds(patient, c.folds, 3) == 1
   other = np.where(own[:, None], 1 - y, y)   # flipped in the fold, NaN stays
   rows = [rectifier_lib._checked(v, f, pattern, patient, c, 3) for v in (y, other)]
-  a, b = (rectifier_lib._corrected(f, rectifier_lib._held_out(r, rectifier_lib._estimate(r, c)), np.zeros(2), scale)
-          for r in rows)
+  a, b = (rectifier_lib._corrected(f, rectifier_lib._held_out(r, rectifier_lib._estimate(r, c)),
+                                   np.zeros(2), scale) for r in rows)
   np.testing.assert_array_equal(a[own], b[own])
   assert (a[~own] != b[~own]).all()
 
@@ -159,7 +168,8 @@ def test_unseen_pattern_gets_the_prior_mean_and_is_flagged():
   (y, f, pattern, patient), _ = _world(scale=0.0, undefined=0)
   f = f - 0.08   # every pattern is 0.08 too low
   r = rectifier_lib.fit(y, f, pattern, patient, _config(), 0)
-  np.testing.assert_array_equal(rectifier_lib.unseen(r, [0, 1, 2, 7, 2**61]), [True, False, True, False, True])
+  np.testing.assert_array_equal(rectifier_lib.unseen(r, [0, 1, 2, 7, 2**61]),
+                                [True, False, True, False, True])
   out = rectifier_lib.apply(r, np.full((2, 2), 0.3), [6, 2**61])
   np.testing.assert_allclose(out, 0.3 + np.tile(r.prior_mean, (2, 1)))
   np.testing.assert_allclose(r.prior_mean, 0.08, atol=3 * r.prior_se.max())
@@ -178,9 +188,11 @@ def test_empty_one_row_and_one_class_cells(scale, shrinkage):
   c = _config(scale=scale, shrinkage=shrinkage)
   r = rectifier_lib.fit(y, f, pattern, np.arange(len(y)), c, 0)
   assert r.n.tolist() == [[300, 1, 40, 20], [300, 1, 40, 0]]
-  assert np.isnan(r.gamma[1, 3]) and np.isnan(r.se[1, 3]) and r.gamma_shrunk[1, 3] == r.prior_mean[1]
+  assert (np.isnan(r.gamma[1, 3]) and np.isnan(r.se[1, 3]) and
+          r.gamma_shrunk[1, 3] == r.prior_mean[1])
   assert np.isfinite(r.table).all() and np.isfinite(r.gamma[r.n > 0]).all()
-  assert (r.se[:, 1] > 3 * r.se[:, 0]).all() and (r.se[:, 2] > r.se[:, 0]).all()   # few rows, wide intervals
+  # few rows, wide intervals
+  assert (r.se[:, 1] > 3 * r.se[:, 0]).all() and (r.se[:, 2] > r.se[:, 0]).all()
   assert (r.lo < r.gamma)[r.n > 0].all() and (r.gamma < r.hi)[r.n > 0].all()
   out = rectifier_lib.cross_fitted(y, f, pattern, np.arange(len(y)), c, 0)
   assert np.isfinite(out).all() and (out >= 0).all() and (out <= 1).all()
@@ -196,14 +208,17 @@ def test_nothing_to_learn_from_is_no_correction(scale):
     r = rectifier_lib.fit(y[rows], f[rows], np.ones(n), np.arange(n), c, 0)
     assert np.isinf(r.threshold).all() and (r.n == 0).all()
     np.testing.assert_array_equal(rectifier_lib.apply(r, f, np.arange(50)), f)
-    np.testing.assert_array_equal(rectifier_lib.cross_fitted(y[rows], f[rows], np.ones(n), np.arange(n), c, 0), f[rows])
-  one = rectifier_lib.fit(np.ones((9, 2)), f[:9], np.ones(9), np.zeros(9), c, 0)   # a single patient
+    np.testing.assert_array_equal(
+        rectifier_lib.cross_fitted(y[rows], f[rows], np.ones(n), np.arange(n), c, 0), f[rows])
+  # a single patient
+  one = rectifier_lib.fit(np.ones((9, 2)), f[:9], np.ones(9), np.zeros(9), c, 0)
   assert np.isinf(one.threshold).all()
 
 
 def test_one_perfect_or_one_class_task_keeps_an_interval():
   n = 60
-  r = rectifier_lib.fit(np.zeros((n, 1)), np.full((n, 1), 0.1), np.ones(n), np.arange(n), _config(), 0)
+  r = rectifier_lib.fit(np.zeros((n, 1)), np.full((n, 1), 0.1), np.ones(n), np.arange(n),
+                        _config(), 0)
   assert 0.02 < r.se[0, 0] < 0.04   # about that of 2 events in 64, not the 0 of equal residuals
   y = (np.arange(n) % 2).astype(float)[:, None]
   perfect = rectifier_lib.fit(y, y, np.arange(n) % 3, np.arange(n), _config(), 0)
@@ -219,7 +234,8 @@ def test_standard_error_counts_patients_not_rows():
   np.testing.assert_allclose(copied.se, once.se, rtol=0.02)
   apart = rectifier_lib.fit(*twice[:3], np.arange(2000), _config(), 0)
   np.testing.assert_allclose(apart.se, once.se / np.sqrt(2), rtol=0.02)
-  on_logits = [rectifier_lib.fit(*v, _config(scale="logit"), 0).se for v in ((y, f, pattern, patient), twice)]
+  on_logits = [rectifier_lib.fit(*v, _config(scale="logit"), 0).se
+               for v in ((y, f, pattern, patient), twice)]
   np.testing.assert_allclose(on_logits[1], on_logits[0], rtol=0.05)
 
 
@@ -228,7 +244,8 @@ def test_shrinkage_limits():
   large = rectifier_lib.fit(y, f, pattern, patient, _config(), 0)
   np.testing.assert_allclose(large.gamma_shrunk, large.gamma, atol=0.002)
   (y, f, _, patient), _ = _world(n=4000, scale=0.0, undefined=0)
-  equal = [rectifier_lib.fit(y, f, np.random.default_rng(s).integers(0, 4, 4000), patient, _config(), 0) for s in range(8)]
+  equal = [rectifier_lib.fit(y, f, np.random.default_rng(s).integers(0, 4, 4000), patient,
+                             _config(), 0) for s in range(8)]
   all_one = [r for r in equal if r.prior_sd[0] == 0]
   assert all_one   # chance patterns: more alike than expected in about half of the draws
   for r in all_one:
@@ -241,13 +258,17 @@ def test_json_round_trip_is_exact_and_readable():
   y[pattern == 7, 1] = np.nan
   r = rectifier_lib.fit(y, f, pattern, patient, _config(), 0)
   for r in (r, dataclasses.replace(r, threshold=np.array([np.inf, 0.02]))):
-    entry = json.loads(json.dumps(rectifier_lib.to_dict(r, ("icu", "death"), MODALITIES), allow_nan=False))
+    entry = json.loads(json.dumps(rectifier_lib.to_dict(r, ("icu", "death"), MODALITIES),
+                                  allow_nan=False))
     back = rectifier_lib.from_dict(entry, ("icu", "death"))
     for field in dataclasses.fields(r):
       np.testing.assert_array_equal(getattr(back, field.name), getattr(r, field.name), strict=True)
-    np.testing.assert_array_equal(rectifier_lib.apply(back, f, pattern), rectifier_lib.apply(r, f, pattern))
-  assert entry["tasks"]["icu"]["threshold"] is None and entry["tasks"]["icu"]["cells"][1]["applied"] == 0
-  assert entry["tasks"]["icu"]["cells"][1]["name"] == "structured+image" and entry["tasks"]["death"]["cells"][3]["n"] == 0
+    np.testing.assert_array_equal(rectifier_lib.apply(back, f, pattern),
+                                  rectifier_lib.apply(r, f, pattern))
+  assert (entry["tasks"]["icu"]["threshold"] is None and
+          entry["tasks"]["icu"]["cells"][1]["applied"] == 0)
+  assert (entry["tasks"]["icu"]["cells"][1]["name"] == "structured+image" and
+          entry["tasks"]["death"]["cells"][3]["n"] == 0)
   assert rectifier_lib.from_dict(entry, ("death", "icu")).threshold.tolist() == [0.02, np.inf]
 
 
@@ -268,7 +289,8 @@ def test_correction_helps_new_rows_and_only_where_there_is_something_to_correct(
       data, gamma = _world(n=6000, seed=seed, scale=scale)
       first, rest = [v[:2000] for v in data], [v[2000:] for v in data]
       r = rectifier_lib.fit(*first, _config(), 0)
-      gains.append(brier(rest[1], rest[0]) - brier(rectifier_lib.apply(r, rest[1], rest[2]), rest[0]))
+      gains.append(
+          brier(rest[1], rest[0]) - brier(rectifier_lib.apply(r, rest[1], rest[2]), rest[0]))
     if expected == "better":
       assert (np.array(gains) >= 0).all() and np.mean(np.equal(gains, 0)) < 0.3
     else:
@@ -281,7 +303,8 @@ def test_labels_of_noise_give_auroc_one_half():
   for seed in range(20):
     rng = np.random.default_rng(seed)
     y, f, pattern = rng.integers(0, 2, (1000, 1)), rng.random((1000, 1)), rng.integers(0, 16, 1000)
-    out = rectifier_lib.cross_fitted(y, f, pattern, np.arange(1000), _config(thresholds=(0.0,)), seed)
+    out = rectifier_lib.cross_fitted(y, f, pattern, np.arange(1000),
+                                     _config(thresholds=(0.0,)), seed)
     scores.append(roc_auc_score(y[:, 0], out[:, 0]))
   assert abs(np.mean(scores) - 0.5) < 4 * 0.0183 / np.sqrt(20)
 
@@ -295,7 +318,8 @@ def test_new_labels_do_not_exist_for_apply():
 
 
 @pytest.mark.parametrize("change,message", [
-    (lambda y, f: (y, f + 1), "probabilities"), (lambda y, f: (y, np.where(f > 0.5, np.nan, f)), "probabilities"),
+    (lambda y, f: (y, f + 1), "probabilities"),
+    (lambda y, f: (y, np.where(f > 0.5, np.nan, f)), "probabilities"),
     (lambda y, f: (y + 1, f), "neither 0, 1"), (lambda y, f: (y[:, :1], f), "must be")])
 def test_refuses_bad_input(change, message):
   (y, f, pattern, patient), _ = _world(n=100)
@@ -313,5 +337,6 @@ def test_refuses_bad_config():
 def test_pattern_ids_are_those_of_the_cohort():
   observed = np.array([[True, False, False, True]])
   assert cohort_lib.pattern_id(observed)[0] == 9
-  r = rectifier_lib.fit(np.ones((4, 1)), np.full((4, 1), 0.5), np.full(4, 9), np.arange(4), _config(), 0)
+  r = rectifier_lib.fit(np.ones((4, 1)), np.full((4, 1), 0.5), np.full(4, 9), np.arange(4),
+                        _config(), 0)
   assert r.patterns.tolist() == [9] and r.patterns.dtype == np.int64

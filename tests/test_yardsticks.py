@@ -8,7 +8,8 @@ from crl_jax import yardsticks
 
 
 def make(n=400, seed=0):
-  """(x (n, 6), y (n, 2)): task 0 linear in x, task 1 an interaction that only the boosting can find."""
+  """(x (n, 6), y (n, 2)): task 0 linear in x, task 1 an interaction that only the boosting can
+  find."""
   rng = np.random.default_rng(seed)
   x = rng.normal(size=(n, 6)).astype(np.float32)
   logit = np.stack([2 * x[:, 0], 3 * np.sign(x[:, 1] * x[:, 2])], axis=1)
@@ -26,7 +27,8 @@ def test_design_matrix_zero_fills_and_appends_the_bits():
   x = yardsticks.design_matrix(inputs, observed, ("a", "b"))
   assert x.dtype == np.float32
   np.testing.assert_array_equal(
-      x, [[1, 2, 0, 1, 2, 3, 4, 5, 1, 1], [0, 0, 6, 7, 8, 9, 10, 11, 0, 1]])   # NaN where unobserved is not looked at
+      # NaN where unobserved is not looked at
+      x, [[1, 2, 0, 1, 2, 3, 4, 5, 1, 1], [0, 0, 6, 7, 8, 9, 10, 11, 0, 1]])
 
 
 def test_design_matrix_refuses_nan_where_observed():
@@ -37,7 +39,8 @@ def test_design_matrix_refuses_nan_where_observed():
 def test_each_finds_its_signal_and_repeats_itself():
   found, y = fit()
   auroc = {name: [roc_auc_score(y[:, t], p[:, t]) for t in range(2)] for name, p in found.items()}
-  assert set(found) == {"logistic", "boosting"} and all(p.shape == (1000, 2) for p in found.values())
+  assert set(found) == {"logistic", "boosting"} and all(
+      p.shape == (1000, 2) for p in found.values())
   assert min(auroc["logistic"][0], auroc["boosting"][0]) > 0.82
   assert auroc["boosting"][1] > 0.85 and auroc["logistic"][1] < 0.6
   again, _ = fit()

@@ -14,11 +14,13 @@ def cohort():
   rng, n = np.random.default_rng(0), 30
   observed = rng.random((n, 2)) < 0.6
   observed[0] = True
-  inputs = {m: np.where(observed[:, [i]], rng.normal(size=(n, 3)), 0).astype(np.float32) for i, m in enumerate("ab")}
+  inputs = {m: np.where(observed[:, [i]], rng.normal(size=(n, 3)), 0).astype(np.float32)
+            for i, m in enumerate("ab")}
   labels = (rng.random((n, 2)) < 0.4).astype(np.float32)
   labels[5, 1] = np.nan
-  return cohort_lib.Cohort(("a", "b"), ("readmission", "mortality"), inputs, observed, labels, np.arange(n) + 2 ** 40,
-                           np.arange(n) // 2 + 2 ** 35, {"sex": np.array(["f", "m"] * 15)}, {"a": list("xyz"), "b": list("uvw")})
+  return cohort_lib.Cohort(("a", "b"), ("readmission", "mortality"), inputs,
+                           observed, labels, np.arange(n) + 2 ** 40, np.arange(n) // 2 + 2 ** 35,
+                           {"sex": np.array(["f", "m"] * 15)}, {"a": list("xyz"), "b": list("uvw")})
 
 
 def changed(cohort, **arrays):
@@ -48,7 +50,8 @@ def test_infinite_and_huge_inputs_are_refused_by_column(cohort, value):
 
 
 def test_ids_must_be_unique_int64(cohort):
-  for ids in (cohort.row_id.astype(float), cohort.row_id.astype(str), cohort.row_id.astype(np.int32)):
+  for ids in (cohort.row_id.astype(float), cohort.row_id.astype(str),
+              cohort.row_id.astype(np.int32)):
     with pytest.raises(CohortError, match="row_id must be int64"):
       cohort_lib.validate(dataclasses.replace(cohort, row_id=ids))
   with pytest.raises(CohortError, match="repeats in 1 rows"):
@@ -59,7 +62,8 @@ def test_ids_must_be_unique_int64(cohort):
 
 def test_wrong_widths_are_refused(cohort):
   with pytest.raises(CohortError, match="'b'.*never cut or padded"):
-    cohort_lib.validate(dataclasses.replace(cohort, inputs={**cohort.inputs, "b": cohort.inputs["b"][:, :2]}))
+    cohort_lib.validate(
+        dataclasses.replace(cohort, inputs={**cohort.inputs, "b": cohort.inputs["b"][:, :2]}))
   with pytest.raises(CohortError, match="observed must be bool"):
     cohort_lib.validate(dataclasses.replace(cohort, observed=cohort.observed.astype(int)))
   with pytest.raises(CohortError, match="no rows"):
@@ -73,13 +77,16 @@ def test_what_is_survived_is_reported(cohort):
   odd.inputs["a"][0] = 0.25
   odd.labels[:, 0] = np.nan
   text = " | ".join(cohort_lib.validate(odd).info["warnings"])
-  for part in ("'b' is observed for nobody", "no modality at all", "one repeated value in 1 observed", "no labelled row"):
+  for part in ("'b' is observed for nobody", "no modality at all",
+               "one repeated value in 1 observed", "no labelled row"):
     assert part in text
 
 
 def test_pattern_id_counts_bits_in_modality_order():
-  assert cohort_lib.pattern_id([[True, False, True], [False, True, False], [False] * 3]).tolist() == [5, 2, 0]
-  assert cohort_lib.pattern_name(5, ("a", "b", "c")) == "a+c" and cohort_lib.pattern_name(0, ("a",)) == "none"
+  assert cohort_lib.pattern_id([[True, False, True], [False, True, False],
+                                [False] * 3]).tolist() == [5, 2, 0]
+  assert (cohort_lib.pattern_name(5, ("a", "b", "c")) == "a+c" and
+          cohort_lib.pattern_name(0, ("a",)) == "none")
   assert cohort_lib.pattern_id(np.ones(62, bool)) == 2 ** 62 - 1
   with pytest.raises(CohortError):
     cohort_lib.pattern_id(np.ones(63, bool))

@@ -1,4 +1,5 @@
-"""The eICU cohort: rows, labels, honest features, counts; on a small made-up hospital and on the public demo."""
+"""The eICU cohort: rows, labels, honest features, counts; on a small made-up hospital and on the
+public demo."""
 
 import numpy as np
 import pandas as pd
@@ -23,21 +24,25 @@ def make_config(root, **changes):
 def save(folder, tables):
   folder.mkdir(exist_ok=True)
   for name, frame in tables.items():
-    frame.to_csv(folder / f"{name}.csv.gz", index=False, compression={"method": "gzip", "compresslevel": 1})
+    frame.to_csv(folder / f"{name}.csv.gz", index=False,
+                 compression={"method": "gzip", "compresslevel": 1})
   return folder
 
 
 def stay(i, **changes):
   """One unit stay: 60 years old, two days long, left alive."""
-  return {"patientunitstayid": i, "patienthealthsystemstayid": 1000 + i, "uniquepid": f"002-{i}", "hospitalid": 7,
-          "gender": "Female", "age": "60", "ethnicity": "Asian", "unittype": "MICU", "unitadmitsource": "Floor",
-          "unitstaytype": "admit", "unitadmittime24": "13:14:00", "unitvisitnumber": 1, "hospitaladmitoffset": -600,
-          "unitdischargeoffset": 2 * DAY, "hospitaldischargeoffset": 5 * DAY, "admissionheight": 170.0,
-          "admissionweight": 70.0, "hospitaldischargestatus": "Alive", "unitdischargestatus": "Alive", **changes}
+  return {"patientunitstayid": i, "patienthealthsystemstayid": 1000 + i, "uniquepid": f"002-{i}",
+          "hospitalid": 7, "gender": "Female", "age": "60", "ethnicity": "Asian",
+          "unittype": "MICU", "unitadmitsource": "Floor", "unitstaytype": "admit",
+          "unitadmittime24": "13:14:00", "unitvisitnumber": 1, "hospitaladmitoffset": -600,
+          "unitdischargeoffset": 2 * DAY, "hospitaldischargeoffset": 5 * DAY,
+          "admissionheight": 170.0, "admissionweight": 70.0, "hospitaldischargestatus": "Alive",
+          "unitdischargestatus": "Alive", **changes}
 
 
 def hospital(stays):
-  """Tables in which every stay of `stays` has the same few records, all known within the first hours."""
+  """Tables in which every stay of `stays` has the same few records, all known within the first
+  hours."""
   ids = [s["patientunitstayid"] for s in stays]
   tables = {"patient": pd.DataFrame(stays)}
   for name, table in spec.schema().items():
@@ -48,14 +53,18 @@ def hospital(stays):
       if column != "patientunitstayid":
         frame[column] = 60 if kind == "int64" else "x" if kind == "string" else 4.0
     tables[name] = frame
-  tables["hospital"] = pd.DataFrame({"hospitalid": [7], "numbedscategory": [">= 500"], "teachingstatus": ["t"],
-                                     "region": ["West"]})
-  tables["lab"] = pd.concat([tables["lab"].assign(labname=n, labresult=v, labresultoffset=t, labresultrevisedoffset="")
-                             for n, v, t in (("creatinine", 1.0, 60), ("creatinine", 3.0, 600), ("creatinine", 2.0, 900),
-                                             ("sodium", 140.0, 60), ("potassium", 99.0, 60))])
-  revised = tables["lab"].head(len(ids)).assign(labresult=9.0, labresultoffset=1000, labresultrevisedoffset=DAY)
-  tables["lab"] = pd.concat([tables["lab"], revised])      # a value that was corrected only at the 24th hour
-  tables["diagnosis"] = tables["diagnosis"].assign(diagnosisstring="pulmonary|respiratory failure|ARDS")
+  tables["hospital"] = pd.DataFrame({"hospitalid": [7], "numbedscategory": [">= 500"],
+                                     "teachingstatus": ["t"], "region": ["West"]})
+  tables["lab"] = pd.concat(
+      [tables["lab"].assign(labname=n, labresult=v, labresultoffset=t, labresultrevisedoffset="")
+       for n, v, t in (("creatinine", 1.0, 60), ("creatinine", 3.0, 600), ("creatinine", 2.0, 900),
+                       ("sodium", 140.0, 60), ("potassium", 99.0, 60))])
+  revised = tables["lab"].head(len(ids)).assign(labresult=9.0, labresultoffset=1000,
+                                                labresultrevisedoffset=DAY)
+  # a value that was corrected only at the 24th hour
+  tables["lab"] = pd.concat([tables["lab"], revised])
+  tables["diagnosis"] = tables["diagnosis"].assign(
+      diagnosisstring="pulmonary|respiratory failure|ARDS")
   tables["medication"] = tables["medication"].assign(drugname="", drughiclseqno=4842)
   tables["apacheApsVar"] = tables["apacheApsVar"].assign(creatinine=2.5, urine=-1)
   return tables
@@ -69,21 +78,28 @@ def feature(cohort, modality, name):
 def small(tmp_path_factory):
   """Eight stays with a reason each; returns (folder, tables, cohort)."""
   stays = [
-      stay(1), stay(2, hospitaldischargestatus="Expired"),                              # died later, in the hospital
-      stay(3, unitdischargestatus="Expired", hospitaldischargestatus="Expired"),        # died in the unit
-      stay(4, unitdischargeoffset=20 * HOUR),                                           # left before 24 h
-      stay(5, age="> 89"), stay(6, unitdischargeoffset=11 * HOUR), stay(7, hospitaldischargestatus=""),
-      stay(8, patienthealthsystemstayid=1001, uniquepid="002-1", unitvisitnumber=2, hospitaladmitoffset=-5000)]
+      # died later, in the hospital
+      stay(1), stay(2, hospitaldischargestatus="Expired"),
+      # died in the unit
+      stay(3, unitdischargestatus="Expired", hospitaldischargestatus="Expired"),
+      # left before 24 h
+      stay(4, unitdischargeoffset=20 * HOUR),
+      stay(5, age="> 89"), stay(6, unitdischargeoffset=11 * HOUR),
+      stay(7, hospitaldischargestatus=""),
+      stay(8, patienthealthsystemstayid=1001, uniquepid="002-1", unitvisitnumber=2,
+           hospitaladmitoffset=-5000)]
   tables = hospital(stays)
   folder = save(tmp_path_factory.mktemp("eicu"), tables)
   return folder, tables, eicu.build(make_config(folder, modality_missing=0.99))
 
 
 def only(monkeypatch, *keep):
-  """Restricts builds to the sources for which `keep` has the modality or the table: faster, no derived features."""
+  """Restricts builds to the sources for which `keep` has the modality or the table: faster, no
+  derived features."""
   sources = [s for s in spec.SOURCES if s.modality in keep or s.table in keep]
   monkeypatch.setattr(spec, "SOURCES", sources)
-  monkeypatch.setattr(spec, "MODALITIES", tuple(m for m in spec.MODALITIES if m in {s.modality for s in sources}))
+  monkeypatch.setattr(spec, "MODALITIES",
+                      tuple(m for m in spec.MODALITIES if m in {s.modality for s in sources}))
   monkeypatch.setattr(eicu_scores, "add", lambda values, minutes, kind: None)
 
 
@@ -98,11 +114,12 @@ def test_rows_and_labels_of_the_honest_protocol(small):
   assert c.tasks == ("readmission", "mortality")
   rows = {int(r): tuple(c.labels[i]) for i, r in enumerate(c.row_id)}
   nan = pytest.approx(np.nan, nan_ok=True)
-  assert rows == {10: (nan, 0), 11: (1, nan), 20: (nan, 1), 21: (0, nan), 30: (nan, 1), 41: (0, nan), 80: (nan, 0),
-                  81: (0, nan)}
+  assert rows == {10: (nan, 0), 11: (1, nan), 20: (nan, 1), 21: (0, nan), 30: (nan, 1),
+                  41: (0, nan), 80: (nan, 0), 81: (0, nan)}
   same = c.patient_id[np.isin(c.row_id, (10, 80))]
   assert same[0] == same[1] and len(set(c.patient_id)) == 4
-  assert set(c.groups["time"]) == {"prediction hour", "unit discharge"} and set(c.groups["region"]) == {"West"}
+  assert (set(c.groups["time"]) == {"prediction hour", "unit discharge"} and
+          set(c.groups["region"]) == {"West"})
   assert cohort_lib.validate(c).info["rows"] == 8
 
 
@@ -119,20 +136,25 @@ def test_attrition_adds_up_and_odd_rows_have_rules(small):
   assert steps[0]["left"] == 8 and steps[-1]["left"] == 5
   assert all(a["left"] - b["removed"] == b["left"] for a, b in zip(steps, steps[1:]))
   assert {s["step"]: s["removed"] for s in steps if s["removed"]} == {
-      "older than 89, '> 89' included": 1, "unit stay shorter than 12 h": 1, "hospital discharge status unknown": 1}
+      "older than 89, '> 89' included": 1, "unit stay shorter than 12 h": 1,
+      "hospital discharge status unknown": 1}
   odd = {(o["table"], o["rule"]): o["count"] for o in c.info["odd_rows"]}
   assert odd["patient", "age is '> 89': older than the inclusion criterion, excluded"] == 1
   assert odd["lab", "potassium outside 1 to 12: NaN"] == 8
   assert odd["apacheApsVar", "urine is -1, not recorded: NaN"] == 8
-  assert {i["table"] for i in c.info["inputs"]} == set(spec.schema()) and not c.info["absent_tables"]
+  assert ({i["table"] for i in c.info["inputs"]} == set(spec.schema()) and
+          not c.info["absent_tables"])
 
 
 def test_features_are_what_the_records_say(small):
   _, _, c = small
-  assert feature(c, "laboratory", "creatinine_last")[0] == 2 and feature(c, "laboratory", "creatinine_max")[0] == 3
+  assert (feature(c, "laboratory", "creatinine_last")[0] == 2 and
+          feature(c, "laboratory", "creatinine_max")[0] == 3)
   assert feature(c, "laboratory", "creatinine_change")[0] == 1
-  assert feature(c, "laboratory", "creatinine_last")[1] == 9, "revised before discharge, after the prediction hour"
-  assert np.isnan(feature(c, "apache", "albumin")).sum() == 0 and feature(c, "apache", "creatinine")[0] == 2.5
+  assert feature(c, "laboratory",
+                 "creatinine_last")[1] == 9, "revised before discharge, after the prediction hour"
+  assert (np.isnan(feature(c, "apache", "albumin")).sum() == 0 and
+          feature(c, "apache", "creatinine")[0] == 2.5)
   assert feature(c, "diagnosis", "ards")[0] == 1 and feature(c, "diagnosis", "stroke")[0] == 0
   assert feature(c, "medication", "sedative")[0] == 1, "an order without a name counts by its code"
   assert feature(c, "admission", "hours_in_unit").tolist() == [24, 48, 24, 48, 24, 20, 24, 48]
@@ -141,24 +163,30 @@ def test_features_are_what_the_records_say(small):
 
 def test_a_modality_with_too_many_gaps_is_missing_and_zero():
   some, nan = np.array([1.0, 2.0, 3.0]), np.full(3, np.nan)
-  values = {m: {"a": some, "b": np.array([np.nan, 1, 1]), "c": nan, "d": nan, "e": nan} for m in spec.MODALITIES}
-  frame = pd.DataFrame({"row_id": [10, 20, 30], "kind": 0, "later": False, "hospitaldischargestatus": "Alive",
-                        "unitdischargestatus": "Alive", "age": 60.0, "gender": "Male", "ethnicity": "", "hospitalid": 1,
+  values = {m: {"a": some, "b": np.array([np.nan, 1, 1]), "c": nan, "d": nan, "e": nan}
+            for m in spec.MODALITIES}
+  frame = pd.DataFrame({"row_id": [10, 20, 30], "kind": 0, "later": False,
+                        "hospitaldischargestatus": "Alive", "unitdischargestatus": "Alive",
+                        "age": 60.0, "gender": "Male", "ethnicity": "", "hospitalid": 1,
                         "region": None, "unittype": "MICU", "uniquepid": ["a", "b", "c"]})
   c = eicu._assemble(values, frame, 0.7, {})
   assert c.observed[:, 0].tolist() == [False, True, True]
-  assert not c.inputs["vitals"][0].any() and np.isnan(c.inputs["vitals"][1]).tolist() == [False, False, True, True, True]
+  assert not c.inputs["vitals"][0].any() and np.isnan(c.inputs["vitals"][1]).tolist() == [
+      False, False, True, True, True]
   assert eicu._assemble(values, frame, 0.8, {}).observed.all()
   assert not eicu._assemble({m: {"a": nan} for m in spec.MODALITIES}, frame, 1.0, {}).observed.any()
   assert set(c.groups["ethnicity"]) == set(c.groups["region"]) == {"unknown"}
 
 
 def test_later_unit_stays_by_each_definition(tmp_path, rows_only):
-  stays = [stay(1), stay(2, patienthealthsystemstayid=1001, unitvisitnumber=2, unitdischargeoffset=5 * HOUR,
-                         hospitaladmitoffset=-600 - 2 * DAY),                           # at once, five hours long
-           stay(3), stay(4, patienthealthsystemstayid=1003, unitvisitnumber=2, hospitaladmitoffset=-600 - 3 * DAY)]
+  stays = [stay(1), stay(2, patienthealthsystemstayid=1001, unitvisitnumber=2,
+                         unitdischargeoffset=5 * HOUR, # at once, five hours long
+                         hospitaladmitoffset=-600 - 2 * DAY),
+           stay(3), stay(4, patienthealthsystemstayid=1003, unitvisitnumber=2,
+                         hospitaladmitoffset=-600 - 3 * DAY)]
   folder = save(tmp_path, hospital(stays))
-  for rule, labels in (("eligible", {11: 0, 31: 1}), ("any", {11: 1, 31: 1}), ("return", {11: 0, 31: 1})):
+  for rule, labels in (("eligible", {11: 0, 31: 1}), ("any", {11: 1, 31: 1}),
+                       ("return", {11: 0, 31: 1})):
     c = eicu.build(make_config(folder, later_stay=rule))
     got = dict(zip(c.row_id.tolist(), c.labels[:, 0].tolist()))
     assert {r: got[r] for r in labels} == labels, rule
@@ -169,7 +197,8 @@ def test_later_unit_stays_by_each_definition(tmp_path, rows_only):
 def test_nothing_depends_on_the_order_of_records(small, tmp_path, monkeypatch):
   only(monkeypatch, "lab", "vitalPeriodic", "diagnosis", "pastHistory", "apacheApsVar")
   tables = small[1]
-  lab = pd.concat([tables["lab"], tables["lab"].assign(labresult=lambda f: f["labresult"] + 1)])   # ties in time
+  # ties in time
+  lab = pd.concat([tables["lab"], tables["lab"].assign(labresult=lambda f: f["labresult"] + 1)])
   config = lambda folder: make_config(folder, modality_missing=0.99)
   first = eicu.build(config(save(tmp_path / "a", {**tables, "lab": lab})))
   mixed = {n: f.sample(frac=1, random_state=1) for n, f in {**tables, "lab": lab}.items()}
@@ -180,9 +209,11 @@ def test_nothing_depends_on_the_order_of_records(small, tmp_path, monkeypatch):
 
 def test_absent_tables(small, tmp_path):
   _, tables, c = small
-  few = {n: f for n, f in tables.items() if n not in ("treatment", "respiratoryCharting", "hospital", "vitalAperiodic")}
+  few = {n: f for n, f in tables.items()
+         if n not in ("treatment", "respiratoryCharting", "hospital", "vitalAperiodic")}
   cut = eicu.build(make_config(save(tmp_path / "few", few)))
-  assert sorted(cut.info["absent_tables"]) == ["hospital", "respiratoryCharting", "treatment", "vitalAperiodic"]
+  assert sorted(cut.info["absent_tables"]) == ["hospital", "respiratoryCharting", "treatment",
+                                               "vitalAperiodic"]
   assert cut.features == c.features and cut.row_id.tolist() == c.row_id.tolist()
   (tmp_path / "few" / "diagnosis.csv.gz").unlink()
   with pytest.raises(CohortError, match="diagnosis.csv.gz"):
@@ -191,17 +222,19 @@ def test_absent_tables(small, tmp_path):
 
 def test_new_patients_may_lack_outcomes_discharge_and_tables(small, tmp_path, monkeypatch):
   _, _, c = small
-  stays = [stay(1, hospitaldischargestatus="", unitdischargestatus="", unitdischargeoffset=""), stay(2), stay(7)]
+  stays = [stay(1, hospitaldischargestatus="", unitdischargestatus="", unitdischargeoffset=""),
+           stay(2), stay(7)]
   stays[2].update(hospitaldischargestatus="", unitdischargestatus="Alive")
   patient = pd.DataFrame(stays)
   folder = save(tmp_path / "new", {"patient": patient, "lab": hospital(stays)["lab"]})
   new = eicu.build(make_config(folder), for_prediction=True)
   assert new.features == c.features and len(new.info["absent_tables"]) == len(spec.schema()) - 2
   assert new.row_id.tolist() == [10, 20, 21, 70, 71]
-  np.testing.assert_array_equal(new.labels, [[np.nan, np.nan], [np.nan, 0], [0, np.nan], [np.nan, np.nan],
-                                             [np.nan, np.nan]])
+  np.testing.assert_array_equal(new.labels, [[np.nan, np.nan], [np.nan, 0], [0, np.nan],
+                                             [np.nan, np.nan], [np.nan, np.nan]])
   only(monkeypatch, "demographics")
-  bare = patient.drop(columns=["hospitaldischargestatus", "unitdischargestatus", "hospitaldischargeoffset"])
+  bare = patient.drop(columns=["hospitaldischargestatus", "unitdischargestatus",
+                               "hospitaldischargeoffset"])
   bare = eicu.build(make_config(save(tmp_path / "bare", {"patient": bare})), for_prediction=True)
   assert np.isnan(bare.labels).all() and len(bare) == 5
   with pytest.raises(CohortError, match="hospitaldischargestatus"):
@@ -215,9 +248,11 @@ def test_bad_ids_and_empty_cohorts_are_refused(small, tmp_path, rows_only):
   with pytest.raises(CohortError, match="2 rows whose patientunitstayid"):
     eicu.build(make_config(save(tmp_path / "a", {**tables, "patient": twice})))
   with pytest.raises(CohortError, match="without an id"):
-    eicu.build(make_config(save(tmp_path / "b", {**tables, "patient": tables["patient"].assign(uniquepid=" ")})))
+    eicu.build(make_config(save(tmp_path / "b",
+                                {**tables, "patient": tables["patient"].assign(uniquepid=" ")})))
   with pytest.raises(CohortError, match="No row is left.*older than"):
-    eicu.build(make_config(save(tmp_path / "c", {**tables, "patient": tables["patient"].assign(age="> 89")})))
+    eicu.build(make_config(save(tmp_path / "c",
+                                {**tables, "patient": tables["patient"].assign(age="> 89")})))
   with pytest.raises(CohortError, match="protocol"):
     eicu.build(make_config(small[0], protocol="dishonest"))
 
@@ -248,9 +283,10 @@ def test_every_query_compiles_for_other_engines():
 
 
 def test_the_feature_table_reads_no_outcome_and_names_every_feature_once(small):
-  outcome = {"hospitaldischargestatus", "unitdischargestatus", "hospitaldischargeoffset", "unitdischargeoffset",
-             "hospitaldischargelocation", "unitdischargelocation", "dischargeweight", "activeupondischarge",
-             "drugstopoffset", "drugordercancelled", "diedinhospital", "dischargelocation", "ventendoffset"}
+  outcome = {"hospitaldischargestatus", "unitdischargestatus", "hospitaldischargeoffset",
+             "unitdischargeoffset", "hospitaldischargelocation", "unitdischargelocation",
+             "dischargeweight", "activeupondischarge", "drugstopoffset", "drugordercancelled",
+             "diedinhospital", "dischargelocation", "ventendoffset"}
   for _, table, columns, _, _ in spec.describe():
     assert table != "apachePatientResult" and not outcome & set(columns.split(", "))
   names = [(s.modality, f) for s in spec.SOURCES for f in _names(s)]
@@ -261,13 +297,16 @@ def test_the_feature_table_reads_no_outcome_and_names_every_feature_once(small):
 def _names(s):
   if isinstance(s, spec.Signals):
     return [f"{n}_{stat}" for n, g in s.signals.items() for stat in g.stats]
-  return list(s.columns) if isinstance(s, spec.Values) else list(s.patterns) + [s.count] * bool(s.count)
+  return list(s.columns) if isinstance(s, spec.Values) else list(s.patterns) + [s.count] * bool(
+      s.count)
 
 
 def test_points_at_their_bounds():
-  points = eicu_scores._points(np.array([39.9, 40, 99.9, 154.9, 155, np.nan]), *eicu_scores.APS_POINTS["heart_rate"])
+  points = eicu_scores._points(np.array([39.9, 40, 99.9, 154.9, 155, np.nan]),
+                               *eicu_scores.APS_POINTS["heart_rate"])
   np.testing.assert_array_equal(points, [8, 5, 0, 13, 17, np.nan])
-  assert all(len(p) == len(b) + 1 for b, p in [*eicu_scores.APS_POINTS.values(), eicu_scores.AGE_POINTS])
+  assert all(len(p) == len(b) + 1
+             for b, p in [*eicu_scores.APS_POINTS.values(), eicu_scores.AGE_POINTS])
 
 
 def same_rows(a, b, rows):
@@ -277,7 +316,7 @@ def same_rows(a, b, rows):
     np.testing.assert_array_equal(a.inputs[m][rows], b.inputs[m][rows], err_msg=m)
 
 
-# On the public demo ---------------------------------------------------------------------------------------------
+# On the public demo -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -286,9 +325,11 @@ def demo(eicu_root):
 
 
 def test_demo_counts_are_the_published_ones(demo):
-  hour, mortality, readmission = demo.groups["time"] == "prediction hour", demo.labels[:, 1], demo.labels[:, 0]
+  hour, mortality, readmission = (demo.groups["time"] == "prediction hour", demo.labels[:, 1],
+                                  demo.labels[:, 0])
   left = {s["step"]: s["left"] for s in demo.info["attrition"]}
-  assert left["unit stays in the file"] == 2045 and left["hospital discharge status unknown"] == 1600
+  assert (left["unit stays in the file"] == 2045 and
+          left["hospital discharge status unknown"] == 1600)
   assert (hour.sum(), np.nansum(mortality)) == (1194, 94)
   both = np.isin(demo.row_id - 1, demo.row_id[hour]) & ~hour
   assert (both.sum(), readmission[both].sum()) == (1139, 107)
@@ -296,14 +337,17 @@ def test_demo_counts_are_the_published_ones(demo):
   assert demo.info["absent_tables"] == ["intakeOutput"]
   assert np.isnan(mortality[~hour]).all() and np.isnan(readmission[hour]).all()
   rates = demo.observed.mean(0)
-  assert (rates > 0.8).all() and 0.5 < rates[demo.modalities.index("fluid")] < 1 and len(set(demo.pattern)) > 20
+  assert ((rates > 0.8).all() and 0.5 < rates[demo.modalities.index("fluid")] < 1 and
+          len(set(demo.pattern)) > 20)
 
 
 def _altered(frame, times, at, rng):
-  """The table with every record known at or after its stay's minute `at` replaced by another stay's content, and
-  for every stay two more records: at that very minute, and with an entry then of an earlier event."""
+  """The table with every record known at or after its stay's minute `at` replaced by another stay's
+  content, and for every stay two more records: at that very minute, and with an entry then of an
+  earlier event."""
   moments = frame[times].apply(pd.to_numeric)
-  late = moments.max(axis=1).to_numpy() >= at.reindex(frame["patientunitstayid"]).fillna(np.inf).to_numpy()
+  late = (moments.max(axis=1).to_numpy() >=
+          at.reindex(frame["patientunitstayid"]).fillna(np.inf).to_numpy())
   content = [c for c in frame.columns if c not in (*times, "patientunitstayid")]
   other = frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
   frame = frame.reset_index(drop=True)
@@ -312,7 +356,8 @@ def _altered(frame, times, at, rng):
   minute = np.rint(at.to_numpy()).astype(int).astype(str)
   added = frame.iloc[rng.integers(len(frame), size=len(stays))].assign(patientunitstayid=stays)
   now = added.assign(**{c: minute for c in times})
-  entered = added.assign(**{c: minute if i == len(times) - 1 else "-30" for i, c in enumerate(times)})
+  entered = added.assign(**{c: minute if i == len(times) - 1 else "-30"
+                            for i, c in enumerate(times)})
   return pd.concat([frame, now, entered], ignore_index=True)
 
 
@@ -321,11 +366,13 @@ def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_pat
   tables = {n: pd.read_csv(eicu_root / f"{n}.csv.gz", dtype=str, keep_default_na=False)
             for n in spec.schema() if n != "intakeOutput"}
   some = tables["patient"]["patientunitstayid"].sort_values()[::5]
-  tables = {n: f[f["patientunitstayid"].isin(some)] if "patientunitstayid" in f else f for n, f in tables.items()}
+  tables = {n: f[f["patientunitstayid"].isin(some)] if "patientunitstayid" in f else f
+            for n, f in tables.items()}
   patient = tables["patient"]
   ids = patient["patientunitstayid"]
   discharge = patient["unitdischargeoffset"].astype(int)
-  # Half of the stays are altered from 24 h on, which their discharge rows may see; the others from discharge on.
+  # Half of the stays are altered from 24 h on, which their discharge rows may see; the others from
+  # discharge on.
   half = ids.astype(int) % 2 == 0
   at = pd.Series(np.where(half, DAY, np.maximum(discharge, DAY)), index=ids).astype(float)
   at[(~half & (discharge < DAY)).to_numpy()] = discharge[~half & (discharge < DAY)].to_numpy()
@@ -341,7 +388,8 @@ def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_pat
     for column in ("dischargeweight", "drugstopoffset"):
       if column in frame:
         frame[column] = "7"
-    for column in ("drugordercancelled", "activeupondischarge", "unitdischargelocation", "hospitaldischargelocation"):
+    for column in ("drugordercancelled", "activeupondischarge", "unitdischargelocation",
+                   "hospitaldischargelocation"):
       if column in frame:
         frame[column] = "Death"
     altered[name] = frame
@@ -351,5 +399,6 @@ def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_pat
   same_rows(before, after, hour | ~even)
   np.testing.assert_array_equal(before.labels, after.labels)
   seen = ~hour & even & (feature(before, "admission", "hours_in_unit") > 24)
-  for m in ("admission", "diagnosis", "medication", "laboratory", "vitals", "respiratory", "fluid", "comorbidities"):
+  for m in ("admission", "diagnosis", "medication", "laboratory", "vitals", "respiratory", "fluid",
+            "comorbidities"):
     assert (before.inputs[m][seen] != after.inputs[m][seen]).any(), f"{m}: the test alters nothing"

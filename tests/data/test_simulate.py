@@ -1,4 +1,5 @@
-"""The simulated cohort is the world that the method page writes down, and its reference is the best prediction."""
+"""The simulated cohort is the world that the method page writes down, and its reference is the best
+prediction."""
 
 import numpy as np
 import pytest
@@ -33,10 +34,12 @@ def test_cohort_is_well_formed():
     assert not x[~cohort.observed[:, j]].any() and (x[cohort.observed[:, j]] != 0).all()
     assert len(cohort.features[name]) == x.shape[1]
   assert set(np.unique(cohort.labels)) == {0, 1} and cohort.labels.dtype == np.float32
-  assert cohort.references["bayes"].shape == cohort.labels.shape and cohort.references["bayes"].dtype == np.float32
+  assert (cohort.references["bayes"].shape == cohort.labels.shape and
+          cohort.references["bayes"].dtype == np.float32)
   assert set(cohort.groups) == {"sex", "age_band", "hospital"}
   possible = {str(p) for p in range(16) if p & 1}   # the structured data are always there
-  assert {task: set(cells) for task, cells in cohort.info["truth"]["gamma"].items()} == dict.fromkeys(cohort.tasks, possible)
+  assert ({task: set(cells) for task, cells in cohort.info["truth"]["gamma"].items()} ==
+          dict.fromkeys(cohort.tasks, possible))
 
 
 def test_same_seed_same_bits_other_seed_other_patients_same_world():
@@ -57,7 +60,8 @@ def test_rates_hold_and_mechanism_is_what_it_says(mechanism):
   np.testing.assert_allclose(cohort.observed.mean(axis=0), c.data.simulate.availability, atol=0.015)
   np.testing.assert_allclose(cohort.labels.mean(axis=0), c.data.simulate.prevalence, atol=0.025)
   shown = cohort.inputs["structured"] @ world.loadings[0][:, world.loadings[0].any(axis=0)]
-  related = np.corrcoef(np.hstack([shown, cohort.observed[:, 1:]]).T)[:shown.shape[1], shown.shape[1]:]
+  related = (
+      np.corrcoef(np.hstack([shown, cohort.observed[:, 1:]]).T)[:shown.shape[1], shown.shape[1]:])
   strongest = abs(related).max()
   assert (strongest < 0.03) == (mechanism == "mcar")
 
@@ -75,7 +79,8 @@ def test_mar_policy_has_unit_variance_and_ignores_everything_but_the_source():
 
 @pytest.mark.parametrize("mechanism,rho", [("mmnar", 2.0), ("mar", 2.0), ("mcar", 1.0)])
 def test_bayes_equals_simulation_of_the_posterior(mechanism, rho):
-  """Oracle: many draws of U from the prior, weighted by the density of all that was observed of one patient."""
+  """Oracle: many draws of U from the prior, weighted by the density of all that was observed of one
+  patient."""
   c = _config(rows=200, sizes=(2, 2, 2, 2), mechanism=mechanism, rho=rho, effect=0.15, draws=4096)
   cohort, world = simulate.build(c), simulate.make_world(c.data.simulate)
   u = np.random.default_rng(5).standard_normal((400_000, 8)).astype(np.float32)
@@ -83,7 +88,8 @@ def test_bayes_equals_simulation_of_the_posterior(mechanism, rho):
     log = np.zeros(len(u))
     for m, name in enumerate(cohort.modalities):
       if cohort.observed[i, m]:
-        log -= ((cohort.inputs[name][i] - u @ world.loadings[m].T)**2).sum(axis=1) / (2 * world.noise[m]**2)
+        log -= ((cohort.inputs[name][i] - u @ world.loadings[m].T)**2).sum(
+            axis=1) / (2 * world.noise[m]**2)
       if mechanism == "mmnar":
         p = 1 / (1 + np.exp(-(u @ world.policy[m] + world.intercept[m])))
         log += np.log(p if cohort.observed[i, m] else 1 - p)
@@ -101,8 +107,10 @@ def test_bayes_is_calibrated_and_beats_logistic_regression():
   for t in range(3):
     for rows in np.array_split(np.argsort(bayes[:, t]), 10):
       assert abs(bayes[rows, t].mean() - y[rows, t].mean()) < 4 * np.sqrt(0.25 / len(rows))
-    fitted = LogisticRegression(max_iter=300).fit(x[:14000], y[:14000, t]).predict_proba(x[14000:])[:, 1]
-    assert roc_auc_score(y[14000:, t], bayes[14000:, t]) > roc_auc_score(y[14000:, t], fitted) + 0.005
+    fitted = LogisticRegression(max_iter=300).fit(x[:14000],
+                                                  y[:14000, t]).predict_proba(x[14000:])[:, 1]
+    assert roc_auc_score(y[14000:, t],
+                         bayes[14000:, t]) > roc_auc_score(y[14000:, t], fitted) + 0.005
 
 
 def test_pattern_acts_on_the_outcome_by_gamma():
@@ -110,7 +118,8 @@ def test_pattern_acts_on_the_outcome_by_gamma():
   u, observed, p = _draw(world, np.random.default_rng(0), 4000)
   risk = simulate.risk(world, u)
   inside = (p > 0.0101) & (p < 0.9899)
-  np.testing.assert_allclose((p - risk)[inside], world.gamma.T[cohort_lib.pattern_id(observed)][inside], atol=1e-6)
+  np.testing.assert_allclose((p - risk)[inside],
+                             world.gamma.T[cohort_lib.pattern_id(observed)][inside], atol=1e-6)
   assert (p >= 0.01).all() and (p <= 0.99).all()
 
 
@@ -122,7 +131,8 @@ def test_always_and_never_available():
 
 
 @pytest.mark.parametrize("override,message", [
-    (dict(noise=(1.0,)), "noise has 1 entries, 4"), (dict(mechanism="nmar"), "mmnar"), (dict(draws=500), "power of two"),
+    (dict(noise=(1.0,)), "noise has 1 entries, 4"), (dict(mechanism="nmar"), "mmnar"),
+    (dict(draws=500), "power of two"),
     (dict(rows=0), "rows"), (dict(prevalence=(0.2, 1.0, 0.1)), "prevalence"),
     (dict(mechanism="mar", availability=(0.9, 0.2, 0.7, 0.8)), "availability 1"),
     (dict(availability=(1.2, 0.2, 0.7, 0.8)), "availability")])

@@ -35,7 +35,8 @@ def test_stratified_and_of_the_stated_sizes(patients):
     for t in range(2):
       ever = np.unique(patients[0][patients[1][:, t] == 1])
       share = np.isin(ever, patients[0][found.rows(k, "test")]).mean()
-      assert share == pytest.approx(0.2, abs=0.04)   # each fold has its fifth of the patients with the outcome
+      # each fold has its fifth of the patients with the outcome
+      assert share == pytest.approx(0.2, abs=0.04)
 
 
 def test_a_function_of_the_seed(patients):

@@ -1,4 +1,5 @@
-"""A folder of csv.gz files is read by name, strictly, or refused with the file, the column and the next step."""
+"""A folder of csv.gz files is read by name, strictly, or refused with the file, the column and the
+next step."""
 
 import gzip
 import hashlib
@@ -9,10 +10,11 @@ import pytest
 from crl_jax.data import tables
 from crl_jax.data.cohort import CohortError
 
-SCHEMA = {
-    "lab": tables.Table({"stay": "int64", "offset": "int64", "name": "string", "value": "float64"}, required=True),
-    "note": tables.Table({"stay": "int64", "text": "string"}, {"entered": "int64"})}
-GOOD = b'labid,stay,offset,name,value\n1,10,5,"sodium, serum",140.5\n2,11,-3,lactate,\n3,3000000000,7,"say ""ph""",7.1\n'
+SCHEMA = {"lab": tables.Table({"stay": "int64", "offset": "int64",
+                               "name": "string", "value": "float64"}, required=True),
+          "note": tables.Table({"stay": "int64", "text": "string"}, {"entered": "int64"})}
+GOOD = (b'labid,stay,offset,name,value\n1,10,5,"sodium, '
+        b'serum",140.5\n2,11,-3,lactate,\n3,3000000000,7,"say ""ph""",7.1\n')
 
 
 def write(folder, content, name="lab.csv.gz", compress=True):
@@ -41,8 +43,8 @@ def test_good_file_is_read_by_name_with_types_and_facts(tmp_path):
   assert lab["name"].tolist() == ["lactate", "sodium, serum", 'say "ph"']
   assert lab["value"].isna().tolist() == [True, False, False]
   data = (tmp_path / "lab.csv.gz").read_bytes()
-  assert source.inputs == [{"table": "lab", "file": "lab.csv.gz", "sha256": hashlib.sha256(data).hexdigest(),
-                            "bytes": len(data), "rows": 3}]
+  assert source.inputs == [{"table": "lab", "file": "lab.csv.gz", "sha256":
+                            hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": 3}]
 
 
 def test_order_of_columns_and_case_of_file_names_do_not_matter(tmp_path):
@@ -96,7 +98,8 @@ def test_damaged_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("content, word", [
     (b"<!DOCTYPE html><html><title>Login</title>secret</html>", "web page"),
-    (b"\n <html>secret", "web page"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:secret", "git-lfs"),
+    (b"\n <html>secret", "web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:secret", "git-lfs"),
     (b"", "empty"), (b"labid,stay,offset,name,value\n1,10,5,secret,1\n", "not a gzip")])
 def test_impostors_are_named(tmp_path, content, word):
   assert word in refusal(write(tmp_path, content, compress=False))
@@ -109,9 +112,11 @@ def test_web_page_that_was_compressed_is_named(tmp_path):
 
 @pytest.mark.parametrize("header, word", [
     (b"labid,stay,offset,name", "value"), (b"labid,stay,offset,name,values", "renamed"),
-    (b"labid,stay,offset,value,value", "duplicated"), (b"stay,stay,offset,name,value", "duplicated")])
+    (b"labid,stay,offset,value,value", "duplicated"),
+    (b"stay,stay,offset,name,value", "duplicated")])
 def test_columns_that_drifted_are_refused(tmp_path, header, word):
-  message = refusal(write(tmp_path, header + b"\n" + b",".join([b"1"] * (header.count(b",") + 1)) + b"\n"))
+  message = refusal(write(tmp_path,
+                          header + b"\n" + b",".join([b"1"] * (header.count(b",") + 1)) + b"\n"))
   assert word in message and "lab.csv.gz" in message
 
 
@@ -120,7 +125,8 @@ def test_headerless_file_shows_no_row(tmp_path):
 
 
 @pytest.mark.parametrize("row, word", [
-    (b"4,12,9,secret,141,999", "6 fields"), (b"4,12,9,secret", "4 fields"), (b'4,12,9,"secret,141', "quote")])
+    (b"4,12,9,secret,141,999", "6 fields"), (b"4,12,9,secret", "4 fields"),
+    (b'4,12,9,"secret,141', "quote")])
 def test_rows_of_another_shape_are_refused_with_their_line(tmp_path, row, word):
   message = refusal(write(tmp_path, GOOD + row + b"\n5,13,9,x,1\n"))
   assert word in message and "line 5" in message
@@ -134,8 +140,8 @@ def test_stray_quotes_that_swallow_rows_are_refused_and_line_breaks_in_text_surv
 
 
 @pytest.mark.parametrize("cell, column", [
-    (b"12.5,9,x,1", "stay"), (b"12.0,9,x,1", "stay"), (b"abc,9,x,1", "stay"), (b"12,soon,x,1", "offset"),
-    (b"99999999999999999999,9,x,1", "stay"), (b"12,9,x,high", "value")])
+    (b"12.5,9,x,1", "stay"), (b"12.0,9,x,1", "stay"), (b"abc,9,x,1", "stay"),
+    (b"12,soon,x,1", "offset"), (b"99999999999999999999,9,x,1", "stay"), (b"12,9,x,high", "value")])
 def test_values_that_do_not_cast_are_counted_by_column(tmp_path, cell, column):
   message = refusal(write(tmp_path, GOOD + b"4," + cell + b"\n5," + cell + b"\n"))
   assert f"{column} (2 values" in message

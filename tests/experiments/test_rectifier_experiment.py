@@ -1,4 +1,5 @@
-"""The rectifier's experiment in small: coverage, the rate at which the error falls, the appendix example."""
+"""The rectifier's experiment in small: coverage, the rate at which the error falls, the appendix
+example."""
 
 import numpy as np
 import pytest
