@@ -1,13 +1,15 @@
-"""The simulated cohort: a linear-Gaussian world whose best possible predictions and pattern effects are known.
+"""The simulated cohort: a linear-Gaussian world whose best possible predictions and pattern effects
+are known.
 
     U ~ N(0, I_k)                                             latent health
     x_m = A_m U + sigma_m eps                                 modalities
     P(delta_m = 1) = sigmoid(a_m + rho b_m . C)               clinicians' policy
     P(y_t = 1) = clip(g_t(U) + gamma_t[p], 0.01, 0.99)        outcomes, p the pattern id of delta
 
-C, what the clinicians look at, is U under "mmnar"; under "mar" it is a summary of the first modality that every row
-has. The world (A, a, b, g, gamma) is a function of `data.simulate` and its key `world`; the patients are drawn from
-`seed`, so another seed gives other patients of the same world.
+C, what the clinicians look at, is U under "mmnar"; under "mar" it is a summary of the first
+modality that every row has. The world (A, a, b, g, gamma) is a function of `data.simulate` and its
+key `world`; the patients are drawn from `seed`, so another seed gives other patients of the same
+world.
 """
 
 import dataclasses
@@ -26,7 +28,8 @@ class World:
   Attributes:
     loadings: M arrays A_m (F_m, k).
     noise: (M,) sigma_m.
-    precision: (M, k, k) A_m' A_m / sigma_m^2, what observing modality m adds to the posterior precision of U.
+    precision: (M, k, k) A_m' A_m / sigma_m^2, what observing modality m adds to the posterior
+      precision of U.
     mechanism: "mmnar" | "mar" | "mcar".
     source: the modality that the policy reads under "mar"; -1 otherwise.
     intercept: (M,) a_m; +inf for a modality that everyone has, -inf for one that nobody has.
@@ -51,10 +54,12 @@ class World:
 
 
 def build(config):
-  """Returns the simulated `Cohort` of `config` (the whole tree; `data.simulate` and `seed` are read).
+  """Returns the simulated `Cohort` of `config` (the whole tree; `data.simulate` and `seed` are
+  read).
 
-  `references["bayes"]` holds E[y | x_observed, delta] per row and task; `info["truth"]["gamma"]` the true pattern
-  effects, task -> pattern id -> value. U is in no input. Raises CohortError on settings that cannot work.
+  `references["bayes"]` holds E[y | x_observed, delta] per row and task; `info["truth"]["gamma"]`
+  the true pattern effects, task -> pattern id -> value. U is in no input. Raises CohortError on
+  settings that cannot work.
   """
   c = config.data.simulate
   world = make_world(c)
@@ -82,10 +87,12 @@ def build(config):
   names = lambda stem, count: np.array([f"{stem}{i}" for i in range(count)])
   ids = np.arange(n, dtype=np.int64)
   return cohort_lib.Cohort(
-      modalities=modalities, tasks=tuple(c.tasks), inputs=dict(zip(modalities, inputs)), observed=observed_NxM,
+      modalities=modalities, tasks=tuple(c.tasks), inputs=dict(zip(modalities, inputs)),
+      observed=observed_NxM,
       labels=labels_NxT, row_id=ids, patient_id=ids.copy(),
       groups=dict(sex=rng.choice(["female", "male"], n),
-                  age_band=rng.choice(["18-44", "45-64", "65-79", "80+"], n, p=[0.2, 0.3, 0.3, 0.2]),
+                  age_band=rng.choice(["18-44", "45-64", "65-79", "80+"], n,
+                                      p=[0.2, 0.3, 0.3, 0.2]),
                   hospital=rng.choice(names("hospital_", 12), n)),
       features={m: names(f"{m}_", x.shape[1]).tolist() for m, x in zip(modalities, inputs)},
       references=dict(bayes=bayes(world, statistic_MxNxk, observed_NxM, c.draws)),
@@ -94,28 +101,36 @@ def build(config):
 
 
 def make_world(c):
-  """Returns the `World` of `c` (`config.data.simulate`); raises CohortError on settings that cannot work."""
+  """Returns the `World` of `c` (`config.data.simulate`); raises CohortError on settings that cannot
+  work."""
   _check(c)
   rng = np.random.default_rng([0, c.world])
   k, sizes, rates = c.latent, c.sizes, np.array(c.availability, float)
   unit = lambda v: v / np.linalg.norm(v, axis=-1, keepdims=True)
-  # Every modality shows some latent dimensions, more or less clearly, and not the others: a missing one is missed.
-  clarity_Mxk = np.stack([rng.permuted(np.arange(k) < v) for v in c.visible]) * rng.uniform(0.5, 1.5, (len(sizes), k))
-  clarity_Mxk /= np.linalg.norm(clarity_Mxk, axis=1, keepdims=True)   # a coordinate of A_m U has variance 1 on average
-  loadings = tuple((rng.standard_normal((f, k)) * s).astype(np.float32) for f, s in zip(sizes, clarity_Mxk))
+  # Every modality shows some latent dimensions, more or less clearly, and not the others: a missing
+  # one is missed.
+  clarity_Mxk = np.stack([rng.permuted(np.arange(k) < v) for v in c.visible]) * rng.uniform(
+      0.5, 1.5, (len(sizes), k))
+  # a coordinate of A_m U has variance 1 on average
+  clarity_Mxk /= np.linalg.norm(clarity_Mxk, axis=1, keepdims=True)
+  loadings = tuple((rng.standard_normal((f, k)) * s).astype(np.float32)
+                   for f, s in zip(sizes, clarity_Mxk))
   noise_M = np.array(c.noise, np.float32)
   precision_Mxkxk = np.stack([a.T.astype(float) @ a / s**2 for a, s in zip(loadings, noise_M)])
 
-  # Tasks share a severity, and clinicians order for the severe: that is what makes missingness informative.
+  # Tasks share a severity, and clinicians order for the severe: that is what makes missingness
+  # informative.
   severity_k = unit(rng.standard_normal(k))
   main_Txk = unit(0.7 * severity_k + 0.7 * unit(rng.standard_normal((len(c.tasks), k))))
-  direction_3xTxk = np.concatenate([main_Txk[None], unit(rng.standard_normal((2, len(c.tasks), k)))])
+  direction_3xTxk = np.concatenate([main_Txk[None],
+                                    unit(rng.standard_normal((2, len(c.tasks), k)))])
   policy_Mxk = unit(0.5 * severity_k + unit(rng.standard_normal((len(sizes), k))))
   gamma_TxP = rng.uniform(-c.effect, c.effect, (len(c.tasks), 2**len(sizes)))
   source = -1
   if c.mechanism == "mar":
     source = int(np.argmax(rates >= 1))
-    p = precision_Mxkxk[source]   # the summary A'x / sigma^2 = p U + p^(1/2) eps has covariance p^2 + p
+    # the summary A'x / sigma^2 = p U + p^(1/2) eps has covariance p^2 + p
+    p = precision_Mxkxk[source]
     policy_Mxk /= np.sqrt(np.einsum("mk,kl,ml->m", policy_Mxk, p @ p + p, policy_Mxk))[:, None]
   rho = 0.0 if c.mechanism == "mcar" else c.rho
   nodes, weights = np.polynomial.hermite_e.hermegauss(64)
@@ -125,10 +140,12 @@ def make_world(c):
   patterns = np.arange(2**len(sizes))
   bits_PxM = (patterns[:, None] >> np.arange(len(sizes)) & 1).astype(bool)
   share_P = np.where(bits_PxM, rates, 1 - rates).prod(axis=1)
-  gamma_TxP -= gamma_TxP @ share_P[:, None]   # effects are deviations: the prevalence stays about where it was asked
-  world = World(loadings, noise_M, precision_Mxkxk, c.mechanism, source, intercept_M.astype(np.float32),
-                (rho * policy_Mxk).astype(np.float32), direction_3xTxk.astype(np.float32),
-                np.zeros(len(c.tasks), np.float32), float(c.signal), float(c.interaction), gamma_TxP)
+  # effects are deviations: the prevalence stays about where it was asked
+  gamma_TxP -= gamma_TxP @ share_P[:, None]
+  world = World(
+      loadings, noise_M, precision_Mxkxk, c.mechanism, source, intercept_M.astype(np.float32),
+      (rho * policy_Mxk).astype(np.float32), direction_3xTxk.astype(np.float32),
+      np.zeros(len(c.tasks), np.float32), float(c.signal), float(c.interaction), gamma_TxP)
   score_DxT = _score(world, *(_normal_grid(4096, k) @ np.moveaxis(world.direction, 2, 1)))
   offset_T = _bisect(lambda b: _sigmoid(b + score_DxT).mean(axis=0), np.array(c.prevalence, float))
   return dataclasses.replace(world, offset=offset_T.astype(np.float32))
@@ -153,9 +170,9 @@ def probability(world, u_Nxk, pattern_N):
 def bayes(world, statistic_MxNxk, observed_NxM, draws):
   """E[y_t | x_observed, delta] (N, T) float32, the best prediction there can be.
 
-  U | x_observed is Gaussian, its covariance the same for all rows of a pattern; `draws` points of it are weighted by
-  P(delta | U) (spec: importance weighting). Under "mar" and "mcar" delta depends on nothing but observed values, so
-  the weights are constant and drop out.
+  U | x_observed is Gaussian, its covariance the same for all rows of a pattern; `draws` points of
+  it are weighted by P(delta | U) (spec: importance weighting). Under "mar" and "mcar" delta depends
+  on nothing but observed values, so the weights are constant and drop out.
 
   Args:
     statistic_MxNxk: A_m' x_m / sigma_m^2, all that x_m says about U; ignored where unobserved.
@@ -164,7 +181,8 @@ def bayes(world, statistic_MxNxk, observed_NxM, draws):
   """
   k = statistic_MxNxk.shape[2]
   z_Dxk = _normal_grid(draws, k)
-  axes_Vxk = np.concatenate([world.direction.reshape(-1, k), world.policy])   # U enters through these projections only
+  # U enters through these projections only
+  axes_Vxk = np.concatenate([world.direction.reshape(-1, k), world.policy])
   out_NxT = np.empty((len(observed_NxM), len(world.offset)), np.float32)
   pattern_N = cohort_lib.pattern_id(observed_NxM)
   for p in np.unique(pattern_N):
@@ -172,16 +190,19 @@ def bayes(world, statistic_MxNxk, observed_NxM, draws):
     delta_M = observed_NxM[rows[0]]
     covariance_kxk = np.linalg.inv(np.eye(k) + world.precision[delta_M].sum(axis=0))
     spread_VxD = (axes_Vxk @ np.linalg.cholesky(covariance_kxk) @ z_Dxk.T).astype(np.float32)
-    mean_NxV = statistic_MxNxk[delta_M][:, rows].sum(axis=0) @ (covariance_kxk @ axes_Vxk.T).astype(np.float32)
+    mean_NxV = statistic_MxNxk[delta_M][:, rows].sum(
+        axis=0) @ (covariance_kxk @ axes_Vxk.T).astype(np.float32)
     for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 1024)):
       v_VxNxD = mean_NxV[part].T[:, :, None] + spread_VxD[:, None]
       n_risk = world.direction[..., 0].size
       weight_NxD = np.ones(v_VxNxD.shape[1:], np.float32)
       if world.mechanism == "mmnar":
         for m, present in enumerate(delta_M):
-          weight_NxD *= _sigmoid((1 if present else -1) * (v_VxNxD[n_risk + m] + world.intercept[m]))
+          weight_NxD *= _sigmoid(
+              (1 if present else -1) * (v_VxNxD[n_risk + m] + world.intercept[m]))
       score = _score(world, *v_VxNxD[:n_risk].reshape(3, -1, *weight_NxD.shape))
-      y_TxNxD = _sigmoid(score + world.offset[:, None, None]) + world.gamma[:, p, None, None].astype(np.float32)
+      y_TxNxD = (_sigmoid(score + world.offset[:, None, None]) +
+                 world.gamma[:, p, None, None].astype(np.float32))
       np.clip(y_TxNxD, 0.01, 0.99, out=y_TxNxD)
       out_NxT[rows[part]] = ((y_TxNxD * weight_NxD).sum(axis=2) / weight_NxD.sum(axis=1)).T
   return out_NxT
@@ -225,17 +246,23 @@ def _check(c):
   m, t = len(c.modalities), len(c.tasks)
   for key, length in dict(sizes=m, availability=m, visible=m, noise=m, prevalence=t).items():
     if len(c[key]) != length:
-      raise cohort_lib.CohortError(f"config.data.simulate.{key} has {len(c[key])} entries, {length} are needed.")
+      raise cohort_lib.CohortError(f"config.data.simulate.{key} has {len(c[key])} entries, "
+                                   f"{length} are needed.")
   if m > 12:
-    raise cohort_lib.CohortError(f"config.data.simulate has {m} modalities; the table of effects stops at 12.")
+    raise cohort_lib.CohortError(f"config.data.simulate has {m} modalities; the table of effects "
+                                 "stops at 12.")
   if c.rows < 1 or c.draws < 1 or c.draws & (c.draws - 1):
-    raise cohort_lib.CohortError("config.data.simulate: rows must be positive and draws a power of two.")
+    raise cohort_lib.CohortError("config.data.simulate: rows must be positive and draws a "
+                                 "power of two.")
   if min(c.noise) <= 0 or min(c.availability) < 0 or max(c.availability) > 1:
-    raise cohort_lib.CohortError("config.data.simulate: noise must be positive and availability within 0..1.")
+    raise cohort_lib.CohortError("config.data.simulate: noise must be positive and availability "
+                                 "within 0..1.")
   if min(c.prevalence) <= 0 or max(c.prevalence) >= 1:
-    raise cohort_lib.CohortError("config.data.simulate.prevalence must lie strictly between 0 and 1.")
+    raise cohort_lib.CohortError("config.data.simulate.prevalence must lie strictly "
+                                 "between 0 and 1.")
   if c.mechanism not in ("mmnar", "mar", "mcar"):
     raise cohort_lib.CohortError(
         f"config.data.simulate.mechanism is '{c.mechanism}'; choose 'mmnar', 'mar' or 'mcar'.")
   if c.mechanism == "mar" and max(c.availability) < 1:
-    raise cohort_lib.CohortError("config.data.simulate.mechanism 'mar' needs a modality with availability 1 to read.")
+    raise cohort_lib.CohortError("config.data.simulate.mechanism 'mar' needs a modality with "
+                                 "availability 1 to read.")
