@@ -48,6 +48,10 @@ def predict(workdir, root, output):
   config, facts, rectifiers = read_run(workdir)
   cohort = read_cohort(config, root)
   require_same_inputs(facts, cohort, workdir)
+  absent = sorted(set(cohort.info.get("absent_tables", ())) - set(facts.get("absent_tables", ())))
+  if absent:
+    logging.warning("Tables that the run was trained with are absent in %s: %s. What they feed counts as missing.", root,
+                    ", ".join(absent))
   devices = sharding.select_devices(config.platform)
 
   total, members, unusual = 0, 0, set()
