@@ -1,6 +1,7 @@
 """The one default configuration tree. Every key has a comment; `check` refuses what cannot work.
 
-Files in configs/ start from `default()` and change a few keys. Values marked [paper] are those of arXiv 2509.17228.
+Files in configs/ start from `default()` and change a few keys. Values marked [paper] are those of
+arXiv 2509.17228.
 """
 
 import ast
@@ -15,60 +16,77 @@ _D = ml_collections.ConfigDict
 def default():
   """Returns the locked default tree (`ml_collections.ConfigDict`)."""
   c = _D()
-  c.seed = 0                        # root of all randomness: splits, initialisation, order of rows, dropout
-  c.parallel = "jit"                # "jit": one global program over a mesh; "pmap": a replica per device
-  c.platform = ""                   # "": whatever JAX finds; "cpu" | "gpu": refuse to run on anything else
+  c.seed = 0                        # root of all randomness: splits, initial weights, order, dropout
+  c.parallel = "jit"                # "jit": one global program on a mesh; "pmap": one replica a device
+  c.platform = ""                   # "": whatever JAX finds; "cpu" | "gpu": refuse anything else
 
   c.data = _D()
   c.data.cohort = "simulate"        # a module of crl_jax/data with build(config) -> Cohort
-  c.data.root = ""                  # folder of the database's published files; "" where the cohort needs none
-  c.data.protocol = "honest"        # "honest": only what was recorded before the row's time; "paper": one row a patient
+  c.data.root = ""                  # folder of the database's published files; "" where the cohort
+                                    # needs none
+  c.data.protocol = "honest"        # "honest": only what was recorded before the row's time;
+                                    # "paper": one row a patient
   c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
   c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
 
-  c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, and so on)
+  c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, ...)
   c.data.simulate.rows = 6000       # number of rows, one per patient
-  c.data.simulate.world = 0         # seed of the world: loadings, policy, risks, effects; the patients come from c.seed
-  c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")   # names, M of them
-  c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, the real embeddings' [paper]
+  c.data.simulate.world = 0         # seed of the world: loadings, policy, risks, effects; the
+                                    # patients come from c.seed
+  c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")   # M names
+  c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, as the real ones [paper]
   c.data.simulate.availability = (1.0, 0.261, 0.755, 0.85)  # mean of delta_m [paper]
   c.data.simulate.tasks = ("readmission", "icu", "mortality")   # names, T of them
   c.data.simulate.prevalence = (0.2, 0.25, 0.15)          # mean of y_t over the population, roughly
   c.data.simulate.latent = 8        # k, dimensions of the latent health U
-  c.data.simulate.visible = (4, 5, 5, 5)                  # how many of them x_m shows; it is blind to the others
-  c.data.simulate.noise = (1.5, 2.0, 2.0, 2.0)            # sigma_m, in standard deviations of one signal coordinate
-  c.data.simulate.mechanism = "mmnar"                     # "mmnar" | "mar" (b_m on observed covariates) | "mcar" (rho = 0)
-  c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on what they see, in log-odds per sd
-  c.data.simulate.effect = 0.1      # gamma_t[p], the pattern's direct effect on the probability, is uniform on +- this, then centred
+  c.data.simulate.visible = (4, 5, 5, 5)                  # how many of them x_m shows; it is blind
+                                                          # to the others
+  c.data.simulate.noise = (1.5, 2.0, 2.0, 2.0)            # sigma_m, in standard deviations of one
+                                                          # signal coordinate
+  c.data.simulate.mechanism = "mmnar"                     # "mmnar" | "mar" (b_m on observed
+                                                          # covariates) | "mcar" (rho = 0)
+  c.data.simulate.rho = 1.0         # strength of the clinicians' dependence on what they see, in
+                                    # log-odds per sd
+  c.data.simulate.effect = 0.1      # gamma_t[p], the pattern's direct effect on the probability, is
+                                    # uniform on +- this, then centred
   c.data.simulate.signal = 2.0      # sd of the main term of g_t(U), in log-odds
   c.data.simulate.interaction = 0.8  # size of the interaction in g_t, relative to the main term
-  c.data.simulate.draws = 512       # points of the posterior per row for the Bayes-optimal predictions; a power of two
+  c.data.simulate.draws = 512       # points of the posterior per row for the Bayes-optimal
+                                    # predictions; a power of two
 
   c.data.eicu = _D()                # the eICU-CRD cohort
   c.data.eicu.min_age = 18          # years, inclusive [paper]
   c.data.eicu.max_age = 89          # years, inclusive; "> 89" is older [paper]
   c.data.eicu.min_stay_hours = 12.0   # unit stay, inclusive [paper]
   c.data.eicu.max_stay_hours = 240.0  # unit stay, inclusive: 10 days [paper]
-  c.data.eicu.prediction_hour = 24.0  # mortality is predicted this many hours after unit admission (honest protocol)
-  c.data.eicu.modality_missing = 0.8  # a virtual modality with a larger share of NaN features counts as missing [paper]
-  c.data.eicu.later_stay = "eligible"  # readmission: a later unit stay in the hospital stay that is itself "eligible" by
-                                    # its length, or "any", or only a "return" after a time outside the unit
+  c.data.eicu.prediction_hour = 24.0  # mortality is predicted this many hours after unit admission
+                                      # (honest protocol)
+  c.data.eicu.modality_missing = 0.8  # a virtual modality with a larger share of NaN features
+                                      # counts as missing [paper]
+  c.data.eicu.later_stay = "eligible"  # readmission: a later unit stay in the hospital stay that is
+                                       # itself "eligible" by its length, or "any", or only a
+                                       # "return" after a time outside the unit
 
   c.splits = _D()
-  c.splits.folds = 5                # patients are dealt into this many folds; member k is tested on fold k
-  c.splits.validation = 0.15        # share of the other folds' patients held out: early stopping, rectifier, thresholds
+  c.splits.folds = 5                # patients are dealt into so many folds; member k is tested on k
+  c.splits.validation = 0.15        # share of the other folds' patients held out: early stopping,
+                                    # rectifier, thresholds
 
   c.members = _D()
   c.members.folds = 1               # how many of the folds are run, each as a member of its own
   c.members.seeds = 1               # how many initialisations per fold
 
   c.preprocess = _D()               # fitted on the member's training rows only
-  c.preprocess.scale = "standard"   # "standard": (x - mean) / sd; "quantile": to a normal by empirical quantiles
+  c.preprocess.scale = "standard"   # "standard": (x - mean) / sd; "quantile": to a normal by
+                                    # empirical quantiles
   c.preprocess.quantiles = 64       # knots of the "quantile" scale
   c.preprocess.clip = 6.0           # scaled inputs are clipped to +- this many standard deviations
-  c.preprocess.max_missing = 0.95   # features missing in a larger share of the rows that have the modality are dropped
-  c.preprocess.indicators = True    # a 0/1 input for each feature that is ever missing where its modality is observed
-  c.preprocess.components = 0       # modalities wider than this enter as so many principal components; 0 is off
+  c.preprocess.max_missing = 0.95   # features missing in a larger share of the rows that have the
+                                    # modality are dropped
+  c.preprocess.indicators = True    # a 0/1 input for each feature that is ever missing where its
+                                    # modality is observed
+  c.preprocess.components = 0       # modalities wider than this enter as so many principal
+                                    # components; 0 is off
 
   c.model = _D()
   c.model.name = "crl_mmnar"        # a key of crl_jax.models.MODELS
@@ -77,10 +95,12 @@ def default():
   c.model.layers = 1                # fusion blocks
   c.model.dropout = 0.2             # of encoders, fusion and heads [paper]
   c.model.input_dropout = 0.0       # share of input features hidden per row and step
-  c.model.conditioning = True       # missingness embedding, gates and its token (off: masks only, the "basic" ablation)
-  c.model.reconstruction = True     # cross-modality reconstruction (off removes InfoNCE too, which needs it)
+  c.model.conditioning = True       # missingness embedding, gates and its token (off: masks only,
+                                    # the "basic" ablation)
+  c.model.reconstruction = True     # cross-modality reconstruction (InfoNCE needs it: off with it)
   c.model.contrastive = True        # InfoNCE between reconstruction and embedding
-  c.model.hide = "all"              # modalities hidden per row and step: "all" in turn, or "one" at random (unbiased)
+  c.model.hide = "all"              # modalities hidden per row and step: "all" in turn, or "one" at
+                                    # random (unbiased)
   c.model.stop_gradient = True      # reconstruction targets are constants
   c.model.temperature = 0.1         # tau of InfoNCE [paper]
   c.model.pattern_head = False      # predict the pattern id from h (section C.6)
@@ -97,25 +117,30 @@ def default():
   c.train.batch_size = 32           # rows per step, over all devices [paper]
   c.train.weight_decay = 1e-5       # AdamW [paper]
   c.train.clip_norm = 1.0           # global gradient norm [paper]
-  c.train.ema = 0.0                 # decay per step of the averaged parameters that are evaluated and kept; 0 is off
-  c.train.non_finite_steps = 3      # stop after this many consecutive steps with a non-finite loss or gradient
+  c.train.ema = 0.0                 # decay per step of the averaged parameters that are evaluated
+                                    # and kept; 0 is off
+  c.train.non_finite_steps = 3      # stop after this many consecutive steps with a non-finite loss
+                                    # or gradient
   c.train.pretrain = _D()           # phase 1, self-supervised
   c.train.pretrain.epochs = 20
   c.train.pretrain.learning_rate = 1e-4
-  c.train.pretrain.weights = _D(dict(prediction=0.0, reconstruction=1.0, contrastive=0.3, missingness=0.5, pattern=0.0))
+  c.train.pretrain.weights = _D(dict(prediction=0.0, reconstruction=1.0, contrastive=0.3,
+                                     missingness=0.5, pattern=0.0))
   c.train.joint = _D()              # phase 2, all losses, early stopping
   c.train.joint.epochs = 100
   c.train.joint.learning_rate = 2e-4
-  c.train.joint.weights = _D(dict(prediction=1.0, reconstruction=0.2, contrastive=0.15, missingness=0.5, pattern=0.0))
-  c.train.joint.patience = 30       # epochs without a better validation loss before phase 2 ends [paper]
-  c.train.monitor = "loss"          # what early stopping follows on validation rows: "loss" (log-loss) | "auroc"
+  c.train.joint.weights = _D(dict(prediction=1.0, reconstruction=0.2, contrastive=0.15,
+                                  missingness=0.5, pattern=0.0))
+  c.train.joint.patience = 30       # epochs without better validation loss that end phase 2 [paper]
+  c.train.monitor = "loss"          # what early stopping follows on validation rows: "loss" | "auroc"
 
   c.rectifier = _D()
   c.rectifier.enabled = True        # off: p_<task> equals p_base_<task>
-  c.rectifier.folds = 5             # K >= 2 of the cross-fitting among the calibration (validation) patients
+  c.rectifier.folds = 5             # K >= 2 of the cross-fitting among the validation patients
   c.rectifier.scale = "probability"  # gamma added to the "probability" or to its "logit"
   c.rectifier.shrinkage = True      # empirical-Bayes shrinkage of gamma toward the task's mean
-  c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates, in units of scale; "no correction" competes too
+  c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates, in units of scale; "no
+                                                           # correction" competes too
 
   c.evaluate = _D()
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
@@ -135,47 +160,59 @@ def as_dict(config):
 
 
 def task_losses(config, tasks):
-  """Returns (alpha, gamma, weight), each a list over `tasks`; tasks not named in config.loss.tasks get the default."""
+  """Returns (alpha, gamma, weight), each a list over `tasks`; tasks not named in config.loss.tasks
+  get the default."""
   chosen = [config.loss.tasks[t if t in config.loss.tasks else "default"] for t in tasks]
   return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
 
 
 def check(config):
-  """Raises ValueError for the first setting that cannot work, saying which key and what it may be."""
+  """Raises ValueError for the first setting that cannot work, saying which key and what it
+  may be."""
   def need(condition, message):
     if not condition:
       raise ValueError(f"config.{message}")
   one_of = lambda value, *names: value in names
-  need(one_of(config.parallel, "jit", "pmap"), f"parallel is '{config.parallel}'; it may be 'jit' or 'pmap'.")
-  need(one_of(config.platform, "", "cpu", "gpu", "tpu"), f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
+  need(one_of(config.parallel, "jit", "pmap"),
+       f"parallel is '{config.parallel}'; it may be 'jit' or 'pmap'.")
+  need(one_of(config.platform, "", "cpu", "gpu", "tpu"),
+       f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
   need(one_of(config.data.protocol, "honest", "paper"),
        f"data.protocol is '{config.data.protocol}'; it may be 'honest' or 'paper'.")
   need(one_of(config.preprocess.scale, "standard", "quantile"),
        f"preprocess.scale is '{config.preprocess.scale}'; it may be 'standard' or 'quantile'.")
-  need(one_of(config.model.hide, "all", "one"), f"model.hide is '{config.model.hide}'; it may be 'all' or 'one'.")
+  need(one_of(config.model.hide, "all", "one"),
+       f"model.hide is '{config.model.hide}'; it may be 'all' or 'one'.")
   need(one_of(config.train.monitor, "loss", "auroc"),
        f"train.monitor is '{config.train.monitor}'; it may be 'loss' or 'auroc'.")
   need(one_of(config.rectifier.scale, "probability", "logit"),
        f"rectifier.scale is '{config.rectifier.scale}'; it may be 'probability' or 'logit'.")
   need(config.model.width % config.model.heads == 0,
        f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
-  need(config.splits.folds >= 2, f"splits.folds is {config.splits.folds}; at least 2 are needed to hold patients out.")
+  need(config.splits.folds >= 2,
+       f"splits.folds is {config.splits.folds}; at least 2 are needed to hold patients out.")
   need(1 <= config.members.folds <= config.splits.folds,
-       f"members.folds is {config.members.folds}; it may be 1 to splits.folds ({config.splits.folds}).")
+       f"members.folds is {config.members.folds}; it may be 1 to splits.folds "
+       f"({config.splits.folds}).")
   need(config.members.seeds >= 1, f"members.seeds is {config.members.seeds}; at least 1.")
-  need(0 < config.splits.validation < 1, f"splits.validation is {config.splits.validation}; a share between 0 and 1.")
-  need(config.rectifier.folds >= 2, f"rectifier.folds is {config.rectifier.folds}; cross-fitting needs at least 2.")
+  need(0 < config.splits.validation < 1,
+       f"splits.validation is {config.splits.validation}; a share between 0 and 1.")
+  need(config.rectifier.folds >= 2,
+       f"rectifier.folds is {config.rectifier.folds}; cross-fitting needs at least 2.")
   need(config.evaluate.bootstrap >= 1 and config.evaluate.bins >= 1,
-       f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins ({config.evaluate.bins}) must be at least 1.")
+       f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins "
+       f"({config.evaluate.bins}) must be at least 1.")
   need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")
   need(0 <= config.train.ema < 1, f"train.ema is {config.train.ema}; a decay in [0, 1).")
-  need(config.train.non_finite_steps >= 1, f"train.non_finite_steps is {config.train.non_finite_steps}; at least 1.")
+  need(config.train.non_finite_steps >= 1,
+       f"train.non_finite_steps is {config.train.non_finite_steps}; at least 1.")
   for key in ("every_epochs", "keep"):
     need(config.checkpoint[key] >= 1, f"checkpoint.{key} is {config.checkpoint[key]}; at least 1.")
   for name, task in config.loss.tasks.items():
-    need(0 < task.alpha < 1 and task.gamma >= 0, f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
+    need(0 < task.alpha < 1 and task.gamma >= 0,
+         f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
   epochs = config.train.pretrain.epochs, config.train.joint.epochs
   need(min(epochs) >= 0, f"train: {min(epochs)} epochs of a phase; 0 leaves it out.")
   need(sum(epochs) > 0, "train: both phases have 0 epochs.")
@@ -202,9 +239,11 @@ def _flat(tree, prefix=""):
 
 
 def unknown(keys):
-  """Those of `keys` ('train.batch_size') that no config has; under loss.tasks a config may name tasks of its own."""
+  """Those of `keys` ('train.batch_size') that no config has; under loss.tasks a config may name
+  tasks of its own."""
   known = _flat(default().to_dict())
-  task = lambda key: key.startswith("loss.tasks.") and key.split(".")[-1] in ("weight", "alpha", "gamma")
+  task = lambda key: (key.startswith("loss.tasks.") and
+                      key.split(".")[-1] in ("weight", "alpha", "gamma"))
   return [key for key in keys if key not in known and not task(key)]
 
 
@@ -227,20 +266,26 @@ def override(config, pairs):
       node = node[part]
     old = node[last]
     try:
-      node[last] = text if isinstance(old, str) else float(value) if isinstance(old, float) else value
+      node[last] = (text if isinstance(old, str) else
+                    float(value) if isinstance(old, float) else value)
     except (TypeError, ValueError):
-      raise ValueError(f"Setting '{key}' is '{text}'; it must be of type {type(old).__name__}, as {old!r}.") from None
+      raise ValueError(f"Setting '{key}' is '{text}'; it must be of type {type(old).__name__}, as "
+                       f"{old!r}.") from None
   return config.lock()
 
 
 def from_dict(tree):
-  """The locked config that as_dict() wrote. Raises ValueError for a tree of another version, naming the keys."""
+  """The locked config that as_dict() wrote. Raises ValueError for a tree of another version, naming
+  the keys."""
   config, flat = default(), _flat(tree)
-  unknown, absent = flat.keys() - _flat(config.to_dict()).keys(), _flat(config.to_dict()).keys() - flat.keys()
-  added = {key for key in unknown if key.startswith("loss.tasks.")}   # a config may name tasks of its own
+  unknown, absent = (flat.keys() - _flat(config.to_dict()).keys(),
+                     _flat(config.to_dict()).keys() - flat.keys())
+  # a config may name tasks of its own
+  added = {key for key in unknown if key.startswith("loss.tasks.")}
   if unknown - added or absent:
-    raise ValueError(f"config.json is of another version of crl_jax: unknown keys {sorted(unknown - added)}, absent keys "
-                     f"{sorted(absent)}. Use the version that made the run (data.json, 'versions').")
+    raise ValueError("config.json is of another version of crl_jax: unknown keys "
+                     f"{sorted(unknown - added)}, absent keys {sorted(absent)}. Use the version "
+                     "that made the run (data.json, 'versions').")
   with config.unlocked():
     for name in {key.split(".")[2] for key in added}:
       config.loss.tasks[name] = config.loss.tasks.default.copy_and_resolve_references()

@@ -74,8 +74,9 @@ def init_state(model, optimizer, stage, rng, ema):
   """The TrainState at the start of `stage`, with parameters drawn from `rng`."""
   init_rng, step_rng = jax.random.split(rng)
   params = jax.jit(model.init)(init_rng)
-  return enter_stage(TrainState(jnp.int32(0), params, optimizer.init(params), params if ema
-                                else None, step_rng, jnp.float32(0), {}), optimizer, stage)
+  return enter_stage(TrainState(
+      jnp.int32(0), params, optimizer.init(params), params if ema else None, step_rng,
+      jnp.float32(0), {}), optimizer, stage)
 
 
 def enter_stage(state, optimizer, stage):

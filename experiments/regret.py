@@ -78,17 +78,18 @@ def boosting_on_components(config):
 def summary(table, rows):
   """The printed table: mean over seeds with a t interval of the differences."""
   from scipy import stats
-  lines = [f"\n{rows} rows, {table.seed.nunique()} seeds: test AUROC, mean over "
-           "seeds [95% interval]", f"{'task':14}{'Bayes':>8}{'boosting':>10}{'CRL-MMNAR':>11}  "
-                                    f"{'regret':24}{'over boosting':24}Brier change"]
+  lines = [f"\n{rows} rows, {table.seed.nunique()} seeds: test AUROC, "
+           "mean over seeds [95% interval]",
+           f"{'task':14}{'Bayes':>8}{'boosting':>10}{'CRL-MMNAR':>11}  "
+           f"{'regret':24}{'over boosting':24}Brier change"]
   def interval(x):
-    half = stats.t.ppf(0.975,
-                       len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else np.nan
+    half = (stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+            if len(x) > 1 else np.nan)
     return f"{x.mean():+.4f} [{x.mean() - half:+.4f}, {x.mean() + half:+.4f}]"
   for task, part in table.groupby("task", sort=False):
-    lines.append(f"{task:14}{part.bayes.mean():8.4f}{part.boosting.mean():10.4f}{part.rectified.mean():11.4f}  "
-                 f"{interval(part.bayes - part.rectified)} {interval(part.rectified - part.boosting)} "
-                 f"{part.brier_change.mean():+.5f}")
+    lines.append(f"{task:14}{part.bayes.mean():8.4f}{part.boosting.mean():10.4f}"
+                 f"{part.rectified.mean():11.4f}  {interval(part.bayes - part.rectified)} "
+                 f"{interval(part.rectified - part.boosting)} {part.brier_change.mean():+.5f}")
   return "\n".join(lines)
 
 

@@ -173,8 +173,8 @@ def _load(con, name, table, path, encoding, sums):
       header = [row[0] for row in con.raw_sql(f"DESCRIBE SELECT * FROM {raw}").fetchall()]
     picked = _pick(path, header, table)
     con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {_casts(picked, table)} FROM {raw}")
-  # DuckDB's message quotes the row: keep the line number and the kind only
   except duckdb.Error as error:
+    # DuckDB's message quotes the row: keep the line number and the kind only
     raise CohortError(_parse_message(path, str(error))) from None
   rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
   _check_casts(con, name, table, path)

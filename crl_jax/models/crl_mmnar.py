@@ -152,6 +152,8 @@ def build(config, spec):
   t = config.train
   stages = tuple(stage for stage in (
       Stage("pretrain", t.pretrain.epochs, t.pretrain.learning_rate, t.pretrain.weights.to_dict(),
-            None), Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
-                         t.joint.patience),) if stage.epochs)
+            None),
+      Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
+            t.joint.patience),
+  ) if stage.epochs)
   return Model(init, apply, loss, probability, stages)

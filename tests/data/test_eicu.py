@@ -180,8 +180,8 @@ def test_a_modality_with_too_many_gaps_is_missing_and_zero():
 
 def test_later_unit_stays_by_each_definition(tmp_path, rows_only):
   stays = [stay(1), stay(2, patienthealthsystemstayid=1001, unitvisitnumber=2,
-                         unitdischargeoffset=5 * HOUR, # at once, five hours long
-                         hospitaladmitoffset=-600 - 2 * DAY),
+                         # at once, five hours long
+                         unitdischargeoffset=5 * HOUR, hospitaladmitoffset=-600 - 2 * DAY),
            stay(3), stay(4, patienthealthsystemstayid=1003, unitvisitnumber=2,
                          hospitaladmitoffset=-600 - 3 * DAY)]
   folder = save(tmp_path, hospital(stays))
