@@ -307,6 +307,8 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(launch, tiny_run, tmp
 
 
 def same_predictions(folder, tiny_run):
+  fingerprint = lambda run: json.loads((run / "data.json").read_text())["fingerprint"]
+  assert fingerprint(folder) == fingerprint(tiny_run.folder)
   table = pd.read_parquet(folder / "predictions.parquet")
   pd.testing.assert_frame_equal(table, tiny_run.table[table.columns], check_exact=True)
   records = writer.history(folder)
