@@ -1,8 +1,8 @@
 """eICU-CRD: ten virtual modalities, readmission to the unit and in-hospital mortality, all five
 folds.
 
-python -m crl_jax.main --config=configs/eicu.py --config.data.root=DIR    (DIR: the folder with
-patient.csv.gz)
+python -m crl_jax.main --config=configs/eicu.py --config.data.root=DIR
+(DIR: the folder with patient.csv.gz)
 
 About 4 minutes on 2 cores for the demo's 150 hospitals. Expected: see the table in README.md.
 The values below were chosen on validation rows; experiments/README.md tells what was tried.

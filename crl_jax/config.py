@@ -16,8 +16,8 @@ _D = ml_collections.ConfigDict
 def default():
   """Returns the locked default tree (`ml_collections.ConfigDict`)."""
   c = _D()
-  c.seed = 0                        # root of all randomness: splits, initial weights, order, dropout
-  c.parallel = "jit"                # "jit": one global program on a mesh; "pmap": one replica a device
+  c.seed = 0                        # root of all randomness: splits, initial state, order, dropout
+  c.parallel = "jit"                # "jit": one program on a mesh; "pmap": one replica a device
   c.platform = ""                   # "": whatever JAX finds; "cpu" | "gpu": refuse anything else
 
   c.data = _D()
@@ -132,7 +132,7 @@ def default():
   c.train.joint.weights = _D(dict(prediction=1.0, reconstruction=0.2, contrastive=0.15,
                                   missingness=0.5, pattern=0.0))
   c.train.joint.patience = 30       # epochs without better validation loss that end phase 2 [paper]
-  c.train.monitor = "loss"          # what early stopping follows on validation rows: "loss" | "auroc"
+  c.train.monitor = "loss"          # what early stopping follows in validation: "loss" | "auroc"
 
   c.rectifier = _D()
   c.rectifier.enabled = True        # off: p_<task> equals p_base_<task>

@@ -119,8 +119,8 @@ def _score(table, patient_N, task, prefix, counts_RxP, bins, source):
     entry[name] = _interval(float(_mean([v[name] for v in value], 1)[0]), draws[name], name)
     if entry[name]["value"] is None:
       entry[name]["reason"] = "no row with this outcome" if not n else (
-          f"only one class: {n} rows, {positives} "
-          "positive" if positives in (0, n) else "one class in every fold")
+          f"only one class: {n} rows, {positives} positive" if positives in (0, n)
+          else "one class in every fold")
     each = np.array([m[name][0] for m in member])
     each = each[~np.isnan(each)]
     entry[name]["folds"] = dict(mean=float(each.mean()) if len(each) else None,

@@ -123,8 +123,9 @@ def to_dict(rectifier, tasks, modalities):
       **{k: number(getattr(r, k)[t, p]) for k in ("gamma", "se", "lo", "hi", "gamma_shrunk")},
       applied=number(applied[t, p]))
   return dict(scale=r.scale, shrinkage=r.shrinkage, patterns=r.patterns.tolist(), tasks={task: dict(
-      threshold=number(r.threshold[t]), unseen=dict(gamma=number(r.prior_mean[t]), sd=number(
-          r.prior_sd[t]), se=number(r.prior_se[t]), applied=number(applied[t, -1])),
+      threshold=number(r.threshold[t]),
+      unseen=dict(gamma=number(r.prior_mean[t]), sd=number(r.prior_sd[t]),
+                  se=number(r.prior_se[t]), applied=number(applied[t, -1])),
       cells=[cell(t, p) for p in range(len(r.patterns))]) for t, task in enumerate(tasks)})
 
 
@@ -221,8 +222,9 @@ def _estimate(rows, config):
   shrunk = np.where(some, mean[..., None] + keep * (np.where(some, gamma, 0) - mean[..., None]),
                     mean[..., None])
   return Rectifier(
-      patterns=rows.patterns, n=n.astype(np.int64), gamma=gamma, se=se, lo=gamma - half, hi=gamma +
-      half, gamma_shrunk=shrunk, prior_mean=mean, prior_sd=np.where(some.any(-1), sd, np.nan),
+      patterns=rows.patterns, n=n.astype(np.int64), gamma=gamma, se=se, lo=gamma - half,
+      hi=gamma + half, gamma_shrunk=shrunk, prior_mean=mean,
+      prior_sd=np.where(some.any(-1), sd, np.nan),
       prior_se=np.where(some.any(-1), np.hypot(sd, mean_se), np.nan),
       threshold=np.full(len(n), np.inf), scale=config.scale, shrinkage=bool(config.shrinkage))
 

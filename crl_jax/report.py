@@ -49,9 +49,10 @@ def write(path, metrics, predictions, data, rectifier, config, history):
     training = draw("training", _training_figure(history))
   page = environment.from_string(template).render(
       title=f"{data.get('title', config['data']['cohort'])}: {config['model']['name']}",
-      question=_question(tasks, data), alarms=[
-          t for t in (data.get("banner"), _PAPER if config["data"]["protocol"] == "paper" else None)
-          if t], warnings=data.get("warnings", []), tasks=tasks, training=training,
+      question=_question(tasks, data),
+      alarms=[t for t in (data.get("banner"),
+                          _PAPER if config["data"]["protocol"] == "paper" else None) if t],
+      warnings=data.get("warnings", []), tasks=tasks, training=training,
       bootstrap=settings["bootstrap"], bins=settings["bins"], min_cell=settings["min_cell"],
       cohort=_cohort(data), notes=data.get("notes", []), facts=_facts(data, config))
   path = pathlib.Path(path)

@@ -78,8 +78,8 @@ def sweep(world, bias_TxP, config, sizes, seed=0):
       before.append(brier(f))
       after.append(brier(rectifier.apply(r, f, pattern)))
     rms = lambda e: float(np.sqrt(np.mean(np.concatenate(e)**2)))
-    lines.append(dict(n=n, replicates=replicates,
-                      cells=sum(map(len, hits)), within_2_se=float(np.concatenate(hits).mean()),
+    lines.append(dict(n=n, replicates=replicates, cells=sum(map(len, hits)),
+                      within_2_se=float(np.concatenate(hits).mean()),
                       within_interval=float(np.concatenate(inside).mean()),
                       rmse=rms(error), rmse_shrunk=rms(shrunk), rmse_root_n=rms(error) * n**0.5,
                       brier=float(np.mean(before)), brier_rectified=float(np.mean(after)),

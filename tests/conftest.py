@@ -6,8 +6,8 @@ import os
 import pathlib
 import types
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS",
-                                         "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") +
+                           " --xla_force_host_platform_device_count=8")
 # Compile quickly rather than well: the tests are many small programs, each run a few times.
 os.environ["XLA_FLAGS"] += (" --xla_backend_optimization_level=0 "
                             "--xla_llvm_disable_expensive_passes=true")

@@ -71,8 +71,8 @@ def build(config, for_prediction=False):
 
 def _notes(c, protocol, for_prediction):
   """What a reader of the results has to know, in sentences."""
-  rows = {"honest": f"mortality at {c.prediction_hour:g} h after unit "
-                    "admission, readmission at unit discharge, both from what was recorded before",
+  rows = {"honest": f"mortality at {c.prediction_hour:g} h after unit admission, readmission at "
+                    "unit discharge, both from what was recorded before",
           "paper": "one per stay, with all information up to unit discharge (the paper's protocol: "
                    "more than anyone at the bedside knows when a prediction is wanted)"}[protocol]
   later = {"eligible": "whose length meets the inclusion criteria", "any": "of any length",
@@ -109,8 +109,8 @@ def prepare(t, keep=lambda table: table):
   h = t["hospital"]
   h = h.group_by("hospitalid").agg(beds=h.numbedscategory.min(), teaching=h.teachingstatus.min(),
                                    region=h.region.min())
-  h = h.mutate(facts="teaching " + text(h.teaching) + " beds " + text(h.beds) + " region " +
-               text(h.region))
+  h = h.mutate(facts="teaching " + text(h.teaching) + " beds " + text(h.beds) +
+               " region " + text(h.region))
   patient = keep(p.left_join(h, "hospitalid").drop("hospitalid_right"))
   plan = t["carePlanGeneral"]
   plan = plan.mutate(item=text(plan.cplgroup) + "|" + text(plan.cplitemvalue),
@@ -304,8 +304,8 @@ def _assemble(values, frame, modality_missing, info):
   text = lambda column: frame[column].fillna("").astype(str).str.strip().replace(
       "", "unknown").to_numpy(str)
   bands = np.array(["18-44", "45-64", "65-74", "75 and over"])
-  groups = dict(sex=text("gender"),
-                ethnicity=text("ethnicity"), hospital=text("hospitalid"), region=text("region"),
+  groups = dict(sex=text("gender"), ethnicity=text("ethnicity"), hospital=text("hospitalid"),
+                region=text("region"),
                 age_band=bands[np.digitize(frame["age"].to_numpy(np.float64), (45, 65, 75))],
                 unit=text("unittype"), time=np.array([eicu_stays.KINDS[k] for k in kind]))
   return Cohort(modalities=spec.MODALITIES, tasks=TASKS, inputs=inputs,

@@ -189,8 +189,7 @@ SOURCES = (
     Flags("admission", "admissionDx", "admitdxpath", ("admitdxenteredoffset",), terms.ADMISSION_DX),
     Flags("admission", "carePlanGeneral", "item", ("cplitemoffset",), {
         "full_therapy": "care limitation\\|full therapy",
-        "do_not_resuscitate": "do not resuscitate|no cpr",
-        "no_intubation": "no intubation",
+        "do_not_resuscitate": "do not resuscitate|no cpr", "no_intubation": "no intubation",
         "comfort_care": "comfort measures|no augmentation|no vasopressors",
         "prognosis_poor": "(moderate|high) mortality risk",
         "prognosis_bad": "\\|high mortality risk",
@@ -200,22 +199,18 @@ SOURCES = (
         "enteral": "enteral", "ready_to_leave": "step-down|awaiting transfer|floor",
         "not_ready": "not ready|physician concern", "fall_risk": "fall"}),
     Flags("admission", "carePlanEOL", "discussion", ("cpleolsaveoffset", "cpleoldiscussionoffset"),
-          {},
-          count="end_of_life_talks"),
+          {}, count="end_of_life_talks"),
     Values("apache", "apacheApsVar", {
         "intubated": ("intubated", 0, 1), "ventilated": ("vent", 0, 1),
-        "dialysis": ("dialysis", 0, 1),
-        "gcs_eyes": ("eyes", 1, 4), "gcs_motor": ("motor", 1, 6), "gcs_verbal": ("verbal", 1, 5),
-        "gcs_by_meds": ("meds", 0, 1), "wbc": ("wbc", 0, 500),
-        "temperature": ("temperature", 20, 45),
-        "respiratory_rate": ("respiratoryrate", 0, 90), "sodium": ("sodium", 80, 200),
-        "heart_rate": ("heartrate", 0, 300), "mean_pressure": ("meanbp", 0, 250),
-        "ph": ("ph", 6.5, 8),
+        "dialysis": ("dialysis", 0, 1), "gcs_eyes": ("eyes", 1, 4), "gcs_motor": ("motor", 1, 6),
+        "gcs_verbal": ("verbal", 1, 5), "gcs_by_meds": ("meds", 0, 1), "wbc": ("wbc", 0, 500),
+        "temperature": ("temperature", 20, 45), "respiratory_rate": ("respiratoryrate", 0, 90),
+        "sodium": ("sodium", 80, 200), "heart_rate": ("heartrate", 0, 300),
+        "mean_pressure": ("meanbp", 0, 250), "ph": ("ph", 6.5, 8),
         "hematocrit": ("hematocrit", 3, 75), "creatinine": ("creatinine", 0, 40),
         "albumin": ("albumin", 0.2, 8), "pao2": ("pao2", 10, 800), "pco2": ("pco2", 5, 250),
         "bun": ("bun", 0, 300), "glucose": ("glucose", 10, 2000),
-        "bilirubin": ("bilirubin", 0, 100),
-        "fio2": ("fio2", 21, 100)}, day_one=True),
+        "bilirubin": ("bilirubin", 0, 100), "fio2": ("fio2", 21, 100)}, day_one=True),
     Values("apache", "apachePredVar", {
         "elective_surgery": ("electivesurgery", 0, 1), "active_treatment": ("activetx", 0, 1),
         "thrombolytics": ("thrombolytics", 0, 1), "ventilated_day_1": ("ventday1", 0, 1),
@@ -224,20 +219,17 @@ SOURCES = (
     Flags("diagnosis", "diagnosis", "diagnosisstring", ("diagnosisoffset",), terms.DIAGNOSES,
           count="diagnoses"),
     Flags("medication", "medication", "drugname", ("drugorderoffset", "drugstartoffset"),
-          terms.DRUGS,
-          count="orders", codes=("drughiclseqno", terms.HICL)),
+          terms.DRUGS, count="orders", codes=("drughiclseqno", terms.HICL)),
     Flags("medication", "treatment", "treatmentstring", ("treatmentoffset",), {
         "tx_vasopressor": "vasopressors", "tx_norepinephrine_high": "norepinephrine > 0.1",
         "tx_inotrope": "inotrop|dobutamine|milrinone", "tx_antibiotic": "antibacterial",
         "tx_sedation": "sedative", "tx_narcotic": "narcotic|parenteral analges",
         "tx_insulin_infusion": "insulin\\|continuous", "tx_antiarrhythmic": "antiarrhythmic",
         "tx_anticoagulation": "anticoagula|conventional heparin|molecular weight",
-        "tx_steroid": "glucocorticoid",
-        "tx_diuretic": "diuretic", "tx_bronchodilator": "bronchodilator",
-        "tx_antiplatelet": "antiplatelet"}),
+        "tx_steroid": "glucocorticoid", "tx_diuretic": "diuretic",
+        "tx_bronchodilator": "bronchodilator", "tx_antiplatelet": "antiplatelet"}),
     Signals("laboratory", "lab", ("labresultoffset", "labresultrevisedoffset"), _LABS,
-            name="labname",
-            value="labresult"),
+            name="labname", value="labresult"),
     Signals("vitals", "vitalPeriodic", ("observationoffset",), {
         "temperature": Signal(("temperature",), 25, 45, _VITAL),
         "saturation": Signal(("sao2",), 10, 100, _VITAL),
@@ -355,8 +347,7 @@ SOURCES = (
     Values("comorbidities", "apachePredVar", {
         "apache_" + c: (c, 0, 1) for c in (
             "aids", "hepaticfailure", "lymphoma", "metastaticcancer", "leukemia",
-            "immunosuppression",
-            "cirrhosis", "diabetes")},
+            "immunosuppression", "cirrhosis", "diabetes")},
         day_one=True),
     Flags("comorbidities", "admissiondrug", "drugname", ("drugoffset", "drugenteredoffset"), {
         "home_anticoagulant": "coumadin|warfarin|eliquis|xarelto|pradaxa",
@@ -394,16 +385,17 @@ _OUTCOMES = _texts("hospitaldischargestatus", "unitdischargestatus")
 def schema(for_prediction=False):
   """Returns table -> `Table`. New patients may lack outcomes, and any table but `patient`."""
   must = not for_prediction
-  patient = {**_STAY, **_ints("patienthealthsystemstayid", "hospitalid", "hospitaladmitoffset",
-      "unitvisitnumber", "unitdischargeoffset"),
+  patient = {**_STAY,
+             **_ints("patienthealthsystemstayid", "hospitalid", "hospitaladmitoffset",
+                     "unitvisitnumber", "unitdischargeoffset"),
              **_texts("uniquepid", "gender", "age", "ethnicity", "unittype", "unitadmitsource",
-                 "unitstaytype", "unitadmittime24"),
+                      "unitstaytype", "unitadmittime24"),
              **_floats("admissionheight", "admissionweight")}
   after = {**_OUTCOMES, **_ints("hospitaldischargeoffset")}
-  aps = _columns("float64", *[c for s in SOURCES if s.table == "apacheApsVar" for c,
-      *_ in s.columns.values()])
-  pred = _columns("float64", *[c for s in SOURCES if s.table == "apachePredVar" for c,
-      *_ in s.columns.values()])
+  aps = _columns("float64", *[c for s in SOURCES if s.table == "apacheApsVar"
+                              for c, *_ in s.columns.values()])
+  pred = _columns("float64", *[c for s in SOURCES if s.table == "apachePredVar"
+                               for c, *_ in s.columns.values()])
   return {
       "patient": Table({**patient, **(after if must else {})}, {} if must else after,
                        required=True),
@@ -423,8 +415,7 @@ def schema(for_prediction=False):
                    _ints("labresultrevisedoffset"), required=must),
       "vitalPeriodic": Table({**_STAY, **_ints("observationoffset"), **_floats(
           "temperature", "sao2", "heartrate", "respiration", "systemicsystolic",
-          "systemicdiastolic",
-          "systemicmean")}, required=must),
+          "systemicdiastolic", "systemicmean")}, required=must),
       "pastHistory": Table({**_STAY, **_ints("pasthistoryoffset", "pasthistoryenteredoffset"),
                             **_texts("pasthistorypath")},
                            required=must),

@@ -55,10 +55,8 @@ def stay_table(p, c, for_prediction=False):
   minutes = s.unitdischargeoffset
   return s.select(
       "stay", "uniquepid", "gender", "age", "age_text", "ethnicity", "hospitalid", "region",
-      "unittype",
-      "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset",
-      "unitdischargestatus",
-      "hospitaldischargestatus", later=s.later_stays.notnull(),
+      "unittype", "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset",
+      "unitdischargestatus", "hospitaldischargestatus", later=s.later_stays.notnull(),
       ok_age=((s.age >= c.min_age) & (s.age <= c.max_age)).fill_null(False),
       ok_min=(minutes >= c.min_stay_hours * 60).fill_null(for_prediction),
       ok_max=(minutes <= c.max_stay_hours * 60).fill_null(for_prediction),
@@ -100,8 +98,8 @@ def attrition(about, c, for_prediction):
   import numpy as np
 
   known = about["unitdischargeoffset"].notna()
-  left, steps = np.ones(len(about), bool), [{"step": "unit stays in the file", "removed": 0,
-                                             "left": len(about)}]
+  left, steps = (np.ones(len(about), bool),
+                 [{"step": "unit stays in the file", "removed": 0, "left": len(about)}])
   for step, keep in (
       ("age unknown", about["age"].notna() | about["age_text"].str.startswith(">")),
       (f"younger than {c.min_age}", ~(about["age"] < c.min_age)),
@@ -125,8 +123,8 @@ def odd_stays(about):
       "age is '> 89': older than the inclusion criterion, excluded": above,
       "age blank or unreadable: excluded": about["age"].isna() & ~above,
       "unit discharge at or before unit admission: excluded as too short a stay": unit <= 0,
-      "hospital discharge before unit discharge: kept, hospital times are not used": hospital <
-      unit,
+      "hospital discharge before unit discharge: kept, hospital times are not used":
+      hospital < unit,
       "hospital admission after unit admission: kept, hours_before is NaN":
       about["hospitaladmitoffset"] > 0,
       "died in the unit but left the hospital alive: kept, mortality is the hospital's status, no "

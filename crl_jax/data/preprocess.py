@@ -93,8 +93,8 @@ def _scale(stats, x, present):
   filled = jnp.where(missing, stats["fill"], x)
   if stats["knots"].shape[0] > 1:
     filled = _to_normal(stats["knots"], filled)
-  z = jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"],
-               stats["clip"]) * stats["keep"]
+  z = (jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"], stats["clip"]) *
+       stats["keep"])
   present = present.reshape(present.shape + (1,) * (x.ndim - 1))
   return jnp.where(present, z, 0.0), jnp.where(present, missing * stats["indicator"], 0.0)
 

@@ -88,8 +88,7 @@ def build(config):
   ids = np.arange(n, dtype=np.int64)
   return cohort_lib.Cohort(
       modalities=modalities, tasks=tuple(c.tasks), inputs=dict(zip(modalities, inputs)),
-      observed=observed_NxM,
-      labels=labels_NxT, row_id=ids, patient_id=ids.copy(),
+      observed=observed_NxM, labels=labels_NxT, row_id=ids, patient_id=ids.copy(),
       groups=dict(sex=rng.choice(["female", "male"], n),
                   age_band=rng.choice(["18-44", "45-64", "65-79", "80+"], n,
                                       p=[0.2, 0.3, 0.3, 0.2]),
@@ -190,8 +189,8 @@ def bayes(world, statistic_MxNxk, observed_NxM, draws):
     delta_M = observed_NxM[rows[0]]
     covariance_kxk = np.linalg.inv(np.eye(k) + world.precision[delta_M].sum(axis=0))
     spread_VxD = (axes_Vxk @ np.linalg.cholesky(covariance_kxk) @ z_Dxk.T).astype(np.float32)
-    mean_NxV = statistic_MxNxk[delta_M][:, rows].sum(
-        axis=0) @ (covariance_kxk @ axes_Vxk.T).astype(np.float32)
+    mean_NxV = (statistic_MxNxk[delta_M][:, rows].sum(axis=0) @
+                (covariance_kxk @ axes_Vxk.T).astype(np.float32))
     for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 1024)):
       v_VxNxD = mean_NxV[part].T[:, :, None] + spread_VxD[:, None]
       n_risk = world.direction[..., 0].size
@@ -252,8 +251,8 @@ def _check(c):
     raise cohort_lib.CohortError(f"config.data.simulate has {m} modalities; the table of effects "
                                  "stops at 12.")
   if c.rows < 1 or c.draws < 1 or c.draws & (c.draws - 1):
-    raise cohort_lib.CohortError("config.data.simulate: rows must be positive and draws a "
-                                 "power of two.")
+    raise cohort_lib.CohortError("config.data.simulate: rows must be positive and draws "
+                                 "a power of two.")
   if min(c.noise) <= 0 or min(c.availability) < 0 or max(c.availability) > 1:
     raise cohort_lib.CohortError("config.data.simulate: noise must be positive and availability "
                                  "within 0..1.")

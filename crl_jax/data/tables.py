@@ -268,9 +268,9 @@ def _pick(path, header, table):
     names.setdefault(column.strip().lower(), []).append(column)
   twins = [c for c in table.types if len(names.get(c.lower(), [])) > 1]
   if twins or any(len(n) > 1 for n in names.values()):
-    raise CohortError(f"{path.name} has a duplicated column "
-                      f"name{': ' + ', '.join(twins) if twins else ''}. "
-                      "Download it again, or name the columns apart.")
+    raise CohortError(f"{path.name} has a duplicated column name"
+                      f"{': ' + ', '.join(twins) if twins else ''}. Download it again, or name "
+                      "the columns apart.")
   missing = [c for c in table.columns if c.lower() not in names]
   if missing:
     near = [m[0] for c in missing if (m := difflib.get_close_matches(c, _name_like(names), 1, 0.8))]

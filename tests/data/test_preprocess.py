@@ -39,8 +39,8 @@ def test_test_rows_do_not_move_it_and_training_rows_do(raw, settings):
     for key in one[m]:
       np.testing.assert_array_equal(one[m][key], same[m][key])
   inputs["a"][:300] += 1
-  assert preprocess.fit(inputs, observed, NAMES, rows,
-                        settings)["a"]["fill"][0] != one["a"]["fill"][0]
+  assert (preprocess.fit(inputs, observed, NAMES, rows, settings)["a"]["fill"][0] !=
+          one["a"]["fill"][0])
 
 
 def test_output_is_scaled_finite_and_zero_where_unobserved(raw, settings):
@@ -52,8 +52,8 @@ def test_output_is_scaled_finite_and_zero_where_unobserved(raw, settings):
   for i, m in enumerate(NAMES):
     assert np.isfinite(out[m]).all() and (out[m][~observed[:, i]] == 0).all()
   seen = out["b"][observed[:, 1]]
-  assert seen.mean(0) == pytest.approx(np.zeros(3), abs=0.02) and seen.std(0) == pytest.approx(
-      np.ones(3), abs=0.02)
+  assert (seen.mean(0) == pytest.approx(np.zeros(3), abs=0.02) and
+          seen.std(0) == pytest.approx(np.ones(3), abs=0.02))
   assert (out["a"][:, 2] == 0).all() and (out["a"][:, 3] == 0).all()   # constant; missing in 98%
   gaps = np.isnan(inputs["a"][:, 0]) & observed[:, 0]
   assert (out["a"][gaps, 4] == 1).all() and out["a"][~gaps, 4].sum() == 0

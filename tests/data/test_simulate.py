@@ -60,8 +60,8 @@ def test_rates_hold_and_mechanism_is_what_it_says(mechanism):
   np.testing.assert_allclose(cohort.observed.mean(axis=0), c.data.simulate.availability, atol=0.015)
   np.testing.assert_allclose(cohort.labels.mean(axis=0), c.data.simulate.prevalence, atol=0.025)
   shown = cohort.inputs["structured"] @ world.loadings[0][:, world.loadings[0].any(axis=0)]
-  related = (
-      np.corrcoef(np.hstack([shown, cohort.observed[:, 1:]]).T)[:shown.shape[1], shown.shape[1]:])
+  related = np.corrcoef(
+      np.hstack([shown, cohort.observed[:, 1:]]).T)[:shown.shape[1], shown.shape[1]:]
   strongest = abs(related).max()
   assert (strongest < 0.03) == (mechanism == "mcar")
 
@@ -88,8 +88,8 @@ def test_bayes_equals_simulation_of_the_posterior(mechanism, rho):
     log = np.zeros(len(u))
     for m, name in enumerate(cohort.modalities):
       if cohort.observed[i, m]:
-        log -= ((cohort.inputs[name][i] - u @ world.loadings[m].T)**2).sum(
-            axis=1) / (2 * world.noise[m]**2)
+        log -= (((cohort.inputs[name][i] - u @ world.loadings[m].T)**2).sum(axis=1) /
+                (2 * world.noise[m]**2))
       if mechanism == "mmnar":
         p = 1 / (1 + np.exp(-(u @ world.policy[m] + world.intercept[m])))
         log += np.log(p if cohort.observed[i, m] else 1 - p)
@@ -107,10 +107,10 @@ def test_bayes_is_calibrated_and_beats_logistic_regression():
   for t in range(3):
     for rows in np.array_split(np.argsort(bayes[:, t]), 10):
       assert abs(bayes[rows, t].mean() - y[rows, t].mean()) < 4 * np.sqrt(0.25 / len(rows))
-    fitted = LogisticRegression(max_iter=300).fit(x[:14000],
-                                                  y[:14000, t]).predict_proba(x[14000:])[:, 1]
-    assert roc_auc_score(y[14000:, t],
-                         bayes[14000:, t]) > roc_auc_score(y[14000:, t], fitted) + 0.005
+    fitted = LogisticRegression(max_iter=300).fit(
+        x[:14000], y[:14000, t]).predict_proba(x[14000:])[:, 1]
+    assert (roc_auc_score(y[14000:, t], bayes[14000:, t]) >
+            roc_auc_score(y[14000:, t], fitted) + 0.005)
 
 
 def test_pattern_acts_on_the_outcome_by_gamma():

@@ -10,11 +10,11 @@ import pytest
 from crl_jax.data import tables
 from crl_jax.data.cohort import CohortError
 
-SCHEMA = {"lab": tables.Table({"stay": "int64", "offset": "int64",
-                               "name": "string", "value": "float64"}, required=True),
+SCHEMA = {"lab": tables.Table({"stay": "int64", "offset": "int64", "name": "string",
+                               "value": "float64"}, required=True),
           "note": tables.Table({"stay": "int64", "text": "string"}, {"entered": "int64"})}
-GOOD = (b'labid,stay,offset,name,value\n1,10,5,"sodium, '
-        b'serum",140.5\n2,11,-3,lactate,\n3,3000000000,7,"say ""ph""",7.1\n')
+GOOD = (b'labid,stay,offset,name,value\n1,10,5,"sodium, serum",140.5\n2,11,-3,lactate,\n'
+        b'3,3000000000,7,"say ""ph""",7.1\n')
 
 
 def write(folder, content, name="lab.csv.gz", compress=True):
@@ -43,8 +43,9 @@ def test_good_file_is_read_by_name_with_types_and_facts(tmp_path):
   assert lab["name"].tolist() == ["lactate", "sodium, serum", 'say "ph"']
   assert lab["value"].isna().tolist() == [True, False, False]
   data = (tmp_path / "lab.csv.gz").read_bytes()
-  assert source.inputs == [{"table": "lab", "file": "lab.csv.gz", "sha256":
-                            hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": 3}]
+  assert source.inputs == [{"table": "lab", "file": "lab.csv.gz",
+                            "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+                            "rows": 3}]
 
 
 def test_order_of_columns_and_case_of_file_names_do_not_matter(tmp_path):
@@ -115,8 +116,8 @@ def test_web_page_that_was_compressed_is_named(tmp_path):
     (b"labid,stay,offset,value,value", "duplicated"),
     (b"stay,stay,offset,name,value", "duplicated")])
 def test_columns_that_drifted_are_refused(tmp_path, header, word):
-  message = refusal(write(tmp_path,
-                          header + b"\n" + b",".join([b"1"] * (header.count(b",") + 1)) + b"\n"))
+  message = refusal(write(
+      tmp_path, header + b"\n" + b",".join([b"1"] * (header.count(b",") + 1)) + b"\n"))
   assert word in message and "lab.csv.gz" in message
 
 
