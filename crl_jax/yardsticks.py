@@ -12,8 +12,7 @@ import numpy as np
 
 # inverse strengths C of the logistic regression, weakest last
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-BOOSTING = dict(
-    # the rest: scikit-learn's
+BOOSTING = dict(   # the rest: scikit-learn's
     learning_rate=0.05, max_iter=300, max_leaf_nodes=8, max_features=0.3, max_bins=32)
 PATIENCE = 30   # trees without a better validation log-loss
 

@@ -78,8 +78,9 @@ def feature(cohort, modality, name):
 def small(tmp_path_factory):
   """Eight stays with a reason each; returns (folder, tables, cohort)."""
   stays = [
+      stay(1),
       # died later, in the hospital
-      stay(1), stay(2, hospitaldischargestatus="Expired"),
+      stay(2, hospitaldischargestatus="Expired"),
       # died in the unit
       stay(3, unitdischargestatus="Expired", hospitaldischargestatus="Expired"),
       # left before 24 h
@@ -151,8 +152,8 @@ def test_features_are_what_the_records_say(small):
   assert (feature(c, "laboratory", "creatinine_last")[0] == 2 and
           feature(c, "laboratory", "creatinine_max")[0] == 3)
   assert feature(c, "laboratory", "creatinine_change")[0] == 1
-  assert feature(c, "laboratory",
-                 "creatinine_last")[1] == 9, "revised before discharge, after the prediction hour"
+  assert feature(c, "laboratory", "creatinine_last")[1] == 9, (
+      "revised before discharge, after the prediction hour")
   assert (np.isnan(feature(c, "apache", "albumin")).sum() == 0 and
           feature(c, "apache", "creatinine")[0] == 2.5)
   assert feature(c, "diagnosis", "ards")[0] == 1 and feature(c, "diagnosis", "stroke")[0] == 0
@@ -171,8 +172,8 @@ def test_a_modality_with_too_many_gaps_is_missing_and_zero():
                         "region": None, "unittype": "MICU", "uniquepid": ["a", "b", "c"]})
   c = eicu._assemble(values, frame, 0.7, {})
   assert c.observed[:, 0].tolist() == [False, True, True]
-  assert not c.inputs["vitals"][0].any() and np.isnan(c.inputs["vitals"][1]).tolist() == [
-      False, False, True, True, True]
+  assert (not c.inputs["vitals"][0].any() and
+          np.isnan(c.inputs["vitals"][1]).tolist() == [False, False, True, True, True])
   assert eicu._assemble(values, frame, 0.8, {}).observed.all()
   assert not eicu._assemble({m: {"a": nan} for m in spec.MODALITIES}, frame, 1.0, {}).observed.any()
   assert set(c.groups["ethnicity"]) == set(c.groups["region"]) == {"unknown"}
