@@ -75,6 +75,7 @@ def default():
   c.members = _D()
   c.members.folds = 1               # how many of the folds are run, each as a member of its own
   c.members.seeds = 1               # how many initialisations per fold
+  c.members.ensemble = False        # average a fold's seeds into one predictor, or report each
 
   c.preprocess = _D()               # fitted on the member's training rows only
   c.preprocess.scale = "standard"   # "standard": (x - mean) / sd; "quantile": to a normal by

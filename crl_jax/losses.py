@@ -123,7 +123,7 @@ def info_nce(anchor, candidate, present, patient, temperature, gather=lambda x: 
   """
   def unit(x):
     x = jnp.where(present[..., None], x, 0.0)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-4))
   anchor, candidate = unit(anchor), unit(candidate)
   everyone, there, whose = gather(candidate), gather(present), gather(patient)
   s_BxGxM = jnp.einsum("bmd,gmd->bgm", anchor, everyone) / temperature

@@ -105,17 +105,31 @@ def _execute(config, workdir, command):
   facts = _settle_data(workdir, cohort, splits)
 
   parts = []
-  members = [(fold, seed) for fold in range(config.members.folds) for seed in range(config.members.seeds)]
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
+  total = config.members.folds * config.members.seeds * (epochs + 1)
   compiled = {}
-  with writer.Writer(workdir) as log, writer.progress_bar(len(members) * (epochs + 1)) as bar, _stop_signal() as stop:
-    for index, (fold, seed) in enumerate(members):
-      update = lambda done, text: bar(index * (epochs + 1) + done, f"fold {fold} seed {seed}: {text}")
-      try:
-        parts += _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log, update, stop)
-      except train.Interrupted:
-        print(f"\nStopped and saved. To go on where it was, run the same command again:\n  {command}", flush=True)
-        sys.exit(128 + stop())
+  with writer.Writer(workdir) as log, writer.progress_bar(total) as bar, _stop_signal() as stop:
+    for fold in range(config.members.folds):
+      rows = {role: splits.rows(fold, role) for role in splits_lib.ROLES}
+      stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
+                             config.preprocess)
+      data = member_data(cohort, stats)
+      bases = []
+      for seed in range(config.members.seeds):
+        before = (fold * config.members.seeds + seed) * (epochs + 1)
+        update = lambda done, text: bar(before + done, f"fold {fold} seed {seed}: {text}")
+        try:
+          bases.append(_member(config, workdir, cohort, rows, stats, data, fold, seed, devices,
+                               compiled, log, update, stop))
+        except train.Interrupted:
+          print("\nStopped and saved. To go on where it was, run the same command again:\n  "
+                f"{command}", flush=True)
+          sys.exit(128 + stop())
+      if config.members.ensemble:
+        bases = [{role: np.mean([base[role] for base in bases], 0) for role in bases[0]}]
+      references = _references(config, cohort, rows, data)
+      parts += [predictions.part(cohort, rows[role], fold, seed, role, base[role], references[role])
+                for seed, base in enumerate(bases) for role in base]
   import pandas as pd
   table = pd.concat(parts, ignore_index=True)
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier, config.seed)
@@ -127,16 +141,13 @@ def _execute(config, workdir, command):
   _write_json(workdir / "metrics.json", metrics)   # last: its presence says that the run is finished
 
 
-def _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log, update, stop):
-  """Trains (or resumes) one member; returns its parts of the predictions table."""
-  from crl_jax import predictions, yardsticks
+def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, compiled, log, update,
+            stop):
+  """Trains (or resumes) one member; returns role -> its probabilities (n, T) of validation, test."""
   name = f"fold{fold}_seed{seed}"
   folder = workdir / "checkpoints" / name
   folder.mkdir(parents=True, exist_ok=True)
   update(0, "preparing")
-  rows = {role: splits.rows(fold, role) for role in splits_lib.ROLES}
-  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"], config.preprocess)
-  data = member_data(cohort, stats)
   spec = make_spec(cohort, stats)
   key = repr(spec)
   if key not in compiled:   # folds of one shape share the compiled programs
@@ -162,15 +173,21 @@ def _member(config, workdir, cohort, splits, fold, seed, devices, compiled, log,
       lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p, config.checkpoint.keep), stop)
   checkpoint.save(folder / "final", 0, {"params": params, "preprocess": stats}, 1)
 
-  update(config.train.pretrain.epochs + config.train.joint.epochs, "predicting, yardsticks")
-  base = {role: train.predict(programs, programs.resident(params), resident, rows[role]) for role in ("val", "test")}
-  references = {role: {k: v[rows[role]] for k, v in cohort.references.items()} for role in base}
+  return {role: train.predict(programs, programs.resident(params), resident, rows[role])
+          for role in ("val", "test")}
+
+
+def _references(config, cohort, rows, data):
+  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the yardsticks."""
+  from crl_jax import yardsticks
+  found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
+           for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    x = yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities)
-    y = cohort.labels
-    references["test"] |= yardsticks.fit_predict(x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]],
-                                                 x[rows["test"]], config.seed)
-  return [predictions.part(cohort, rows[role], fold, seed, role, base[role], references[role]) for role in base]
+    x, y = yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities), cohort.labels
+    found["test"] |= yardsticks.fit_predict(
+        x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
+        config.seed)
+  return found
 
 
 @contextlib.contextmanager

@@ -86,6 +86,16 @@ def test_the_predictions_are_the_contract_and_their_outcomes_the_cohorts(tiny_ru
   assert by_member.notna().all(axis=None) and not np.array_equal(by_member[0], by_member[1])
 
 
+def test_an_ensemble_is_the_mean_over_the_seeds_of_a_fold(members_run, finish, tmp_path):
+  config = members_run.config.copy_and_resolve_references().unlock()
+  config.members.ensemble = True
+  table = finish(config.lock(), tmp_path / "ensemble").table
+  assert table.groupby(["fold", "seed"]).ngroups == config.members.folds
+  keys = ["fold", "role", "row_id"]
+  mean = members_run.table.groupby(keys)["p_base_mortality"].mean()
+  np.testing.assert_allclose(table.set_index(keys)["p_base_mortality"].sort_index(), mean, rtol=1e-6)
+
+
 def test_metrics_are_the_contract_and_equal_scikit_learns(tiny_run, members_run):
   for found in (tiny_run, members_run):
     assert found.metrics == json.loads((found.folder / "metrics.json").read_text())
