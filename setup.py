@@ -16,7 +16,7 @@ setuptools.setup(
                 "CRL-MMNAR in JAX/Flax",
     long_description=(_ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*", "experiments"]),
+    packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*"]),
     package_data={"crl_jax": ["templates/*.html"]},
     python_requires=">=3.11",
     install_requires=[
@@ -35,7 +35,6 @@ setuptools.setup(
         "pandas>=2.2",
         "pyarrow>=17",
         "rich>=13.9",
-        "safetensors>=0.5",
         "scikit-learn>=1.7",
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
