@@ -1,4 +1,6 @@
-"""Trains and evaluates one config: python -m crl_jax.main --config=configs/mimic.py [--workdir=DIR] [--config.key=value]."""
+"""Trains and evaluates one config:
+python -m crl_jax.main --config=configs/mimic.py [--workdir=DIR] [--config.key=value].
+"""
 
 import pathlib
 import re
@@ -11,7 +13,8 @@ from ml_collections import config_flags
 from crl_jax import config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; by default runs/<config>-<hash of its values>.")
+_WORKDIR = flags.DEFINE_string("workdir", None,
+                               "Run folder; by default runs/<config>-<hash of its values>.")
 
 
 def main(argv):
@@ -29,8 +32,12 @@ def main(argv):
 
 
 def _parse(argv):
-  """Parses the flags. A setting that is unknown or of another type ends the program with one line and status 2."""
-  keys = [found[1] for found in (re.match(r"--?config\.([^=\[]+)", argument) for argument in argv[1:]) if found]
+  """Parses the flags.
+
+  A setting that is unknown or of another type ends the program with one line and status 2.
+  """
+  keys = [found[1] for found in (re.match(r"--?config\.([^=\[]+)", argument)
+                                 for argument in argv[1:]) if found]
   for key in config_lib.unknown(keys):
     near = config_lib.suggestion(key, config_lib.default())
     _refuse(f"Unknown setting --config.{key}. " + (
@@ -39,7 +46,8 @@ def _parse(argv):
     return flags.FLAGS(argv)
   except flags.Error as error:
     missing = "--config must have" in str(error)
-    _refuse("No config is named: --config=configs/mimic.py, or another file of configs/." if missing else error)
+    _refuse("No config is named: --config=configs/mimic.py, or another file of configs/."
+            if missing else error)
   except KeyError as error:   # a task under loss.tasks that this config does not name
     _refuse(f"The config has no {error.args[0]}.")
 

@@ -1,7 +1,8 @@
-"""Predicts new patients with a finished run: python -m crl_jax.predict --workdir=RUN --data_root=DIR --output=FILE.parquet.
+"""Predicts new patients with a finished run:
+python -m crl_jax.predict --workdir=RUN --data_root=DIR --output=FILE.parquet.
 
-The run's members are averaged; its own preprocessing and its pooled rectifier are applied. Any modality may be missing,
-in patterns that training never saw.
+The run's members are averaged; its own preprocessing and its pooled rectifier are applied. Any
+modality may be missing, in patterns that training never saw.
 """
 
 import json
@@ -12,8 +13,9 @@ from absl import app, flags, logging
 import numpy as np
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run folder.", required=True)
-_ROOT = flags.DEFINE_string("data_root", None, "New data: the source's files, or a folder of data.cohort.save().",
-                            required=True)
+_ROOT = flags.DEFINE_string(
+    "data_root", None, "New data: the source's files, or a folder of data.cohort.save().",
+    required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
 
 
@@ -28,13 +30,14 @@ def main(argv):
 
 
 def predict(workdir, root, output):
-  """Writes predictions for the patients of `root`; prints the metrics table where outcomes are known.
+  """Writes predictions for the patients of `root`; prints the metrics table where outcomes are
+  known.
 
   Args:
     workdir: a finished run folder.
     root: folder of the run's kind of data.
-    output: path of the Parquet file: row_id, patient_id, pattern, unseen_pattern, group_*, y_<task>, p_base_<task>,
-      p_<task>.
+    output: path of the Parquet file: row_id, patient_id, pattern, unseen_pattern, group_*,
+      y_<task>, p_base_<task>, p_<task>.
   Returns:
     the table written.
   Raises:
@@ -50,15 +53,16 @@ def predict(workdir, root, output):
   require_same_inputs(facts, cohort, workdir)
   absent = sorted(set(cohort.info.get("absent_tables", ())) - set(facts.get("absent_tables", ())))
   if absent:
-    logging.warning("Tables that the run was trained with are absent in %s: %s. What they feed counts as missing.", root,
-                    ", ".join(absent))
+    logging.warning("Tables that the run was trained with are absent in %s: %s. What they feed "
+                    "counts as missing.", root, ", ".join(absent))
   devices = sharding.select_devices(config.platform)
 
   total, members, unusual = 0, 0, set()
   for folder in sorted((workdir / "checkpoints").iterdir()):
     found = checkpoint.restore(folder / "final")
     if found is None:
-      raise OSError(f"{folder} has no final parameters: run the same main command on {workdir} again to finish it.")
+      raise OSError(f"{folder} has no final parameters: run the same main command on {workdir} "
+                    "again to finish it.")
     stats = found[1]["preprocess"]
     unusual |= {(m, f) for m, f, _ in preprocess.out_of_range(
         stats, cohort.inputs, cohort.observed, cohort.modalities, cohort.features)}
@@ -66,8 +70,8 @@ def predict(workdir, root, output):
     members += 1
   base = total / members
   for modality, feature in sorted(unusual):
-    logging.warning("Feature '%s' of '%s' lies far outside the training range in more than 1%% of its values: check "
-                    "its unit.", feature, modality)
+    logging.warning("Feature '%s' of '%s' lies far outside the training range in more than 1%% of "
+                    "its values: check its unit.", feature, modality)
 
   pooled = rectifier.from_dict(rectifiers["pooled"], cohort.tasks)
   pattern = cohort.pattern
@@ -77,8 +81,9 @@ def predict(workdir, root, output):
   table = table.assign(unseen_pattern=[int(p) not in trained for p in pattern],
                        **{f"p_{task}": final[:, t] for t, task in enumerate(cohort.tasks)})
   if table.unseen_pattern.any():
-    logging.warning("%d of %d rows have a pattern that training never saw: corrected by the mean over patterns "
-                    "(column unseen_pattern).", table.unseen_pattern.sum(), len(table))
+    logging.warning("%d of %d rows have a pattern that training never saw: corrected by the mean "
+                    "over patterns (column unseen_pattern).", table.unseen_pattern.sum(),
+                    len(table))
   output.parent.mkdir(parents=True, exist_ok=True)
   part = output.with_suffix(".part")
   table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
@@ -93,16 +98,21 @@ def predict(workdir, root, output):
 
 
 def read_run(workdir):
-  """(config, data.json, rectifier.json) of a finished run. Raises OSError where it is not finished."""
+  """(config, data.json, rectifier.json) of a finished run.
+
+  Raises OSError where it is not finished.
+  """
   from crl_jax import config as config_lib
   if not (workdir / "metrics.json").exists():
-    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it until it prints its table.")
+    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
+                  "until it prints its table.")
   read = lambda name: json.loads((workdir / name).read_text())
   return config_lib.from_dict(read("config.json")), read("data.json"), read("rectifier.json")
 
 
 def read_cohort(config, root):
-  """The cohort at `root`: a saved one, or built from the source's files by the run's own settings."""
+  """The cohort at `root`: a saved one, or built from the source's files by the run's own settings.
+  """
   from crl_jax import run
   from crl_jax.data import cohort as cohort_lib
   if not pathlib.Path(root).is_dir():
@@ -122,8 +132,9 @@ def require_same_inputs(facts, cohort, workdir):
                            for m in facts["modalities"])):
     extra, absent = sorted(set(new) - set(old)), sorted(set(old) - set(new))
     if list(old) != list(new):
-      raise ValueError(f"The {name} differ from those of {workdir}: not in the run {extra[:5]}, not in the data "
-                       f"{absent[:5]}" + ("" if extra or absent else ", or another order") +
+      raise ValueError(f"The {name} differ from those of {workdir}: not in the run {extra[:5]}, "
+                       f"not in the data {absent[:5]}" +
+                       ("" if extra or absent else ", or another order") +
                        ". Predict with data of the run's own source and version.")
 
 

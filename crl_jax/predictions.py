@@ -1,7 +1,8 @@
 """The predictions table: the one thing that training hands to statistics.
 
-One line per row, member (fold, seed) and held-out role: row_id, patient_id, fold, seed, role, pattern, group_<name>,
-and per task y_<task>, p_base_<task>, p_<task>, and p_<name>_<task> of each reference predictor.
+One line per row, member (fold, seed) and held-out role: row_id, patient_id, fold, seed, role,
+pattern, group_<name>, and per task y_<task>, p_base_<task>, p_<task>, and p_<name>_<task> of each
+reference predictor.
 """
 
 import numpy as np
@@ -22,8 +23,8 @@ def part(cohort, rows, fold, seed, role, base, references):
   Returns:
     DataFrame.
   """
-  columns = dict(row_id=cohort.row_id[rows], patient_id=cohort.patient_id[rows], fold=fold, seed=seed, role=role,
-                 pattern=cohort.pattern[rows])
+  columns = dict(row_id=cohort.row_id[rows], patient_id=cohort.patient_id[rows], fold=fold,
+                 seed=seed, role=role, pattern=cohort.pattern[rows])
   columns |= {f"group_{name}": values[rows].astype(str) for name, values in cohort.groups.items()}
   for t, task in enumerate(cohort.tasks):
     columns[f"y_{task}"] = cohort.labels[rows, t].astype(np.float64)
@@ -40,9 +41,10 @@ def matrix(table, prefix, tasks):
 def rectify(table, tasks, modalities, config, seed):
   """Adds p_<task> to every line of the table.
 
-  Each member's rectifier is fitted on its own validation lines: its test lines take the pooled estimate, its
-  validation lines that of the other calibration folds. The rectifier for new patients, whose base prediction is the
-  members' average, pools the validation lines of all members.
+  Each member's rectifier is fitted on its own validation lines: its test lines take the pooled
+  estimate, its validation lines that of the other calibration folds. The rectifier for new
+  patients, whose base prediction is the members' average, pools the validation lines of all
+  members.
 
   Args:
     table: the parts of all members, with p_base_<task>.
@@ -55,8 +57,9 @@ def rectify(table, tasks, modalities, config, seed):
   base = matrix(table, "p_base_", tasks)
   final = base.copy()
   members = []
-  arguments = lambda mask: (matrix(table[mask], "y_", tasks), base[mask], table.pattern[mask].to_numpy(),
-                            table.patient_id[mask].to_numpy())
+  arguments = lambda mask: (
+      matrix(table[mask], "y_", tasks), base[mask], table.pattern[mask].to_numpy(),
+      table.patient_id[mask].to_numpy())
   val = (table.role == "val").to_numpy()
   if config.enabled:
     for (fold, seed_of_member), lines in table.groupby(["fold", "seed"], sort=True).indices.items():

@@ -1,4 +1,6 @@
-"""One run folder from config to report: cohort -> members -> predictions -> rectifier -> evaluation -> report."""
+"""One run folder from config to report:
+cohort -> members -> predictions -> rectifier -> evaluation -> report.
+"""
 
 import contextlib
 import dataclasses
@@ -38,7 +40,8 @@ def run(config, workdir, command=""):
     _settle_config(workdir, config)
     finished = _finished(workdir)
     if finished:
-      print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to run again.\n")
+      print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
+            "run again.\n")
     else:
       _execute(config, workdir, command)
       finished = _finished(workdir)
@@ -48,13 +51,17 @@ def run(config, workdir, command=""):
 
 
 def build_cohort(config, **options):
-  """The validated cohort of `config.data.cohort`. Raises CohortError; ValueError for an unknown cohort."""
+  """The validated cohort of `config.data.cohort`.
+
+  Raises CohortError; ValueError for an unknown cohort.
+  """
   try:
     source = importlib.import_module(f"crl_jax.data.{config.data.cohort}")
     build = source.build
   except (ModuleNotFoundError, AttributeError) as error:
     if getattr(error, "name", None) in (f"crl_jax.data.{config.data.cohort}", "build"):
-      raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with a build().") from error
+      raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with "
+                       "a build().") from error
     raise
   return cohort_lib.validate(build(config, **options))
 
@@ -63,7 +70,8 @@ def make_spec(cohort, stats):
   """The models.Spec of a cohort under a member's preprocessing."""
   widths = preprocess.widths(stats)
   shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
-  return models.Spec(cohort.modalities, cohort.tasks, shapes, tuple(int(p) for p in np.unique(cohort.pattern)))
+  return models.Spec(cohort.modalities, cohort.tasks, shapes,
+                     tuple(int(p) for p in np.unique(cohort.pattern)))
 
 
 def member_data(cohort, stats):
@@ -85,7 +93,8 @@ def probabilities(config, facts, cohort, stats, params, devices):
   Returns:
     float32 array.
   """
-  spec = dataclasses.replace(make_spec(cohort, stats), patterns=tuple(p["pattern"] for p in facts["patterns"]))
+  spec = dataclasses.replace(make_spec(cohort, stats),
+                             patterns=tuple(p["pattern"] for p in facts["patterns"]))
   model = models.build(config, spec)
   programs = train.make_programs(model, train.make_optimizer(config), config, devices)
   resident = programs.resident(member_data(cohort, stats))
@@ -95,13 +104,15 @@ def probabilities(config, facts, cohort, stats, params, devices):
 def _execute(config, workdir, command):
   from crl_jax import evaluate, predictions, report
   devices = sharding.select_devices(config.platform)
-  _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform, devices[0].device_kind)
+  _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
+            devices[0].device_kind)
   cohort = build_cohort(config)
   if "banner" in cohort.info:
     print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
   for warning in cohort.info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds, config.splits.validation, config.seed)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                             config.splits.validation, config.seed)
   facts = _settle_data(workdir, cohort, splits)
 
   parts = []
@@ -132,18 +143,21 @@ def _execute(config, workdir, command):
                 for seed, base in enumerate(bases) for role in base]
   import pandas as pd
   table = pd.concat(parts, ignore_index=True)
-  table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier, config.seed)
+  table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
+                                          config.seed)
   metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
   table.to_parquet(workdir / "predictions.parquet", index=False)
   _write_json(workdir / "rectifier.json", rectifiers)
-  report.write(workdir / "report.html", metrics, table, facts, rectifiers, config_lib.as_dict(config),
-               writer.history(workdir))
-  _write_json(workdir / "metrics.json", metrics)   # last: its presence says that the run is finished
+  report.write(workdir / "report.html", metrics, table, facts, rectifiers,
+               config_lib.as_dict(config), writer.history(workdir))
+  # Last: its presence says that the run is finished.
+  _write_json(workdir / "metrics.json", metrics)
 
 
 def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, compiled, log, update,
             stop):
-  """Trains (or resumes) one member; returns role -> its probabilities (n, T) of validation, test."""
+  """Trains (or resumes) one member; returns role -> its probabilities (n, T) of validation, test.
+  """
   name = f"fold{fold}_seed{seed}"
   folder = workdir / "checkpoints" / name
   folder.mkdir(parents=True, exist_ok=True)
@@ -169,8 +183,8 @@ def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, com
     update(total, f"{stage} epoch {total}")
   params, resident = train.fit(
       programs, model, optimizer, data, cohort.tasks, rows["train"], rows["val"], config, progress,
-      on_epoch,
-      lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p, config.checkpoint.keep), stop)
+      on_epoch, lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p,
+                                          config.checkpoint.keep), stop)
   checkpoint.save(folder / "final", 0, {"params": params, "preprocess": stats}, 1)
 
   return {role: train.predict(programs, programs.resident(params), resident, rows[role])
@@ -178,12 +192,15 @@ def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, com
 
 
 def _references(config, cohort, rows, data):
-  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the yardsticks."""
+  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
+  yardsticks.
+  """
   from crl_jax import yardsticks
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    x, y = yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities), cohort.labels
+    x, y = (yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities),
+            cohort.labels)
     found["test"] |= yardsticks.fit_predict(
         x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
         config.seed)
@@ -199,7 +216,8 @@ def _locked(workdir):
   try:
     lock.acquire(timeout=0)
   except filelock.Timeout:
-    raise RuntimeError(f"Another process is running in {workdir}: wait for it, or name another --workdir.") from None
+    raise RuntimeError(f"Another process is running in {workdir}: wait for it, or name another "
+                       "--workdir.") from None
   try:
     yield
   finally:
@@ -212,7 +230,8 @@ def _begun(workdir):
 
 
 def _settle_config(workdir, config):
-  """Writes config.json, or refuses a folder in which a run with another config has got somewhere."""
+  """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
+  """
   path, new = workdir / "config.json", config_lib.as_dict(config)
   if not path.exists() or not _begun(workdir):
     _write_json(path, new)
@@ -228,21 +247,25 @@ def _settle_data(workdir, cohort, splits):
   path = workdir / "data.json"
   ids, counts = np.unique(cohort.pattern, return_counts=True)
   facts = {
-      **cohort.info, "fingerprint": cohort_lib.fingerprint(cohort), "splits_fingerprint": splits.fingerprint(),
+      **cohort.info, "fingerprint": cohort_lib.fingerprint(cohort),
+      "splits_fingerprint": splits.fingerprint(),
       "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
       "features": {m: list(names) for m, names in cohort.features.items()},
-      "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()), "positives": int(np.nansum(cohort.labels[:, i]))}
+      "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()),
+                       "positives": int(np.nansum(cohort.labels[:, i]))}
                    for i, t in enumerate(cohort.tasks)},
       "observed": {m: int(cohort.observed[:, i].sum()) for i, m in enumerate(cohort.modalities)},
-      "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities), "rows": int(n)}
+      "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities),
+                    "rows": int(n)}
                    for p, n in zip(ids, counts)],
       "versions": _versions()}
   if path.exists() and _begun(workdir):
     old = json.loads(path.read_text())
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:
-      raise ValueError(f"The data or splits are not those that {workdir} began with ({', '.join(changed)} in data.json "
-                       "differ). Restore the files of data.root, or name another --workdir.")
+      raise ValueError(f"The data or splits are not those that {workdir} began with "
+                       f"({', '.join(changed)} in data.json differ). Restore the files of "
+                       "data.root, or name another --workdir.")
   _write_json(path, facts)
   return facts
 
@@ -278,7 +301,9 @@ def _write_json(path, tree):
 
 @contextlib.contextmanager
 def _stop_signal():
-  """Yields stop(), which is the number of the SIGTERM or SIGINT received, or 0; a second one acts at once."""
+  """Yields stop(), which is the number of the SIGTERM or SIGINT received, or 0; a second
+  one acts at once.
+  """
   received = []
   def handle(number, _):
     if received:
@@ -298,6 +323,9 @@ def _stop_signal():
 
 
 def default_workdir(config, name):
-  """runs/<name>-<8 hex digits of the config>: one folder per config, so that a changed setting never meets an old run."""
-  digest = hashlib.sha256(json.dumps(config_lib.as_dict(config), sort_keys=True).encode()).hexdigest()
+  """runs/<name>-<8 hex digits of the config>: one folder per config, so that a changed
+  setting never meets an old run.
+  """
+  digest = hashlib.sha256(
+      json.dumps(config_lib.as_dict(config), sort_keys=True).encode()).hexdigest()
   return pathlib.Path("runs") / f"{name}-{digest[:8]}"

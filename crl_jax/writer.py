@@ -9,7 +9,8 @@ import sys
 class Writer:
   """Appends one record per epoch to metrics.jsonl and mirrors its scalars to TensorBoard events.
 
-  Used as a context manager. Keys of a record: member, stage, epoch (counted over the member's stages) and scalars.
+  Used as a context manager. Keys of a record: member, stage, epoch (counted over the member's
+  stages) and scalars.
   """
 
   def __init__(self, folder):
@@ -25,7 +26,8 @@ class Writer:
       events.close()
 
   def rewind(self, member, epoch):
-    """Forgets records of `member` past `epoch`: those a killed run wrote after its last checkpoint."""
+    """Forgets records of `member` past `epoch`: those a killed run wrote after its last checkpoint.
+    """
     kept = [r for r in history(self._folder) if r["member"] != member or r["epoch"] <= epoch]
     part = self._path.with_suffix(".part")
     part.write_text("".join(json.dumps(r) + "\n" for r in kept))
@@ -56,7 +58,9 @@ def history(folder):
 
 @contextlib.contextmanager
 def progress_bar(total, stream=sys.stderr):
-  """Yields update(done, text) for a bar over `total` units with an ETA; silent where `stream` is no terminal."""
+  """Yields update(done, text) for a bar over `total` units with an ETA; silent where
+  `stream` is no terminal.
+  """
   if not stream.isatty():
     yield lambda done, text: None
     return

@@ -1,4 +1,6 @@
-"""colabs/quickstart.ipynb: it runs on tiny settings, draws its pictures, says little, and installs only where it must."""
+"""colabs/quickstart.ipynb: it runs on tiny settings, draws its pictures, says little, and installs
+only where it must.
+"""
 
 import base64
 import io
@@ -38,19 +40,23 @@ def test_the_committed_notebook_holds_no_output(notebook):
   code = [c for c in notebook.cells if c.cell_type == "code"]
   assert not any(c.outputs or c.execution_count for c in code)
   assert not any("/work" in c.source or "://" in c.source for c in notebook.cells)
-  for before, here in zip(notebook.cells, notebook.cells[1:]):   # every picture is explained before it is seen
+  # Every picture is explained before it is seen.
+  for before, here in zip(notebook.cells, notebook.cells[1:]):
     assert here.id not in PICTURES or before.cell_type == "markdown"
 
 
 def test_runs_and_draws(notebook, tmp_path, monkeypatch):
-  kernelspec.install(kernel_name="here", prefix=str(tmp_path))   # the interpreter of this test, whatever else is installed
+  # The interpreter of this test, whatever else is installed.
+  kernelspec.install(kernel_name="here", prefix=str(tmp_path))
   monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
   for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
     monkeypatch.setenv(name, str(tmp_path / name))
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("CRL_JAX_NOTEBOOK_SMALL", "1")
-  monkeypatch.setenv("MPLBACKEND", "agg")   # as on a build machine; the notebook must draw all the same
-  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+  # As on a build machine; the notebook must draw all the same.
+  monkeypatch.setenv("MPLBACKEND", "agg")
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 "
+                                  "--xla_llvm_disable_expensive_passes=true")
   folder = tmp_path / "anywhere"
   folder.mkdir()
   nbclient.NotebookClient(notebook, kernel_name="here", timeout=500,
@@ -62,7 +68,8 @@ def test_runs_and_draws(notebook, tmp_path, monkeypatch):
       assert output.output_type != "error"
       if "image/png" in output.get("data", {}):
         pictures.append(c.id)
-        assert ink(output.data["image/png"]) > 50, c.id   # in the colour that each picture draws its result with
+        # In the colour that each picture draws its result with.
+        assert ink(output.data["image/png"]) > 50, c.id
       else:
         texts.append((c.id, output.get("name"), output.get("text", "")))
   assert pictures == PICTURES
@@ -70,12 +77,15 @@ def test_runs_and_draws(notebook, tmp_path, monkeypatch):
   assert [where for where, name, _ in texts if name == "stdout"] == ["run"]   # pictures, not logs
   said = "".join(text for _, name, text in texts if name == "stdout")
   assert said.startswith("SIMULATED COHORT") and len(said.splitlines()) == 2
-  assert {p.name for p in (folder / "runs").glob("quickstart-*/*")} >= {"metrics.json", "report.html", "predictions.parquet"}
+  assert {p.name for p in (folder / "runs").glob("quickstart-*/*")} >= {
+      "metrics.json", "report.html", "predictions.parquet"}
 
 
 @pytest.fixture
 def install(notebook, tmp_path, monkeypatch):
-  """Runs the install cell in a folder, with neither package importable; returns what it would have had pip install."""
+  """Runs the install cell in a folder, with neither package importable; returns what it would have
+  had pip install.
+  """
   import importlib.util
   import shutil
   import subprocess
@@ -105,11 +115,13 @@ def test_installs_from_the_checkout_around_or_beside_it(install, tmp_path):
   for folder in (root, root / "colabs", tmp_path):
     assert install(folder) == ([str(root)], str(root))
   assert install(tmp_path, gpu="nvidia-smi")[0] == [f"{root}[cuda12]"]
-  namespace = types.SimpleNamespace(origin=None)   # what importlib finds in the clone's parent: a folder, no package
+  # What importlib finds in the clone's parent: a folder, no package.
+  namespace = types.SimpleNamespace(origin=None)
   assert install(tmp_path, namespace) == ([str(root)], str(root))
 
 
-def test_does_nothing_where_it_is_installed_and_asks_for_a_clone_where_there_is_none(install, tmp_path):
+def test_does_nothing_where_it_is_installed_and_asks_for_a_clone_where_there_is_none(
+    install, tmp_path):
   (tmp_path / "empty").mkdir()
   calls, first = install(tmp_path / "empty", types.SimpleNamespace(origin="somewhere/__init__.py"))
   assert not calls and first != str(tmp_path)

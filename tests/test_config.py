@@ -25,8 +25,10 @@ def test_every_config_is_locked_passes_its_check_and_survives_json(get_config):
 
 def test_every_key_of_the_default_tree_has_a_comment():
   source = open(config_lib.__file__).read().split("def default")[1].split("return c.lock()")[0]
-  documented = ("c.train.joint.", "c.train.pretrain.", "c.loss.tasks.")   # said once, at the head of the group
-  bare = [line for line in source.splitlines() if re.match(r"  c\.[a-z_.]+ = ", line) and "#" not in line
+  # What these hold is said once, at the head of the group.
+  documented = ("c.train.joint.", "c.train.pretrain.", "c.loss.tasks.")
+  bare = [line for line in source.splitlines()
+          if re.match(r"  c\.[a-z_.]+ = ", line) and "#" not in line
           and "= _D()" not in line and not line.strip().startswith(documented)]
   assert not bare
 
@@ -68,9 +70,11 @@ def test_what_cannot_work_is_refused_by_its_key(settings, message):
 
 
 def test_difference_names_each_key_and_both_values():
-  old, new = config_lib.as_dict(config_lib.default()), config_lib.as_dict(changed(train__batch_size=64, model__hide="one"))
+  old, new = (config_lib.as_dict(config_lib.default()),
+              config_lib.as_dict(changed(train__batch_size=64, model__hide="one")))
   assert config_lib.difference(old, old) == []
-  assert config_lib.difference(old, new) == ["model.hide: 'all' -> 'one'", "train.batch_size: 32 -> 64"]
+  assert config_lib.difference(old, new) == ["model.hide: 'all' -> 'one'",
+                                             "train.batch_size: 32 -> 64"]
   assert config_lib.difference({"a": {"b": None}}, {"a": {}}) == ["a.b: None -> 'absent'"]
   assert config_lib.difference({"a": 1}, {"a": 1, "c": {"d": 2}}) == ["c.d: 'absent' -> 2"]
 
@@ -80,15 +84,16 @@ def test_from_dict_keeps_a_configs_own_tasks():
   c.loss.tasks.sepsis = dict(weight=2.0, alpha=0.3, gamma=1.0)
   again = config_lib.from_dict(config_lib.as_dict(c.lock()))
   assert again.loss.tasks.sepsis.alpha == 0.3
-  assert config_lib.task_losses(again, ("sepsis", "other", "mortality")) == ([0.3, 0.5, 0.5], [1.0, 0.0, 0.5],
-                                                                              [2.0, 1.0, 1.5])
+  assert config_lib.task_losses(again, ("sepsis", "other", "mortality")) == (
+      [0.3, 0.5, 0.5], [1.0, 0.0, 0.5], [2.0, 1.0, 1.5])
 
 
 def test_from_dict_refuses_another_version_naming_its_keys():
   tree = config_lib.as_dict(config_lib.default())
   del tree["train"]["ema"]
   tree["model"]["depth"] = 3
-  with pytest.raises(ValueError, match=r"unknown keys \['model.depth'\], absent keys \['train.ema'\]"):
+  with pytest.raises(ValueError,
+                     match=r"unknown keys \['model.depth'\], absent keys \['train.ema'\]"):
     config_lib.from_dict(tree)
   del tree["model"]["depth"]
   with pytest.raises(ValueError, match=r"unknown keys \[\], absent keys \['train.ema'\]"):
@@ -97,10 +102,11 @@ def test_from_dict_refuses_another_version_naming_its_keys():
 
 def test_override_reads_values_by_the_type_of_the_key():
   config = config_lib.override(config_lib.default(), [
-      "train.batch_size=64", "model.dropout=0", "data.root=123", "data.cohort=eicu", "evaluate.yardsticks=False",
-      "loss.deeper=('icu',)", "data.encoding=a=b"])
+      "train.batch_size=64", "model.dropout=0", "data.root=123", "data.cohort=eicu",
+      "evaluate.yardsticks=False", "loss.deeper=('icu',)", "data.encoding=a=b"])
   assert (config.train.batch_size, config.model.dropout, config.data.root) == (64, 0.0, "123")
-  assert isinstance(config.model.dropout, float) and config.data.cohort == "eicu" and config.data.encoding == "a=b"
+  assert (isinstance(config.model.dropout, float) and config.data.cohort == "eicu"
+          and config.data.encoding == "a=b")
   assert config.evaluate.yardsticks is False and config.loss.deeper == ("icu",) and config.is_locked
   assert config_lib.default().train.batch_size == 32
 
@@ -119,7 +125,8 @@ def test_override_refuses_unknown_keys_and_wrong_types(pair, message):
 
 
 def test_unknown_keys_and_what_was_meant():
-  keys = ["seed", "train.joint.epochs", "trian.ema", "loss.tasks.sepsis.weight", "loss.tasks.sepsis.wait", "train"]
+  keys = ["seed", "train.joint.epochs", "trian.ema", "loss.tasks.sepsis.weight",
+          "loss.tasks.sepsis.wait", "train"]
   assert config_lib.unknown(keys) == ["trian.ema", "loss.tasks.sepsis.wait", "train"]
   assert config_lib.suggestion("trian.ema", config_lib.default()) == "train.ema"
   assert config_lib.suggestion("xyzzy", config_lib.default()) == ""

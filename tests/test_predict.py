@@ -1,4 +1,6 @@
-"""Predicting new patients: the same numbers as the run, any missing modality, and refusals that write and leak nothing."""
+"""Predicting new patients: the same numbers as the run, any missing modality, and refusals that
+write and leak nothing.
+"""
 
 import dataclasses
 import logging
@@ -19,7 +21,8 @@ MARK = 987_654_321_000   # begins every id of a new patient: no message may hold
 def new(tiny_config):
   """120 other patients of the same world."""
   cohort = run.build_cohort(config_lib.override(tiny_config, ["seed=5", "data.simulate.rows=120"]))
-  return dataclasses.replace(cohort, row_id=cohort.row_id + MARK, patient_id=cohort.patient_id + MARK)
+  return dataclasses.replace(cohort, row_id=cohort.row_id + MARK,
+                             patient_id=cohort.patient_id + MARK)
 
 
 @pytest.fixture
@@ -43,7 +46,8 @@ def predicted(quickly, tmp_path):
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
     cohort_lib.save(cohort, tmp_path / "data")
     with quickly():
-      returned = predict.predict(finished.folder, tmp_path / "data", tmp_path / "out" / "new.parquet")
+      returned = predict.predict(finished.folder, tmp_path / "data",
+                                 tmp_path / "out" / "new.parquet")
     found = pd.read_parquet(tmp_path / "out" / "new.parquet")
     assert not list((tmp_path / "out").glob("*.part"))
     np.testing.assert_array_equal(returned.p_mortality, found.p_mortality)
@@ -86,7 +90,8 @@ def test_the_file_has_its_columns_and_one_line_a_row(members_run, new, predicted
   assert "120 rows, 4 members averaged" in text and "MORTALITY: 120 test rows" in text
 
 
-def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members_run, new, predicted, quickly):
+def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members_run, new,
+                                                                         predicted, quickly):
   table = predicted(members_run, new)
   config, facts, found = predict.read_run(members_run.folder)
   from crl_jax import checkpoint, sharding
@@ -94,7 +99,8 @@ def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members
   with quickly():
     for folder in sorted((members_run.folder / "checkpoints").iterdir()):
       parts = checkpoint.restore(folder / "final")[1]
-      each.append(run.probabilities(config, facts, new, parts["preprocess"], parts["params"], sharding.select_devices("")))
+      each.append(run.probabilities(config, facts, new, parts["preprocess"], parts["params"],
+                                    sharding.select_devices("")))
   assert len(each) == 4 and not np.array_equal(each[0], each[1])
   base = sum(each) / 4
   np.testing.assert_array_equal(probabilities(table, "p_base_"), base.astype(np.float64))
@@ -110,19 +116,23 @@ def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted):
   alone = predicted(tiny_run, cohort.take(rows))
   for prefix in ("p_base_", "p_"):
     np.testing.assert_array_equal(probabilities(alone, prefix), probabilities(expected, prefix))
-  others = predicted(tiny_run, cohort).set_index("row_id").loc[expected.row_id]   # another batch: other sums of floats
+  # Another batch: other sums of floats.
+  others = predicted(tiny_run, cohort).set_index("row_id").loc[expected.row_id]
   for prefix in ("p_base_", "p_"):
-    np.testing.assert_allclose(probabilities(others, prefix), probabilities(expected, prefix), atol=1e-6)
+    np.testing.assert_allclose(probabilities(others, prefix), probabilities(expected, prefix),
+                               atol=1e-6)
 
 
 def test_a_pattern_that_training_never_saw_is_flagged_and_finite(tiny_run, new, predicted, told):
-  table = predicted(tiny_run, hide(new, ["structured"], slice(0, 30)))   # which every training row has
+  # Without a modality which every training row has.
+  table = predicted(tiny_run, hide(new, ["structured"], slice(0, 30)))
   assert table.unseen_pattern[:30].all() and not table.unseen_pattern[30:].any()
   assert np.isfinite(probabilities(table)).all()
   assert "30 of 120 rows have a pattern that training never saw" in told()
 
 
-@pytest.mark.parametrize("modalities", [["structured"], ["image"], ["discharge"], ["structured", "image", "discharge"]])
+@pytest.mark.parametrize("modalities", [["structured"], ["image"], ["discharge"],
+                                        ["structured", "image", "discharge"]])
 def test_any_modality_may_be_missing_for_everyone(tiny_run, new, predicted, modalities, told):
   table = predicted(tiny_run, hide(new, modalities))
   p = probabilities(table)
@@ -151,7 +161,8 @@ def test_one_task_without_outcomes_has_a_reason_instead_of_metrics(tiny_run, new
   labels[:, 0] = np.nan
   predicted(tiny_run, dataclasses.replace(new, labels=labels))
   text = told()
-  assert "READMISSION: 0 test rows" in text and "no row with this outcome" in text and "MORTALITY: 120" in text
+  assert ("READMISSION: 0 test rows" in text and "no row with this outcome" in text
+          and "MORTALITY: 120" in text)
 
 
 def test_a_modality_in_other_units_is_warned_of_by_feature(tiny_run, new, predicted, told):
@@ -167,17 +178,21 @@ def test_a_modality_in_other_units_is_warned_of_by_feature(tiny_run, new, predic
 
 def test_other_features_modalities_and_tasks_are_refused_by_name(tiny_run, new, refused):
   names = dict(new.features)
-  message = refused(tiny_run, dataclasses.replace(new, features=names | {"image": ["pixel", *names["image"][1:]]}))
+  message = refused(tiny_run, dataclasses.replace(
+      new, features=names | {"image": ["pixel", *names["image"][1:]]}))
   assert "features of 'image'" in message and "['pixel']" in message and "['image_0']" in message
-  message = refused(tiny_run, dataclasses.replace(new, features=names | {"image": names["image"][::-1]}))
+  message = refused(tiny_run, dataclasses.replace(
+      new, features=names | {"image": names["image"][::-1]}))
   assert "features of 'image'" in message and "another order" in message
   wider = dataclasses.replace(
       new, features=names | {"structured": [*names["structured"], "weight"]},
       inputs=new.inputs | {"structured": np.pad(new.inputs["structured"], ((0, 0), (0, 1)))})
   assert "['weight']" in refused(tiny_run, wider)
   extra = dataclasses.replace(
-      new, modalities=(*new.modalities, "audio"), inputs=new.inputs | {"audio": new.inputs["image"]},
-      features=names | {"audio": names["image"]}, observed=np.pad(new.observed, ((0, 0), (0, 1))))
+      new, modalities=(*new.modalities, "audio"),
+      inputs=new.inputs | {"audio": new.inputs["image"]},
+      features=names | {"audio": names["image"]},
+      observed=np.pad(new.observed, ((0, 0), (0, 1))))
   message = refused(tiny_run, extra)
   assert "modalities" in message and "['audio']" in message
   message = refused(tiny_run, dataclasses.replace(new, tasks=("readmission", "sepsis")))
@@ -187,8 +202,10 @@ def test_other_features_modalities_and_tasks_are_refused_by_name(tiny_run, new, 
 def test_data_that_could_not_have_trained_is_refused(tiny_run, new, refused):
   x = new.inputs["structured"].copy()
   x[3, 0] = np.inf
-  assert "column 'structured_0'" in refused(tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
-  assert "row_id repeats" in refused(tiny_run, dataclasses.replace(new, row_id=np.zeros_like(new.row_id) + MARK))
+  assert "column 'structured_0'" in refused(
+      tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
+  assert "row_id repeats" in refused(
+      tiny_run, dataclasses.replace(new, row_id=np.zeros_like(new.row_id) + MARK))
 
 
 def test_unfinished_runs_and_wrong_paths_are_refused(tiny_run, new, refused, tmp_path, quickly):

@@ -14,14 +14,18 @@ TASKS, MODALITIES = ("a", "b"), ("first", "second")
 def cohort():
   rng, n = np.random.default_rng(0), 6
   return Cohort(
-      MODALITIES, TASKS, {m: np.ones((n, 2), np.float32) for m in MODALITIES}, rng.random((n, 2)) < 0.5,
-      np.array([[0, 1], [1, np.nan], [0, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32), np.arange(n) + 10**12,
-      np.arange(n) // 2 + 10**13, {"sex": np.array(list("fmfmfm"))}, {m: ("x", "y") for m in MODALITIES})
+      MODALITIES, TASKS, {m: np.ones((n, 2), np.float32) for m in MODALITIES},
+      rng.random((n, 2)) < 0.5,
+      np.array([[0, 1], [1, np.nan], [0, 0], [np.nan, 1], [1, 1], [0, 0]], np.float32),
+      np.arange(n) + 10**12, np.arange(n) // 2 + 10**13, {"sex": np.array(list("fmfmfm"))},
+      {m: ("x", "y") for m in MODALITIES})
 
 
 @pytest.fixture
 def table():
-  """Two members whose base model ignores a pattern effect of +0.2: 400 validation and 200 test lines each."""
+  """Two members whose base model ignores a pattern effect of +0.2: 400 validation and 200 test
+  lines each.
+  """
   rng, parts = np.random.default_rng(1), []
   for fold in range(2):
     for role, n in (("val", 400), ("test", 200)):
@@ -31,8 +35,8 @@ def table():
       y[rng.random((n, 2)) < 0.1] = np.nan
       ids = rng.permutation(10**6)[:n] + 10**6 * len(parts)
       parts.append(pd.DataFrame(dict(
-          row_id=ids, patient_id=ids, fold=fold, seed=0, role=role, pattern=pattern, y_a=y[:, 0], y_b=y[:, 1],
-          p_base_a=base[:, 0], p_base_b=base[:, 1])))
+          row_id=ids, patient_id=ids, fold=fold, seed=0, role=role, pattern=pattern,
+          y_a=y[:, 0], y_b=y[:, 1], p_base_a=base[:, 0], p_base_b=base[:, 1])))
   return pd.concat(parts, ignore_index=True)
 
 
@@ -47,8 +51,8 @@ def test_a_part_holds_the_rows_asked_for_in_their_order(cohort):
   rows = np.array([4, 0, 3])
   base = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32)
   part = predictions.part(cohort, rows, 2, 1, "val", base, {"bayes": base / 2})
-  assert list(part) == ["row_id", "patient_id", "fold", "seed", "role", "pattern", "group_sex", "y_a", "p_base_a",
-                        "p_bayes_a", "y_b", "p_base_b", "p_bayes_b"]
+  assert list(part) == ["row_id", "patient_id", "fold", "seed", "role", "pattern", "group_sex",
+                        "y_a", "p_base_a", "p_bayes_a", "y_b", "p_base_b", "p_bayes_b"]
   np.testing.assert_array_equal(part.row_id, cohort.row_id[rows])
   assert part.row_id.dtype == part.patient_id.dtype == np.int64
   np.testing.assert_array_equal(predictions.matrix(part, "y_", TASKS), cohort.labels[rows])
@@ -64,7 +68,8 @@ def test_each_member_corrects_its_own_lines_and_new_patients_take_all_of_them(ta
   for fold in range(2):
     test = final[(final.fold == fold) & (final.role == "test")]
     for pattern, cell in test.groupby("pattern"):
-      np.testing.assert_allclose(cell.p_a - cell.p_base_a, applied(found["members"][fold])[pattern], atol=1e-12)
+      np.testing.assert_allclose(cell.p_a - cell.p_base_a, applied(found["members"][fold])[pattern],
+                                 atol=1e-12)
   first, second, pooled = (applied(entry)[3] for entry in (*found["members"], found["pooled"]))
   assert 0.05 < first < pooled < second
 
@@ -82,7 +87,8 @@ def test_labels_of_test_lines_are_never_read(table):
 
 def test_a_validation_line_is_not_corrected_by_its_own_label(table):
   final, _ = rectify(table, thresholds=(0.0,))
-  val = table.index[(table.role == "val") & (table.fold == 1) & (table.pattern == 3) & table.y_a.notna()]
+  val = table.index[(table.role == "val") & (table.fold == 1) & (table.pattern == 3)
+                    & table.y_a.notna()]
   for line in val[:5]:
     other = table.copy()
     other.loc[line, "y_a"] = 1 - other.loc[line, "y_a"]
@@ -97,7 +103,8 @@ def test_switched_off_it_estimates_and_corrects_nothing(table):
   final, found = rectify(table, enabled=False)
   np.testing.assert_array_equal(final[["p_a", "p_b"]], final[["p_base_a", "p_base_b"]])
   assert not found["enabled"] and found["members"] == []
-  assert rectifier.from_dict(found["pooled"], TASKS).n.sum() == table[table.role == "val"][["y_a", "y_b"]].notna().sum().sum()
+  assert (rectifier.from_dict(found["pooled"], TASKS).n.sum()
+          == table[table.role == "val"][["y_a", "y_b"]].notna().sum().sum())
 
 
 def test_the_order_of_the_lines_does_not_matter(table):

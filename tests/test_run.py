@@ -1,4 +1,6 @@
-"""A whole run: its folder, its honesty, and what happens when it is repeated, changed, interrupted or damaged."""
+"""A whole run: its folder, its honesty, and what happens when it is repeated, changed, interrupted
+or damaged.
+"""
 
 import ast
 import dataclasses
@@ -49,8 +51,8 @@ def predictions(table, *names):
 
 def test_the_run_folder_is_complete(tiny_run):
   names = {path.name for path in tiny_run.folder.iterdir()}
-  assert {"config.json", "data.json", "metrics.jsonl", "events", "checkpoints", "predictions.parquet", "rectifier.json",
-          "metrics.json", "report.html"} <= names
+  assert {"config.json", "data.json", "metrics.jsonl", "events", "checkpoints",
+          "predictions.parquet", "rectifier.json", "metrics.json", "report.html"} <= names
   assert not list(tiny_run.folder.rglob("*.part"))
   read = lambda name: json.loads((tiny_run.folder / name).read_text())
   assert read("config.json") == config_lib.as_dict(tiny_run.config)
@@ -62,7 +64,8 @@ def test_the_run_folder_is_complete(tiny_run):
   assert list((tiny_run.folder / "events" / "fold0_seed0").glob("events.out.tfevents.*"))
   assert (tiny_run.folder / "checkpoints" / "fold0_seed0" / "final").is_dir()
   report = (tiny_run.folder / "report.html").read_text()
-  assert html.escape(mimic.BANNER, quote=True).replace("&#x27;", "&#39;") in report and "<script src" not in report
+  assert (html.escape(mimic.BANNER, quote=True).replace("&#x27;", "&#39;") in report
+          and "<script src" not in report)
   assert mimic.BANNER in tiny_run.printed and "report.html" in tiny_run.printed
 
 
@@ -93,7 +96,8 @@ def test_an_ensemble_is_the_mean_over_the_seeds_of_a_fold(members_run, finish, t
   assert table.groupby(["fold", "seed"]).ngroups == config.members.folds
   keys = ["fold", "role", "row_id"]
   mean = members_run.table.groupby(keys)["p_base_mortality"].mean()
-  np.testing.assert_allclose(table.set_index(keys)["p_base_mortality"].sort_index(), mean, rtol=1e-6)
+  np.testing.assert_allclose(table.set_index(keys)["p_base_mortality"].sort_index(), mean,
+                             rtol=1e-6)
 
 
 def test_metrics_are_the_contract_and_equal_scikit_learns(tiny_run, members_run):
@@ -116,28 +120,35 @@ def test_metrics_are_the_contract_and_equal_scikit_learns(tiny_run, members_run)
 
 # Honesty.
 
-def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, finish, tmp_path, monkeypatch):
+def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, finish, tmp_path,
+                                                                   monkeypatch):
   cohort = run.build_cohort(tiny_run.config)
   c = tiny_run.config
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, c.splits.folds, c.splits.validation, c.seed)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, c.splits.folds, c.splits.validation,
+                             c.seed)
   test = splits.rows(0, "test")
   labels = cohort.labels.copy()
   labels[test] = 1 - labels[np.random.default_rng(0).permutation(test)]
   assert (labels != cohort.labels)[test].any(0).all()
-  monkeypatch.setattr(run, "build_cohort", lambda config: dataclasses.replace(cohort, labels=labels))
-  monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)   # which would follow the labels: they are its strata
+  monkeypatch.setattr(run, "build_cohort",
+                      lambda config: dataclasses.replace(cohort, labels=labels))
+  # The splits would follow the labels, which are their strata.
+  monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
   other = finish(c, tmp_path / "run").table
   names = ("p_base", "p", "p_logistic", "p_boosting")
-  for before, after in zip(predictions(tiny_run.table, *names), predictions(other, *names), strict=True):
+  for before, after in zip(predictions(tiny_run.table, *names), predictions(other, *names),
+                           strict=True):
     np.testing.assert_array_equal(before, after)
   assert not np.array_equal(*(t[t.role == "test"].y_mortality for t in (tiny_run.table, other)))
 
 
-def test_outcomes_independent_of_everything_cannot_be_predicted(tiny_config, finish, tmp_path, monkeypatch):
+def test_outcomes_independent_of_everything_cannot_be_predicted(tiny_config, finish, tmp_path,
+                                                                monkeypatch):
   config = config_lib.override(tiny_config, ["members.folds=3"])
   cohort = run.build_cohort(config)
   labels = (np.random.default_rng(7).random(cohort.labels.shape) < 0.4).astype(np.float32)
-  monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(cohort, labels=labels, references={}))
+  monkeypatch.setattr(run, "build_cohort",
+                      lambda _: dataclasses.replace(cohort, labels=labels, references={}))
   metrics = finish(config, tmp_path / "run").metrics
   for task in TASKS:
     auroc = metrics["test"][task]["auroc"]
@@ -157,7 +168,8 @@ def test_the_rectifier_changes_no_ranking_within_a_pattern(members_run):
   assert moved   # or the test says nothing
 
 
-def test_one_seed_gives_the_same_bits_and_another_seed_others(tiny_run, tiny_config, finish, tmp_path):
+def test_one_seed_gives_the_same_bits_and_another_seed_others(tiny_run, tiny_config, finish,
+                                                              tmp_path):
   again = finish(tiny_run.config, tmp_path / "again")
   pd.testing.assert_frame_equal(again.table, tiny_run.table, check_exact=True)
   assert again.metrics == tiny_run.metrics
@@ -171,8 +183,10 @@ def test_a_finished_run_prints_its_table_and_trains_nothing(tiny_run, finish, mo
   no_training(monkeypatch)
   before = {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*") if path.is_file()}
   again = finish(tiny_run.config, tiny_run.folder)
-  assert "finished" in again.printed and "MORTALITY" in again.printed and again.metrics == tiny_run.metrics
-  assert before == {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*") if path.is_file()
+  assert ("finished" in again.printed and "MORTALITY" in again.printed
+          and again.metrics == tiny_run.metrics)
+  assert before == {path: path.stat().st_mtime_ns
+                    for path in tiny_run.folder.rglob("*") if path.is_file()
                     } | {tiny_run.folder / ".lock": before[tiny_run.folder / ".lock"]}
 
 
@@ -181,7 +195,8 @@ def test_another_config_is_refused_with_the_keys_that_differ(tiny_run, monkeypat
   other = config_lib.override(tiny_run.config, ["train.batch_size=16", "model.dropout=0.5"])
   with pytest.raises(ValueError, match="another config") as error:
     run.run(other, tiny_run.folder)
-  assert "train.batch_size: 32 -> 16" in str(error.value) and "model.dropout: 0.2 -> 0.5" in str(error.value)
+  assert ("train.batch_size: 32 -> 16" in str(error.value)
+          and "model.dropout: 0.2 -> 0.5" in str(error.value))
 
 
 def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finish):
@@ -191,7 +206,8 @@ def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finis
   with monkeypatch.context() as patch:
     x = cohort.inputs["structured"].copy()
     x[5, 1] += 1e-3
-    patch.setattr(run, "build_cohort", lambda _: dataclasses.replace(cohort, inputs=cohort.inputs | {"structured": x}))
+    patch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
+        cohort, inputs=cohort.inputs | {"structured": x}))
     with pytest.raises(ValueError, match=r"\(fingerprint in data.json"):
       finish(tiny_run.config, folder)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, 0.15, 99)
@@ -200,7 +216,8 @@ def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finis
     finish(tiny_run.config, folder)
 
 
-def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config, finish, tmp_path, monkeypatch):
+def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config, finish, tmp_path,
+                                                                    monkeypatch):
   wrong = config_lib.override(tiny_config, ["model.name=nothing"])
   with pytest.raises(ValueError, match="model.name 'nothing'"):
     run.run(wrong, tmp_path)
@@ -212,7 +229,8 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config,
   assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_run, finish, tmp_path, caplog):
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_run, finish, tmp_path,
+                                                                         caplog):
   folder = copy(tiny_run, tmp_path, "metrics.json", "predictions.parquet")
   steps = sorted(int(p.stem) for p in (folder / "checkpoints" / "fold0_seed0").glob("*.json"))
   assert len(steps) == 2
@@ -224,7 +242,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_ru
   again = finish(tiny_run.config, folder)
   pd.testing.assert_frame_equal(again.table, tiny_run.table, check_exact=True)
   assert "damaged" in caplog.text
-  strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"} for r in writer.history(folder)]
+  strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"}
+                          for r in writer.history(folder)]
   assert strip(folder) == strip(tiny_run.folder)
 
 
@@ -261,19 +280,24 @@ def test_the_default_folder_follows_the_values_of_the_config(tiny_config):
 
 @pytest.fixture(scope="module")
 def launch(tiny_config, tmp_path_factory):
-  """launch(folder[, command]): a process of crl_jax.main with the tiny run's settings, saving after every epoch."""
+  """launch(folder[, command]): a process of crl_jax.main with the tiny run's settings, saving after
+  every epoch.
+  """
   from configs import mimic as base
   lines = config_lib.difference(base.get_config().to_dict(), tiny_config.to_dict())
   settings = {line.split(": ")[0]: ast.literal_eval(line.split(" -> ")[1]) for line in lines}
-  arguments = [f"--config.{key}={value}" for key, value in settings.items()] + ["--config.checkpoint.every_epochs=1"]
+  arguments = [f"--config.{key}={value}" for key, value in settings.items()] + [
+      "--config.checkpoint.every_epochs=1"]
   flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
   environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(ROOT),
                  "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
                  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
   def start(folder, command=()):
-    command = command or ["python", "-m", "crl_jax.main", "--config=configs/mimic.py", f"--workdir={folder}", *arguments]
+    command = command or ["python", "-m", "crl_jax.main", "--config=configs/mimic.py",
+                          f"--workdir={folder}", *arguments]
     command = [sys.executable, *command[1:]]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
   return start
 
 
@@ -289,7 +313,8 @@ def finish_process(process):
   return printed
 
 
-def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_does(launch, tiny_run, tmp_path):
+def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_does(
+    launch, tiny_run, tmp_path):
   process = launch(tmp_path)
   wait_for_epochs(process, tmp_path, 2)
   with pytest.raises(RuntimeError, match="Another process"):   # two real processes in one folder
@@ -302,7 +327,8 @@ def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_
   before = writer.history(tmp_path)
   assert 2 <= len(before) < 6
   assert mimic.BANNER in finish_process(launch(tmp_path, command))
-  assert writer.history(tmp_path)[:len(before)] == before   # their seconds too: nothing was trained twice
+  # Their seconds too: nothing was trained twice.
+  assert writer.history(tmp_path)[:len(before)] == before
   same_predictions(tmp_path, tiny_run)
 
 

@@ -44,7 +44,8 @@ def test_rewind_drops_a_line_cut_short_and_works_on_an_empty_folder(tmp_path):
   assert epochs(tmp_path, "a") == [1, 2]
   with writer.Writer(tmp_path) as log:
     log.rewind("a", 2)
-  assert all(json.loads(line) for line in path.read_text().splitlines()) and not (tmp_path / "metrics.part").exists()
+  assert (all(json.loads(line) for line in path.read_text().splitlines())
+          and not (tmp_path / "metrics.part").exists())
   write(tmp_path, ("a", 3))
   assert epochs(tmp_path, "a") == [1, 2, 3]
 
