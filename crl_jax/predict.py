@@ -22,7 +22,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"Unknown argument '{argv[1]}'.")
-  logging.set_verbosity(logging.INFO)
+  logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
   try:
     predict(_WORKDIR.value, _ROOT.value, _OUTPUT.value)
   except (ValueError, OSError, RuntimeError) as error:
