@@ -57,7 +57,7 @@ def predict(workdir, root, output):
                     "counts as missing.", root, ", ".join(absent))
   devices = sharding.select_devices(config.platform)
 
-  total, members, unusual = 0, 0, set()
+  total, members, unusual, compiled = 0, 0, set(), {}
   for folder in sorted((workdir / "checkpoints").iterdir()):
     found = checkpoint.restore(folder / "final")
     if found is None:
@@ -66,7 +66,8 @@ def predict(workdir, root, output):
     stats = found[1]["preprocess"]
     unusual |= {(m, f) for m, f, _ in preprocess.out_of_range(
         stats, cohort.inputs, cohort.observed, cohort.modalities, cohort.features)}
-    total = total + run.probabilities(config, facts, cohort, stats, found[1]["params"], devices)
+    total = total + run.probabilities(config, facts, cohort, stats, found[1]["params"], devices,
+                                      compiled)
     members += 1
   base = total / members
   for modality, feature in sorted(unusual):

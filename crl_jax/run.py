@@ -81,7 +81,17 @@ def member_data(cohort, stats):
           "patient": np.unique(cohort.patient_id, return_inverse=True)[1].astype(np.int32)}
 
 
-def probabilities(config, facts, cohort, stats, params, devices):
+def _programs(config, spec, devices, compiled):
+  """(model, optimizer, train.Programs) of `spec`; members of one shape share them in `compiled`."""
+  key = repr(spec)
+  if key not in compiled:
+    model = models.build(config, spec)
+    optimizer = train.make_optimizer(config)
+    compiled[key] = model, optimizer, train.make_programs(model, optimizer, config, devices)
+  return compiled[key]
+
+
+def probabilities(config, facts, cohort, stats, params, devices, compiled):
   """(N, T) probabilities of every row of `cohort` by one trained member.
 
   Args:
@@ -90,13 +100,13 @@ def probabilities(config, facts, cohort, stats, params, devices):
     cohort: with the run's modalities, features and tasks.
     stats, params: of the member.
     devices: to run on.
+    compiled: dict that keeps the programs for the members that follow.
   Returns:
     float32 array.
   """
   spec = dataclasses.replace(make_spec(cohort, stats),
                              patterns=tuple(p["pattern"] for p in facts["patterns"]))
-  model = models.build(config, spec)
-  programs = train.make_programs(model, train.make_optimizer(config), config, devices)
+  *_, programs = _programs(config, spec, devices, compiled)
   resident = programs.resident(member_data(cohort, stats))
   return train.predict(programs, programs.resident(params), resident, np.arange(len(cohort)))
 
@@ -163,12 +173,7 @@ def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, com
   folder.mkdir(parents=True, exist_ok=True)
   update(0, "preparing")
   spec = make_spec(cohort, stats)
-  key = repr(spec)
-  if key not in compiled:   # folds of one shape share the compiled programs
-    model = models.build(config, spec)
-    optimizer = train.make_optimizer(config)
-    compiled[key] = (model, optimizer, train.make_programs(model, optimizer, config, devices))
-  model, optimizer, programs = compiled[key]
+  model, optimizer, programs = _programs(config, spec, devices, compiled)
 
   rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), fold), seed)
   progress = train.begin(model, optimizer, config, rng)

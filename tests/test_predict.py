@@ -100,7 +100,7 @@ def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members
     for folder in sorted((members_run.folder / "checkpoints").iterdir()):
       parts = checkpoint.restore(folder / "final")[1]
       each.append(run.probabilities(config, facts, new, parts["preprocess"], parts["params"],
-                                    sharding.select_devices("")))
+                                    sharding.select_devices(""), {}))
   assert len(each) == 4 and not np.array_equal(each[0], each[1])
   base = sum(each) / 4
   np.testing.assert_array_equal(probabilities(table, "p_base_"), base.astype(np.float64))
