@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 
-def save(folder, step, tree, keep):
-  """Writes `tree` (arrays, PRNG keys) as step `step`, then its manifest; removes all but the newest
+def save(folder, step, tree, keep, fingerprint=None):
+  """Writes `tree` (of arrays) as step `step`, then its manifest; removes all but the newest
   `keep` steps.
 
-  A step counts only once its manifest exists, so a kill at any moment loses at most this step.
+  `fingerprint`, a dict of strings, says what the tree depends on. A step counts only once its manifest exists, so a kill at any moment loses at most this step.
   """
   import orbax.checkpoint as ocp
   folder = pathlib.Path(folder).absolute()
@@ -24,11 +24,11 @@ def save(folder, step, tree, keep):
   shutil.rmtree(target, ignore_errors=True)
   try:
     with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(target, jax.tree.map(_to_host, tree))
-    manifest = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
+      checkpointer.save(target, jax.tree.map(np.asarray, tree))
+    files = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
                 if path.is_file()}
     part = folder / f"{step}.part"
-    part.write_text(json.dumps(manifest, indent=1))
+    part.write_text(json.dumps({"fingerprint": fingerprint or {}, "files": files}, indent=1))
     part.rename(_manifest(folder, step))
   except (OSError, ValueError) as error:
     free = shutil.disk_usage(folder).free / 2**20
@@ -40,14 +40,15 @@ def save(folder, step, tree, keep):
     shutil.rmtree(folder / str(old))
 
 
-def restore(folder, like=None):
+def restore(folder, like=None, fingerprint=None):
   """Reads the newest step that is complete and unaltered, into the structure of `like` or as a tree
-  of NumPy arrays.
+  of NumPy arrays. Where `fingerprint` is given, that of the step must equal it.
 
   Returns:
     (step, tree), or None where there is no checkpoint at all.
   Raises:
     OSError: there are checkpoints, and every one of them is damaged.
+    ValueError: the fingerprint differs; says in what.
   """
   import orbax.checkpoint as ocp
   folder = pathlib.Path(folder).absolute()
@@ -58,14 +59,18 @@ def restore(folder, like=None):
       logging.warning("Checkpoint %s is damaged (%s); trying the one before it.",
                       folder / str(step), damage)
       continue
+    kept = _read_manifest(folder, step)["fingerprint"]
+    changed = [k for k in fingerprint or {} if kept.get(k) != fingerprint[k]]
+    if changed:
+      raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} than "
+                       "this run: name another --workdir, or delete that folder to start anew.")
     with ocp.StandardCheckpointer() as checkpointer:
       if like is None:
         return step, checkpointer.restore(folder / str(step))
-      tree = checkpointer.restore(folder / str(step), jax.tree.map(_to_host, like))
-    return step, jax.tree.map(_like, like, tree)
+      return step, checkpointer.restore(folder / str(step), jax.tree.map(np.asarray, like))
   if found:
-    raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train this "
-                  "member again.")
+    raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train "
+                  "again.")
   return None
 
 
@@ -79,30 +84,19 @@ def _manifest(folder, step):
   return folder / f"{step}.json"
 
 
+def _read_manifest(folder, step):
+  return json.loads(_manifest(folder, step).read_text())
+
+
 def _damage(folder, step):
   try:
-    manifest = json.loads(_manifest(folder, step).read_text())
-    wrong = [name for name, digest in manifest.items()
+    wrong = [name for name, digest in _read_manifest(folder, step)["files"].items()
              if _digest(folder / str(step) / name) != digest]
-  except (OSError, ValueError) as error:
-    return str(error)
+  except (OSError, ValueError, KeyError) as error:
+    return f"{type(error).__name__} {error}"
   return f"checksum of {wrong[0]}" if wrong else ""
 
 
 def _digest(path):
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_key(x):
-  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _to_host(x):
-  return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
-
-
-def _like(like, value):
-  if _is_key(like):
-    return jax.random.wrap_key_data(np.asarray(value))
-  return jax.numpy.asarray(value) if isinstance(like, jax.Array) else np.asarray(value, like.dtype)

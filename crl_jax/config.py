@@ -75,6 +75,8 @@ def default():
   c.members = _D()
   c.members.folds = 1               # how many of the folds are run, each as a member of its own
   c.members.seeds = 1               # how many initialisations per fold
+  c.members.together = 0            # members that share an operation: 1 is one after another; 0: one
+                                    # on a single CPU, all elsewhere
   c.members.ensemble = False        # average a fold's seeds into one predictor, or report each
 
   c.preprocess = _D()               # fitted on the member's training rows only
@@ -86,6 +88,8 @@ def default():
                                     # modality are dropped
   c.preprocess.indicators = True    # a 0/1 input for each feature that is ever missing where its
                                     # modality is observed
+  c.preprocess.sample = 50000       # training rows that scales, quantiles and components are fitted
+                                    # on at most
   c.preprocess.components = 0       # modalities wider than this enter as so many principal
                                     # components; 0 is off
 
@@ -116,6 +120,13 @@ def default():
 
   c.train = _D()
   c.train.batch_size = 32           # rows per step, over all devices [paper]
+  c.train.microbatches = 1          # parts of a batch whose activations are in memory one at a time;
+                                    # same losses, one more forward pass
+  c.train.precision = "float32"     # of the arithmetic: "float32" | "bfloat16"; parameters, losses
+                                    # and evaluation are float32
+  c.train.data = "auto"             # "resident" on the devices, "streamed" from the host's (memory-
+                                    # mapped) cohort, or whichever fits
+  c.train.resident_gb = 0.0         # GiB that resident data may take; 0: half of the device
   c.train.weight_decay = 1e-5       # AdamW [paper]
   c.train.clip_norm = 1.0           # global gradient norm [paper]
   c.train.ema = 0.0                 # decay per step of the averaged parameters that are evaluated
@@ -203,6 +214,18 @@ def check(config):
   need(config.evaluate.bootstrap >= 1 and config.evaluate.bins >= 1,
        f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins "
        f"({config.evaluate.bins}) must be at least 1.")
+  need(one_of(config.train.precision, "float32", "bfloat16"),
+       f"train.precision is '{config.train.precision}'; it may be 'float32' or 'bfloat16'.")
+  need(one_of(config.train.data, "auto", "resident", "streamed"),
+       f"train.data is '{config.train.data}'; it may be 'auto', 'resident' or 'streamed'.")
+  need(config.train.data != "streamed" or config.parallel == "jit",
+       "train.data 'streamed' needs config.parallel = 'jit'.")
+  need(config.train.microbatches >= 1 and
+       config.train.batch_size % config.train.microbatches == 0,
+       f"train.microbatches is {config.train.microbatches}; it must divide train.batch_size "
+       f"({config.train.batch_size}).")
+  need(config.members.together >= 0, f"members.together is {config.members.together}; 0 or more.")
+  need(config.preprocess.sample >= 1, f"preprocess.sample is {config.preprocess.sample}; 1 or more.")
   need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")

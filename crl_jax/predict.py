@@ -43,43 +43,27 @@ def predict(workdir, root, output):
   Raises:
     ValueError, CohortError, OSError: nothing is written.
   """
-  from crl_jax import checkpoint, evaluate, predictions, rectifier, run, sharding
-  from crl_jax.data import cohort as cohort_lib, preprocess
+  from crl_jax import evaluate, inference, predictions
+  from crl_jax.data import preprocess
   workdir, output = pathlib.Path(workdir), pathlib.Path(output)
   if output.suffix != ".parquet":
     raise ValueError(f"--output must end in .parquet, not '{output.name}'.")
-  config, facts, rectifiers = read_run(workdir)
+  config, facts, rectifiers = inference.read_run(workdir)
   cohort = read_cohort(config, root)
   require_same_inputs(facts, cohort, workdir)
   absent = sorted(set(cohort.info.get("absent_tables", ())) - set(facts.get("absent_tables", ())))
   if absent:
     logging.warning("Tables that the run was trained with are absent in %s: %s. What they feed "
                     "counts as missing.", root, ", ".join(absent))
-  devices = sharding.select_devices(config.platform)
-
-  total, members, unusual, compiled = 0, 0, set(), {}
-  for folder in sorted((workdir / "checkpoints").iterdir()):
-    found = checkpoint.restore(folder / "final")
-    if found is None:
-      raise OSError(f"{folder} has no final parameters: run the same main command on {workdir} "
-                    "again to finish it.")
-    stats = found[1]["preprocess"]
-    unusual |= {(m, f) for m, f, _ in preprocess.out_of_range(
-        stats, cohort.inputs, cohort.observed, cohort.modalities, cohort.features)}
-    total = total + run.probabilities(config, facts, cohort, stats, found[1]["params"], devices,
-                                      compiled)
-    members += 1
-  base = total / members
-  for modality, feature in sorted(unusual):
+  predictor = inference.load(workdir)
+  for modality, feature, _ in preprocess.out_of_range(
+      predictor.stats(0), cohort.inputs, cohort.observed, cohort.modalities, cohort.features):
     logging.warning("Feature '%s' of '%s' lies far outside the training range in more than 1%% of "
                     "its values: check its unit.", feature, modality)
-
-  pooled = rectifier.from_dict(rectifiers["pooled"], cohort.tasks)
-  pattern = cohort.pattern
-  final = rectifier.apply(pooled, base, pattern) if rectifiers["enabled"] else base
-  trained = {entry["pattern"] for entry in facts["patterns"]}
+  base, final = predictor(cohort.inputs, cohort.observed)
+  trained = set(facts["trained_patterns"])
   table = predictions.part(cohort, np.arange(len(cohort)), 0, 0, "test", base, {})
-  table = table.assign(unseen_pattern=[int(p) not in trained for p in pattern],
+  table = table.assign(unseen_pattern=[int(p) not in trained for p in cohort.pattern],
                        **{f"p_{task}": final[:, t] for t, task in enumerate(cohort.tasks)})
   if table.unseen_pattern.any():
     logging.warning("%d of %d rows have a pattern that training never saw: corrected by the mean "
@@ -89,26 +73,13 @@ def predict(workdir, root, output):
   part = output.with_suffix(".part")
   table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
   part.replace(output)
-  print(f"{len(table)} rows, {members} members averaged -> {output}")
+  print(f"{len(table)} rows, {predictor.members} members averaged -> {output}")
   if np.isfinite(cohort.labels).any():
     metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
     print(evaluate.table(metrics, rectifiers, {**facts, **cohort.info}))
   else:
     print("No outcome is known for these rows: no metrics.")
   return table
-
-
-def read_run(workdir):
-  """(config, data.json, rectifier.json) of a finished run.
-
-  Raises OSError where it is not finished.
-  """
-  from crl_jax import config as config_lib
-  if not (workdir / "metrics.json").exists():
-    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
-                  "until it prints its table.")
-  read = lambda name: json.loads((workdir / name).read_text())
-  return config_lib.from_dict(read("config.json")), read("data.json"), read("rectifier.json")
 
 
 def read_cohort(config, root):

@@ -22,7 +22,7 @@ _FEW = 5            # rows of the rarer class below which a cell's own variance 
 # times gamma^2 / 2 on the logit scale: keeps a cell of one class finite, invisible in any other
 _RIDGE = 0.05
 # probabilities are kept this far from 0 and 1 before their logit; no variance is below its square
-_EDGE = 1e-6
+EDGE = 1e-6
 # steps of at most 1 each: for this convex problem such steps never overshoot by more than they gain
 _NEWTON = 40
 
@@ -270,7 +270,7 @@ def _probability_cells(rows):
   rate = (events + 2) / (n + 4)
   few = np.minimum(events, n - events) < _FEW
   floor = few * np.minimum(rate * (1 - rate), binomial / np.maximum(n, 1))
-  return (n, gamma, np.maximum(np.maximum(moderated, floor), _EDGE**2) / np.maximum(n, 1),
+  return (n, gamma, np.maximum(np.maximum(moderated, floor), EDGE**2) / np.maximum(n, 1),
           freedom + _PRIOR_ROWS)
 
 
@@ -298,7 +298,7 @@ def _logit_cells(rows):
   cluster, first = _clusters(rows)
   count, total = _segment(cluster, np.stack([weight_TxGxN, residual]), len(first))
   by_cluster = lambda values: _segment(rows.pattern[first], values, shape[-1])
-  independent = np.maximum(per_cell(residual**2), _EDGE**2)
+  independent = np.maximum(per_cell(residual**2), EDGE**2)
   design = np.maximum(by_cluster(total**2) / independent, 1)
   freedom = np.maximum(by_cluster(count > 0) - 1, 0) + _PRIOR_ROWS
   return per_cell(weight_TxGxN), gamma, design / information, freedom
@@ -312,11 +312,11 @@ def _prior(gamma, variance, some):
                                   out=np.zeros(some.shape[:-1]))
   weight = 1 / variance
   excess = total(weight * (gamma - mean(weight)[..., None])**2) - (some.sum(-1) - 1)
-  spread = total(weight) - total(weight**2) / np.maximum(total(weight), _EDGE)
+  spread = total(weight) - total(weight**2) / np.maximum(total(weight), EDGE)
   tau2 = np.maximum(np.divide(excess, spread, where=some.sum(-1) > 1,
                               out=np.zeros(spread.shape)), 0)
   weight = 1 / (variance + tau2[..., None])
-  return mean(weight), np.sqrt(tau2), 1 / np.sqrt(np.maximum(total(weight), _EDGE))
+  return mean(weight), np.sqrt(tau2), 1 / np.sqrt(np.maximum(total(weight), EDGE))
 
 
 def _threshold(rows, estimates, config):
@@ -344,7 +344,7 @@ def _corrected(f, gamma_NxT, threshold_T, scale):
 
 
 def _logit(f):
-  f = np.clip(f, _EDGE, 1 - _EDGE)
+  f = np.clip(f, EDGE, 1 - EDGE)
   return np.log(f) - np.log1p(-f)
 
 

@@ -3,7 +3,6 @@ cohort -> members -> predictions -> rectifier -> evaluation -> report.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -12,10 +11,9 @@ import pathlib
 import signal
 import sys
 
-import jax
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, models, sharding, train, writer
+from crl_jax import checkpoint, config as config_lib, inference, members, sharding, train, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 
 _LOG = logging.getLogger("crl_jax")
@@ -66,51 +64,6 @@ def build_cohort(config, **options):
   return cohort_lib.validate(build(config, **options))
 
 
-def make_spec(cohort, stats):
-  """The models.Spec of a cohort under a member's preprocessing."""
-  widths = preprocess.widths(stats)
-  shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
-  return models.Spec(cohort.modalities, cohort.tasks, shapes,
-                     tuple(int(p) for p in np.unique(cohort.pattern)))
-
-
-def member_data(cohort, stats):
-  """What train.fit and train.predict want of a cohort: preprocessed host arrays."""
-  return {"inputs": preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities),
-          "observed": cohort.observed, "labels": cohort.labels,
-          "patient": np.unique(cohort.patient_id, return_inverse=True)[1].astype(np.int32)}
-
-
-def _programs(config, spec, devices, compiled):
-  """(model, optimizer, train.Programs) of `spec`; members of one shape share them in `compiled`."""
-  key = repr(spec)
-  if key not in compiled:
-    model = models.build(config, spec)
-    optimizer = train.make_optimizer(config)
-    compiled[key] = model, optimizer, train.make_programs(model, optimizer, config, devices)
-  return compiled[key]
-
-
-def probabilities(config, facts, cohort, stats, params, devices, compiled):
-  """(N, T) probabilities of every row of `cohort` by one trained member.
-
-  Args:
-    config: of the run.
-    facts: its data.json.
-    cohort: with the run's modalities, features and tasks.
-    stats, params: of the member.
-    devices: to run on.
-    compiled: dict that keeps the programs for the members that follow.
-  Returns:
-    float32 array.
-  """
-  spec = dataclasses.replace(make_spec(cohort, stats),
-                             patterns=tuple(p["pattern"] for p in facts["patterns"]))
-  *_, programs = _programs(config, spec, devices, compiled)
-  resident = programs.resident(member_data(cohort, stats))
-  return train.predict(programs, programs.resident(params), resident, np.arange(len(cohort)))
-
-
 def _execute(config, workdir, command):
   from crl_jax import evaluate, predictions, report
   devices = sharding.select_devices(config.platform)
@@ -123,34 +76,36 @@ def _execute(config, workdir, command):
     _LOG.warning("Cohort: %s.", warning)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
                              config.splits.validation, config.seed)
-  facts = _settle_data(workdir, cohort, splits)
+  facts = _settle_data(workdir, cohort, splits, config.members.folds)
 
-  parts = []
+  plans = members.grid(config)
+  rows = [{role: splits.rows(fold, role) for role in splits_lib.ROLES}
+          for fold in range(config.members.folds)]
+  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
+                               [fold["train"] for fold in rows], config.preprocess)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  total = config.members.folds * config.members.seeds * (epochs + 1)
-  compiled = {}
-  with writer.Writer(workdir) as log, writer.progress_bar(total) as bar, _stop_signal() as stop:
-    for fold in range(config.members.folds):
-      rows = {role: splits.rows(fold, role) for role in splits_lib.ROLES}
-      stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
-                             config.preprocess)
-      data = member_data(cohort, stats)
-      bases = []
-      for seed in range(config.members.seeds):
-        before = (fold * config.members.seeds + seed) * (epochs + 1)
-        update = lambda done, text: bar(before + done, f"fold {fold} seed {seed}: {text}")
-        try:
-          bases.append(_member(config, workdir, cohort, rows, stats, data, fold, seed, devices,
-                               compiled, log, update, stop))
-        except train.Interrupted:
-          print("\nStopped and saved. To go on where it was, run the same command again:\n  "
-                f"{command}", flush=True)
-          sys.exit(128 + stop())
+  with writer.Writer(workdir) as log, writer.progress_bar(epochs + 1) as bar, _stop_signal() as stop:
+    try:
+      ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
+                          _fingerprint(config, facts), log, bar, stop)
+    except train.Interrupted:
+      print("\nStopped and saved. To go on where it was, run the same command again:\n  "
+            f"{command}", flush=True)
+      sys.exit(128 + stop())
+    inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
+    bar(epochs, "predicting and evaluating")
+    base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
+            for role in ("val", "test")}
+  parts = []
+  for fold in range(config.members.folds):
+    mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
+    references = _references(config, cohort, rows[fold], stats[fold])
+    for role, found in base.items():
+      lines = [(plans[m].seed, found[m]) for m in mine]
       if config.members.ensemble:
-        bases = [{role: np.mean([base[role] for base in bases], 0) for role in bases[0]}]
-      references = _references(config, cohort, rows, data)
-      parts += [predictions.part(cohort, rows[role], fold, seed, role, base[role], references[role])
-                for seed, base in enumerate(bases) for role in base]
+        lines = [(0, np.mean([p for _, p in lines], 0))]
+      parts += [predictions.part(cohort, rows[fold][role], fold, seed, role, p, references[role])
+                for seed, p in lines]
   import pandas as pd
   table = pd.concat(parts, ignore_index=True)
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
@@ -164,39 +119,7 @@ def _execute(config, workdir, command):
   _write_json(workdir / "metrics.json", metrics)
 
 
-def _member(config, workdir, cohort, rows, stats, data, fold, seed, devices, compiled, log, update,
-            stop):
-  """Trains (or resumes) one member; returns role -> its probabilities (n, T) of validation, test.
-  """
-  name = f"fold{fold}_seed{seed}"
-  folder = workdir / "checkpoints" / name
-  folder.mkdir(parents=True, exist_ok=True)
-  update(0, "preparing")
-  spec = make_spec(cohort, stats)
-  model, optimizer, programs = _programs(config, spec, devices, compiled)
-
-  rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), fold), seed)
-  progress = train.begin(model, optimizer, config, rng)
-  found = checkpoint.restore(folder, progress)
-  if found:
-    progress = found[1]
-    _LOG.info("Member %s goes on after epoch %d.", name, int(progress.total))
-  log.rewind(name, int(progress.total))
-
-  def on_epoch(stage, total, scalars):
-    log.write(name, stage, total, scalars)
-    update(total, f"{stage} epoch {total}")
-  params, resident = train.fit(
-      programs, model, optimizer, data, cohort.tasks, rows["train"], rows["val"], config, progress,
-      on_epoch, lambda p: checkpoint.save(folder, int(p.total) * 10 + int(p.stage), p,
-                                          config.checkpoint.keep), stop)
-  checkpoint.save(folder / "final", 0, {"params": params, "preprocess": stats}, 1)
-
-  return {role: train.predict(programs, programs.resident(params), resident, rows[role])
-          for role in ("val", "test")}
-
-
-def _references(config, cohort, rows, data):
+def _references(config, cohort, rows, stats):
   """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
   yardsticks.
   """
@@ -204,8 +127,8 @@ def _references(config, cohort, rows, data):
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    x, y = (yardsticks.design_matrix(data["inputs"], cohort.observed, cohort.modalities),
-            cohort.labels)
+    inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
+    x, y = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities), cohort.labels
     found["test"] |= yardsticks.fit_predict(
         x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
         config.seed)
@@ -231,7 +154,14 @@ def _locked(workdir):
 
 def _begun(workdir):
   """True once anything was saved there: before that a mistaken setting may be mended in place."""
-  return any(workdir.glob("checkpoints/*/*.json"))
+  return bool(checkpoint.steps(workdir / "checkpoints"))
+
+
+def _fingerprint(config, facts):
+  """What the checkpoints of a run depend on."""
+  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
+  return {"config": hashlib.sha256(text.encode()).hexdigest(), "data": facts["fingerprint"],
+          "splits": facts["splits_fingerprint"]}
 
 
 def _settle_config(workdir, config):
@@ -247,14 +177,17 @@ def _settle_config(workdir, config):
                      + "\nRun with the old values to go on there, or name another --workdir.")
 
 
-def _settle_data(workdir, cohort, splits):
+def _settle_data(workdir, cohort, splits, folds):
   """Writes data.json, or refuses a folder whose data or splits were others. Returns its content."""
   path = workdir / "data.json"
   ids, counts = np.unique(cohort.pattern, return_counts=True)
+  trained = np.unique(np.concatenate([cohort.pattern[splits.rows(fold, "train")]
+                                      for fold in range(folds)]))
   facts = {
       **cohort.info, "fingerprint": cohort_lib.fingerprint(cohort),
       "splits_fingerprint": splits.fingerprint(),
       "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
+      "shapes": {m: list(cohort.inputs[m].shape[1:]) for m in cohort.modalities},
       "features": {m: list(names) for m, names in cohort.features.items()},
       "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()),
                        "positives": int(np.nansum(cohort.labels[:, i]))}
@@ -263,7 +196,7 @@ def _settle_data(workdir, cohort, splits):
       "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities),
                     "rows": int(n)}
                    for p, n in zip(ids, counts)],
-      "versions": _versions()}
+      "trained_patterns": trained.tolist(), "versions": _versions()}
   if path.exists() and _begun(workdir):
     old = json.loads(path.read_text())
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]

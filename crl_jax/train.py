@@ -1,9 +1,8 @@
-"""TrainState, the pure train and eval steps, and the one loop over epochs."""
+"""The one pure step, and one epoch of one member as a pure function of arrays; programs.py compiles
+them, fit() drives them."""
 
-import dataclasses
 import functools
 import time
-from typing import Callable
 
 import flax.struct
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses, metrics, sharding
+from crl_jax import losses, validation
 from crl_jax.data.cohort import Batch
 
 
@@ -21,12 +20,14 @@ class TrainState:
 
   Attributes:
     step: () int32, over all phases.
-    params: the trained parameters.
+    params: the trained parameters, float32.
     opt_state: optax state.
     average: exponential moving average of params, or None.
-    rng: root key of the member; step t uses fold_in(rng, t).
+    rng: (2,) uint32, data of the member's root key; step t uses fold_in(root, t).
     learning_rate: () of the current phase.
-    weights: loss term -> () weight of the current phase.
+    weights: loss term -> () weight in the current phase.
+    weight_decay: () of AdamW.
+    vary: name -> () the model's numbers that may differ between members (Model.vary).
   """
   step: jnp.ndarray
   params: dict
@@ -35,6 +36,8 @@ class TrainState:
   rng: jnp.ndarray
   learning_rate: jnp.ndarray
   weights: dict
+  weight_decay: jnp.ndarray
+  vary: dict
 
   @property
   def evaluated(self):
@@ -43,16 +46,36 @@ class TrainState:
 
 
 @flax.struct.dataclass
-class Progress:
-  """What a checkpoint holds: the state, the best parameters so far and where the loop stands."""
+class Member:
+  """One member of a run in training: the state, its best parameters so far and where it stands.
+
+  Attributes:
+    state: TrainState.
+    best: parameters with the best validation score of this phase.
+    best_score: () higher is better.
+    best_epoch, epoch: () int32, counted in this phase.
+    total: () int32, epochs done in all phases.
+    patience: () int32, epochs without a better score that end the phase; -1: no early stopping, the
+      last parameters count as best.
+    stopped: () bool, this phase is over for this member.
+  """
   state: TrainState
   best: dict
-  # () float64, higher is better; -inf before the first validation of a monitored phase
-  best_score: np.ndarray
-  best_epoch: np.ndarray    # () int64
-  stage: np.ndarray         # () int64, index into model.stages
-  epoch: np.ndarray         # () int64, epochs done in that stage
-  total: np.ndarray         # () int64, epochs done in all
+  best_score: jnp.ndarray
+  best_epoch: jnp.ndarray
+  epoch: jnp.ndarray
+  total: jnp.ndarray
+  patience: jnp.ndarray
+  stopped: jnp.ndarray
+
+
+@flax.struct.dataclass
+class Split:
+  """A member's rows: train (R,), val (V,) int32, -1 padded at the end; fold: () int32, whose
+  preprocessing it sees."""
+  train: jnp.ndarray
+  val: jnp.ndarray
+  fold: jnp.ndarray
 
 
 class Interrupted(Exception):
@@ -60,86 +83,116 @@ class Interrupted(Exception):
 
 
 def make_optimizer(config):
-  """AdamW without its learning rate, which a state carries: clipped gradients -> direction of
-  descent."""
-  decayed = lambda params: jax.tree_util.tree_map_with_path(
-      lambda path, _: path[-1].key == "kernel", params)
-  return optax.chain(
-      optax.clip_by_global_norm(config.train.clip_norm),
-      optax.scale_by_adam(),
-      optax.add_decayed_weights(config.train.weight_decay, mask=decayed))
+  """Adam on clipped gradients, without learning rate and weight decay, which a state carries."""
+  return optax.chain(optax.clip_by_global_norm(config.train.clip_norm), optax.scale_by_adam())
 
 
-def init_state(model, optimizer, stage, rng, ema):
-  """The TrainState at the start of `stage`, with parameters drawn from `rng`."""
+def init_member(model, optimizer, rng, weight_decay, vary, ema):
+  """A Member before its first phase (see enter_stage), with parameters drawn from the key `rng`.
+  weight_decay, vary: see TrainState."""
   init_rng, step_rng = jax.random.split(rng)
-  params = jax.jit(model.init)(init_rng)
-  return enter_stage(TrainState(
-      jnp.int32(0), params, optimizer.init(params), params if ema else None, step_rng,
-      jnp.float32(0), {}), optimizer, stage)
+  params = model.init(init_rng)
+  zero = jnp.int32(0)
+  state = TrainState(
+      zero, params, optimizer.init(params), params if ema else None, jax.random.key_data(step_rng),
+      jnp.float32(0), {k: jnp.float32(0) for k in model.stages[0].weights},
+      weight_decay, vary)
+  return Member(state, params, jnp.float32(-jnp.inf), zero, zero, zero, zero, jnp.bool_(False))
 
 
-def enter_stage(state, optimizer, stage):
-  """Starts a phase: its rate and weights, fresh optimizer moments, the same parameters."""
-  return state.replace(
-      opt_state=optimizer.init(state.params),
-      average=None if state.average is None else jax.tree.map(jnp.copy, state.params),
-      learning_rate=jnp.float32(stage.learning_rate),
-      weights={name: jnp.float32(value) for name, value in stage.weights.items()})
+def stage_values(stage):
+  """(learning rate, weights, patience) of a Stage as arrays, for enter_stage()."""
+  return (np.float32(stage.learning_rate), {k: np.float32(v) for k, v in stage.weights.items()},
+          np.int32(-1 if stage.patience is None else stage.patience))
 
 
-def train_step(state, batch, *, model, optimizer, ema=0.0, axis=None):
+def enter_stage(member, values, optimizer):
+  """Starts a phase from the best parameters: its rate and weights, fresh optimizer moments."""
+  learning_rate, weights, patience = values
+  state = member.state.replace(
+      params=member.best, opt_state=optimizer.init(member.best),
+      average=None if member.state.average is None else member.best,
+      learning_rate=learning_rate, weights=weights)
+  return member.replace(
+      state=state, best_score=jnp.float32(-jnp.inf), best_epoch=jnp.int32(0), epoch=jnp.int32(0),
+      patience=patience, stopped=jnp.bool_(False))
+
+
+def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.float32,
+               microbatches=1):
   """One optimizer step.
 
   Args:
     state: TrainState.
-    batch: Batch, this device's share of it when `axis` is given.
+    batch: Batch, this device's share of it in a per-device program.
     model: models.record.Model.
     optimizer: from make_optimizer().
+    layout: sharding.Layout; sums and negatives go over the whole batch.
     ema: decay of state.average.
-    axis: name of the device axis in a per-device program; None in a global one.
+    dtype: of the model's arithmetic; parameters, losses and updates stay float32.
+    microbatches: parts of the batch whose activations are held one at a time. The forward pass is
+      run twice; losses, global negatives included, are those of the whole batch.
   Returns:
     (new state, scalars). A step with a non-finite loss or gradient changes nothing but the step
-    count.
+    count, one without a single row nothing at all.
   Raises:
     ValueError: (when traced) the model returns a loss term that the phase gives no weight.
   """
-  rng = jax.random.fold_in(state.rng, state.step)
-  if axis is None:
-    gather = total = mean = lambda x: x
-    share = 1
-  else:
-    gather = functools.partial(jax.lax.all_gather, axis_name=axis, tiled=True)
-    total = functools.partial(jax.lax.psum, axis_name=axis)
-    mean = functools.partial(jax.lax.pmean, axis_name=axis)
-    # each device holds its rows' part of the sums; pmean then restores the whole
-    share = jax.lax.axis_size(axis)
+  rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+  # each device holds its rows' part of the sums; the mean over devices then restores the whole
+  share = jax.lax.axis_size(layout.axis) if layout.axis else 1
+
+  def apply(params, batch):
+    outputs = model.apply(_cast(params, dtype), batch.replace(inputs=_cast(batch.inputs, dtype)),
+                          True, rng, state.vary)
+    return _cast(outputs, jnp.float32)
 
   def loss_fn(params):
-    terms = model.loss(model.apply(params, batch, True, rng), batch, gather)
+    outputs = _in_parts(functools.partial(apply, params), batch, microbatches)
+    terms = model.loss(outputs, batch, layout.gather)
     unknown = terms.keys() - state.weights.keys()
     if unknown:
       raise ValueError(f"Loss terms {sorted(unknown)} have no weight in the phase; it names "
                        f"{sorted(state.weights)}.")
-    scalars = {name: share * losses.reduce(term, columns, total)
+    scalars = {name: share * losses.reduce(term, columns, layout.total)
                for name, (term, columns) in terms.items()}
     return sum(state.weights[name] * value for name, value in scalars.items()), scalars
 
   (loss, scalars), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-  loss, scalars, gradients = mean((loss, scalars, gradients))
+  if layout.axis:
+    loss, scalars, gradients = jax.lax.pmean((loss, scalars, gradients), layout.axis)
   norm = optax.tree.norm(gradients)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  rows = layout.total(batch.valid.sum())
   direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  updates = jax.tree.map(lambda d: -state.learning_rate * d, direction)
+  updates = jax.tree_util.tree_map_with_path(
+      lambda path, d, p: -state.learning_rate * (
+          d + state.weight_decay * p if path[-1].key == "kernel" else d), direction, state.params)
   params = optax.apply_updates(state.params, updates)
   average = None if state.average is None else optax.incremental_update(
       params, state.average, 1 - ema)
-  keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-  new = state.replace(step=state.step + 1, params=keep(params, state.params),
+  keep = lambda new, old: jax.tree.map(
+      lambda a, b: jnp.where(finite & (rows > 0), a, b), new, old)
+  new = state.replace(step=state.step + (rows > 0), params=keep(params, state.params),
                       opt_state=keep(opt_state, state.opt_state),
                       average=keep(average, state.average))
-  return new, dict(scalars, loss=loss, finite=finite, gradient_norm=norm,
+  return new, dict(scalars, loss=loss, finite=finite, rows=rows, gradient_norm=norm,
                    parameter_norm=optax.tree.norm(params), update_norm=optax.tree.norm(updates))
+
+
+def _cast(tree, dtype):
+  return jax.tree.map(
+      lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _in_parts(apply, batch, parts):
+  """apply(batch) with the activations of one part in memory at a time, forward and backward."""
+  if parts == 1:
+    return apply(batch)
+  # part j takes rows j, j + parts, ...: every device keeps its own rows
+  split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+  join = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+  return jax.tree.map(join, jax.lax.map(jax.checkpoint(apply), jax.tree.map(split, batch)))
 
 
 def eval_step(params, batch, *, model):
@@ -147,212 +200,145 @@ def eval_step(params, batch, *, model):
   return model.probability(model.apply(params, batch, False, None).logits)
 
 
-def take(data, rows, slot):
-  """The Batch of `rows` (B,) of the resident `data`; -1 is padding."""
+def take(data, fold, rows, slot):
+  """The Batch of `rows` (B,) of the resident `data` as `fold` preprocessed it; -1 is padding."""
   index = jnp.maximum(rows, 0)
   return Batch(
-      inputs={m: x[index] for m, x in data["inputs"].items()}, observed=data["observed"][index],
-      labels=data["labels"][index], valid=rows >= 0, patient=data["patient"][index], slot=slot)
+      inputs={m: x[fold, index] for m, x in data["inputs"].items()},
+      observed=data["observed"][index], labels=data["labels"][index], valid=rows >= 0,
+      patient=data["patient"][index], slot=slot)
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "slots"))
-def epoch_order(rng, epoch, rows, *, batch_size, slots):
-  """(steps, slots) row indices of one epoch: a permutation of `rows` that depends on (rng, epoch)
-  alone, -1 padded."""
-  rng = jax.random.fold_in(jax.random.fold_in(rng, 0x0D), epoch)
+def epoch_order(rng, epoch, rows, batch_size, slots):
+  """(steps, slots) row indices of one epoch: a permutation of `rows` (R,) that depends on (rng,
+  epoch) alone, padding last. Padding `rows` with -1 changes nothing but the number of (empty)
+  steps."""
+  rng = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(rng), 0x0D), epoch)
+  draw = lambda i: jax.random.bits(jax.random.fold_in(rng, i)) >> 1
+  last = jnp.uint32(0xFFFFFFFF)
+  key = jnp.where(rows >= 0, jax.vmap(draw)(jnp.arange(rows.shape[0])), last)
   steps = -(-rows.shape[0] // batch_size)
   order = jnp.full(steps * batch_size, -1, jnp.int32).at[:rows.shape[0]].set(
-      jax.random.permutation(rng, rows))
+      rows[jnp.argsort(key)])
   return jnp.pad(order.reshape(steps, batch_size), ((0, 0), (0, slots - batch_size)),
                  constant_values=-1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Programs:
-  """The compiled programs of a run, shared by all members of one shape.
-
-  Attributes:
-    place: (tree) -> tree on the devices, as `train_epoch` wants state and data.
-    fetch: undoes `place` for a state.
-    train_epoch: (state, data, order (steps, slots)) -> (state, scalars (steps,) each).
-    predict: (params, data, chunks (n, B)) -> (n, B, T) probabilities; takes the arguments from
-      `fetch` and `resident`.
-    resident: (tree) -> tree on the devices for `predict`.
-    slots: batch slots.
-  """
-  place: Callable
-  fetch: Callable
-  train_epoch: Callable
-  predict: Callable
-  resident: Callable
-  slots: int
-
-
-def make_programs(model, optimizer, config, devices):
-  """Compiles nothing yet: wraps the steps for `config.parallel` over `devices`. Returns
-  Programs."""
-  mesh = sharding.make_mesh(devices)
-  slots = sharding.slots(config.train.batch_size, devices)
-  step = functools.partial(train_step, model=model, optimizer=optimizer, ema=config.train.ema)
-
-  @jax.jit
-  def predict(params, data, chunks):
-    def body(_, rows):
-      batch = sharding.shard_batch(take(data, rows, jnp.arange(rows.shape[0])), mesh)
-      return None, eval_step(params, batch, model=model)
-    return jax.lax.scan(body, None, chunks)[1]
-
-  def global_epoch(state, data, order):
-    def body(state, rows):
-      return step(state, sharding.shard_batch(take(data, rows, jnp.arange(slots)), mesh))
-    return jax.lax.scan(body, state, order)
-
-  def local_epoch(state, data, order):
-    each = slots // mesh.size
-    mine = jax.lax.axis_index(sharding.AXIS) * each + jnp.arange(each)
-    def body(state, rows):
-      return step(state, take(data, rows[mine], mine), axis=sharding.AXIS)
-    return jax.lax.scan(body, state, order)
-
-  resident = functools.partial(sharding.replicate, mesh=mesh)
-  if config.parallel == "jit":
-    # The outputs' sharding is pinned to the inputs', or the second epoch would compile again.
-    whole = sharding.replicated(mesh)
-    return Programs(resident, lambda state: state, jax.jit(global_epoch, out_shardings=whole),
-                    predict, resident, slots)
-  mapped = jax.pmap(local_epoch, axis_name=sharding.AXIS, in_axes=(0, 0, None),
-                    devices=list(mesh.devices.flat))
-
-  def train_epoch(state, data, order):
-    state, scalars = mapped(state, data, order)
-    return state, sharding.first_replica(scalars)
-  return Programs(functools.partial(sharding.stack_replicas, mesh=mesh), sharding.first_replica,
-                  train_epoch, predict, resident, slots)
-
-
-def predict(programs, params, data, rows, batch=1024):
-  """(n, T) float32 probabilities of `rows` (n,) of the resident data, in batches of one shape."""
-  batch = sharding.slots(min(batch, max(1, len(rows))),
-                         jax.tree.leaves(data)[0].sharding.mesh.devices.ravel())
-  count = -(-len(rows) // batch)
-  chunks = np.full(count * batch, -1, np.int32)
-  chunks[:len(rows)] = rows
-  result = programs.predict(params, data, chunks.reshape(count, batch))
-  return np.asarray(result).reshape(count * batch, -1)[:len(rows)]
-
-
-def score(probabilities, labels, tasks, monitor):
-  """Validation scalars and the one that early stopping maximises.
+def close_epoch(member, state, scalars, probabilities, labels, monitor):
+  """The Member after an epoch that led to `state`, and what the host is told.
 
   Args:
-    probabilities, labels: (n, T), labels NaN where undefined.
-    tasks: the T names.
-    monitor: "loss" or "auroc".
+    member: before the epoch.
+    state: after its last step.
+    scalars: name -> (steps,) from train_step().
+    probabilities, labels: (V, T) of the validation rows; padding has NaN labels.
+    monitor: "loss" | "auroc", what early stopping maximises (the loss negated).
   Returns:
-    (scalars, score): `loss` the log-loss averaged over tasks, `auroc_<task>`; the score is -loss or
-    the mean AUROC over the tasks where it is defined.
+    (Member, report): train, val: dicts of scalars; ran, stopped: () bool; total: () int32 epochs;
+    worst, worst_end: () int32 length and last step of the longest run of non-finite steps.
   """
-  p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
-  nll, aurocs = [], {}
-  for t, task in enumerate(tasks):
-    known = ~np.isnan(labels[:, t])
-    if known.any():
-      y, q = labels[known, t], p[known, t]
-      nll.append(-(y * np.log(q) + (1 - y) * np.log1p(-q)).mean())
-      aurocs[task] = float(metrics.auroc(y, q)[0])
-  scalars = {"loss": float(np.mean(nll)) if nll else np.nan} | {
-      f"auroc_{task}": v for task, v in aurocs.items()}
-  defined = [v for v in aurocs.values() if np.isfinite(v)]
-  value = -scalars["loss"] if monitor == "loss" else (np.mean(defined) if defined else np.nan)
-  return scalars, float(value) if np.isfinite(value) else -np.inf
+  val, score = validation.score(probabilities, labels, monitor)
+  monitored = member.patience >= 0
+  better = ~monitored | (score > member.best_score) | (member.epoch == 0)
+  epoch = member.epoch + 1
+  best_epoch = jnp.where(better, epoch, member.best_epoch)
+  best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state.evaluated, member.best)
+  new = member.replace(
+      state=state, best=best, best_score=jnp.where(better, score, member.best_score),
+      best_epoch=best_epoch, epoch=epoch, total=member.total + 1,
+      stopped=monitored & (epoch - best_epoch >= member.patience))
+  real = scalars["rows"] > 0
+  means = {k: jnp.where(real, v, 0.0).sum() / real.sum() for k, v in scalars.items()
+           if k not in ("rows", "finite")}
+  step = jnp.arange(real.shape[0])
+  length = step - jax.lax.cummax(jnp.where(scalars["finite"], step, -1))
+  return new, dict(train=means, val=val, ran=jnp.bool_(True), stopped=new.stopped, total=new.total,
+                   worst=length.max(), worst_end=length.argmax())
 
 
-def begin(model, optimizer, config, rng):
-  """Progress before the first epoch."""
-  state = init_state(model, optimizer, model.stages[0], rng, config.train.ema)
-  zero = np.int64(0)
-  return Progress(state, state.evaluated, np.float64(-np.inf), zero, zero, zero, zero)
+def skipped(member, report):
+  """close_epoch() of a member that had stopped before: `report` is all zero."""
+  return member, report | dict(stopped=jnp.bool_(True))
 
 
-def fit(programs, model, optimizer, data, tasks, rows_train, rows_val, config, progress,
-        on_epoch=lambda stage, total, scalars: None, save=lambda progress: None,
-        should_stop=lambda: False):
-  """Trains one member through all its phases.
+def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epoch=lambda *_: None,
+        save=lambda *_: None, should_stop=lambda: False):
+  """Trains members through all phases. The loop runs on the devices; the host reads the numbers of
+  epoch t while t + 1 runs.
 
   Args:
-    programs: Programs.
-    data: dict(inputs, observed, labels, patient) of arrays on the host, preprocessed.
-    tasks: names of the label columns.
-    rows_train, rows_val: row indices.
-    progress: from begin() or a checkpoint.
-    on_epoch: called with (stage name, epochs done in all, scalars) after every epoch.
-    save: called with Progress every config.checkpoint.every_epochs epochs, when a phase ends, and
-      before a stop.
+    programs: programs.Programs.
+    member: Member with a leading member axis, before its first phase or from a checkpoint.
+    splits: Split with the same axis.
+    data: what programs.resident() or programs.streamed() made of the cohort.
+    tasks: the T names.
+    stages: per member, the tuple of Stage; all of equal lengths and numbers of epochs.
+    config: the whole tree.
+    at: (phase, epochs done in it) to go on from.
+    on_epoch: called with (member index, stage name, epochs done in all, scalars) for every epoch of
+      every member still training.
+    save: called with (phase, epochs done in it, Member on the host) every
+      config.checkpoint.every_epochs epochs, when a phase ends, and before a stop.
     should_stop: asked after every epoch.
   Returns:
-    (params, resident): the best parameters, and the data on the devices for predict().
+    Member on the devices; `best` holds the parameters to use.
   Raises:
     Interrupted: after saving, when should_stop() says so.
     FloatingPointError: too many consecutive non-finite steps; names the steps and the row indices
       of their batches.
   """
-  resident = programs.resident(data)
-  placed = resident if config.parallel == "jit" else programs.place(data)
-  rows_train, y_val = jnp.asarray(rows_train, jnp.int32), data["labels"][rows_val]
-  # never changes; read here, or a new sharding of it would compile everything twice
-  rng = progress.state.rng
-  while int(progress.stage) < len(model.stages):
-    stage = model.stages[int(progress.stage)]
-    state = programs.place(progress.state)
-    best = progress.best
-    while int(progress.epoch) < stage.epochs:
-      start = time.perf_counter()
-      order = epoch_order(rng, int(progress.total), rows_train, batch_size=config.train.batch_size,
-                          slots=programs.slots)
-      state, scalars = programs.train_epoch(state, placed, order)
-      scalars = jax.device_get(scalars)
-      refuse_non_finite(scalars.pop("finite"), order, int(progress.total),
-                        config.train.non_finite_steps)
-      host = programs.fetch(state)
-      p_val = predict(programs, programs.resident(host.evaluated), resident, rows_val)
-      val, value = score(p_val, y_val, tasks, config.train.monitor)
-      done, total = progress.epoch + 1, progress.total + 1
-      progress = progress.replace(state=host, epoch=done, total=total)
-      if stage.patience is None:
-        best = host.evaluated
-      elif value > progress.best_score or done == 1:
-        best = host.evaluated
-        progress = progress.replace(best_score=np.float64(value), best_epoch=done)
-      progress = progress.replace(best=best)
-      on_epoch(stage.name, int(total), {
-          **{f"train/{k}": float(np.mean(v)) for k, v in scalars.items()},
-          **{f"val/{k}": v for k, v in val.items()}, "seconds": time.perf_counter() - start})
-      if stage.patience is not None and done - progress.best_epoch >= stage.patience:
-        break
-      if should_stop():
-        save(progress)
-        raise Interrupted
-      if total % config.checkpoint.every_epochs == 0:
-        save(progress)
-    progress = progress.replace(stage=progress.stage + 1, epoch=np.int64(0))
-    if int(progress.stage) < len(model.stages):
-      state = enter_stage(progress.state.replace(params=progress.best), optimizer,
-                          model.stages[int(progress.stage)])
-      progress = progress.replace(state=state, best_score=np.float64(-np.inf),
-                                  best_epoch=np.int64(0))
-    save(progress)
-  return progress.best, resident
+  phase, epoch = at
+  placed = programs.by_member(splits)
+  member = programs.by_member(member)
+  while phase < len(stages[0]):
+    name, epochs = stages[0][phase].name, stages[0][phase].epochs
+    if epoch == 0:
+      values = jax.tree.map(lambda *x: np.stack(x), *[stage_values(s[phase]) for s in stages])
+      member = programs.enter(member, programs.by_member(programs.pad(values)))
+    unread, over, clock = [], False, time.perf_counter()
+    while epoch < epochs and not over:
+      member, report = programs.epoch(member, placed, data)
+      epoch += 1
+      stop = should_stop()
+      due = stop or epoch == epochs or epoch % config.checkpoint.every_epochs == 0
+      unread.append(report)
+      while unread and (due or len(unread) > 1):
+        found = programs.to_host(unread.pop(0))
+        seconds, clock = time.perf_counter() - clock, time.perf_counter()
+        _refuse_non_finite(found, member, splits, programs, config)
+        for m in np.flatnonzero(found["ran"][:len(stages)]):
+          on_epoch(int(m), name, int(found["total"][m]),
+                   {**_scalars(found, m, tasks), "seconds": seconds})
+        over = found["stopped"].all()
+      if due and epoch < epochs and not over:
+        save(phase, epoch, programs.to_host(member))
+        if stop:
+          raise Interrupted
+    phase, epoch = phase + 1, 0
+    save(phase, epoch, programs.to_host(member))
+  return member
 
 
-def refuse_non_finite(finite, order, epoch, limit):
-  """Raises FloatingPointError where `limit` consecutive steps (steps,) were not finite, with the
+def _scalars(report, m, tasks):
+  """name -> float of member `m` in an epoch's report."""
+  return {**{f"train/{k}": float(v[m]) for k, v in report["train"].items()},
+          "val/loss": float(report["val"]["loss"][m]),
+          **{f"val/auroc_{task}": float(report["val"]["auroc"][m, t])
+             for t, task in enumerate(tasks)}}
+
+
+def _refuse_non_finite(report, member, splits, programs, config):
+  """Raises FloatingPointError where a member had too many consecutive non-finite steps, with the
   rows they saw."""
-  run = 0
-  for step, good in enumerate(np.asarray(finite)):
-    run = 0 if good else run + 1
-    if run >= limit:
-      rows = np.asarray(order[step - limit + 1:step + 1]).ravel()
-      raise FloatingPointError(
-          f"Loss or gradient not finite in {limit} consecutive steps, epoch {epoch + 1} steps "
-          f"{step - limit + 1}-{step}. Row indices of these batches: {rows[rows >= 0].tolist()}. "
-          "Lower train.*.learning_rate, or look at the inputs of these rows.")
+  limit = config.train.non_finite_steps
+  for m in np.flatnonzero(report["ran"] & (report["worst"] >= limit)):
+    epoch, last = int(report["total"][m]), int(report["worst_end"][m])
+    order = epoch_order(programs.to_host(member.state.rng)[m], epoch - 1,
+                        jnp.asarray(splits.train[m]), config.train.batch_size,
+                        config.train.batch_size)
+    rows = np.asarray(order[max(0, last - limit + 1):last + 1]).ravel()
+    raise FloatingPointError(
+        f"Loss or gradient not finite in {int(report['worst'][m])} consecutive steps up to step "
+        f"{last} of epoch {epoch}. Row indices of the last {limit} batches: "
+        f"{rows[rows >= 0].tolist()}. Lower train.*.learning_rate, or look at the inputs of these "
+        "rows.")

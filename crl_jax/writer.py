@@ -25,10 +25,9 @@ class Writer:
     for events in self._events.values():
       events.close()
 
-  def rewind(self, member, epoch):
-    """Forgets records of `member` past `epoch`: those a killed run wrote after its last checkpoint.
-    """
-    kept = [r for r in history(self._folder) if r["member"] != member or r["epoch"] <= epoch]
+  def rewind(self, epoch):
+    """Forgets records past `epoch`: those a killed run wrote after its last checkpoint."""
+    kept = [r for r in history(self._folder) if r["epoch"] <= epoch]
     part = self._path.with_suffix(".part")
     part.write_text("".join(json.dumps(r) + "\n" for r in kept))
     part.replace(self._path)

@@ -2,13 +2,16 @@
 stopping, faults."""
 
 import dataclasses
+import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import checkpoint, models, train
+from crl_jax import checkpoint, config as config_lib, models, programs, train, validation
+from crl_jax.data import preprocess, stream
 from crl_jax.models.record import Stage
 
 
@@ -27,150 +30,255 @@ def data():
           "patient": np.arange(rows, dtype=np.int32) // 2}
 
 
-def setup(small_config, data, devices=1, **settings):
-  c = small_config.copy_and_resolve_references().unlock()
-  c.update_from_flattened_dict(settings)
-  spec = models.Spec(("a", "b", "c"), ("readmission", "mortality"),
-                     {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
-  model = models.build(c, spec)
-  optimizer = train.make_optimizer(c)
-  return c, model, optimizer, train.make_programs(model, optimizer, c, jax.devices()[:devices])
+TASKS = "readmission", "mortality"
+ROWS = np.arange(120), np.arange(120, 160)
+
+
+class Engine:
+  """Everything that fit() wants, for `count` members that differ in their seed."""
+
+  def __init__(self, config, data, devices=1, count=1, **settings):
+    self.config = c = config.copy_and_resolve_references().unlock()
+    c.update_from_flattened_dict(settings)
+    spec = models.Spec(("a", "b", "c"), TASKS,
+                       {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
+    self.model, self.optimizer = models.build(c, spec), train.make_optimizer(c)
+    self.programs = programs.Programs(self.model, self.optimizer, c, spec.modalities,
+                                      jax.devices()[:devices], count)
+    self.data = self.programs.resident(with_fold(data))
+    self.count = count
+
+  def members(self, seeds=(5,), **vary):
+    keys = np.stack([jax.random.key_data(jax.random.key(seed)) for seed in seeds])
+    fill = lambda value: np.full(len(seeds), value, np.float32)
+    values = {k: np.array(vary.get(k, fill(v)), np.float32) for k, v in self.model.vary.items()}
+    return self.programs.init(*self.programs.pad(
+        (keys, fill(self.config.train.weight_decay), values)))
+
+  def splits(self, rows=((ROWS),)):
+    pad = lambda r, n: np.pad(r, (0, n - len(r)), constant_values=-1).astype(np.int32)
+    lines = [np.stack([pad(r[i], max(len(x[i]) for x in rows)) for r in rows]) for i in (0, 1)]
+    return train.Split(*self.programs.pad((*lines, np.zeros(len(rows), np.int32))))
+
+  def fit(self, member=None, splits=None, data=None, stages=None, **hooks):
+    records = []
+    note = lambda m, stage, total, scalars: records.append(
+        (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
+    member = self.members() if member is None else member
+    member = train.fit(self.programs, member, splits or self.splits(),
+                       self.data if data is None else data, TASKS,
+                       stages or [self.model.stages] * self.count, self.config, on_epoch=note,
+                       **hooks)
+    return jax.device_get(member.best), records
+
+
+def with_fold(data):
+  return data | {"inputs": {m: x[None] for m, x in data["inputs"].items()}}
 
 
 def twenty_steps(small_config, data, devices, **settings):
-  c, model, optimizer, programs = setup(small_config, data, devices, **settings)
-  joint = dataclasses.replace(model.stages[-1], learning_rate=1e-3)
-  state = train.init_state(model, optimizer, joint, jax.random.key(0), 0.0)
-  order = jnp.concatenate(
-      [train.epoch_order(state.rng, epoch, jnp.arange(155), batch_size=c.train.batch_size,
-                         slots=programs.slots) for epoch in range(2)])
-  assert len(order) == 20 and (order[9] == -1).sum() >= 5   # the last batch of an epoch is padded
-  placed = programs.resident(data) if c.parallel == "jit" else programs.place(data)
-  state, scalars = programs.train_epoch(programs.place(state), placed, order)
-  return np.asarray(scalars["loss"]), jax.device_get(programs.fetch(state).params)
+  """Losses of 2 epochs of 10 steps, epoch by epoch, and the parameters after them."""
+  engine = Engine(small_config, data, devices, **settings)
+  programs_, stage = engine.programs, dataclasses.replace(engine.model.stages[-1],
+                                                          learning_rate=1e-3)
+  values = jax.tree.map(lambda x: np.stack([x]), train.stage_values(stage))
+  member = programs_.enter(engine.members(), programs_.by_member(values))
+  splits = programs_.by_member(engine.splits([(np.arange(155), ROWS[1])]))
+  reports = []
+  for _ in range(2):
+    member, report = programs_.epoch(member, splits, engine.data)
+    reports.append(programs_.to_host(report))
+  host = programs_.to_host(member)
+  assert host.state.step[0] == 20
+  return np.array([r["train"]["loss"][0] for r in reports]), host.state.params, reports
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_one_device_eight_under_jit_and_eight_under_pmap_agree(small_config, data, dropout):
   settings = {"model.dropout": dropout, "train.batch_size": 16}
-  loss, params = twenty_steps(small_config, data, 1, **settings)
-  assert loss[-1] < loss[0]
+  loss, params, reports = twenty_steps(small_config, data, 1, **settings)
+  assert loss[1] < loss[0]
   for parallel in ("jit", "pmap"):
-    other, others = twenty_steps(small_config, data, 8, parallel=parallel, **settings)
+    other, others, told = twenty_steps(small_config, data, 8, parallel=parallel, **settings)
     np.testing.assert_allclose(other, loss, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(params)):
-      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+    close(others, params, 1e-5)
+    close([r["val"] for r in told], [r["val"] for r in reports], 1e-5)
+
+
+def close(found, expected, rtol):
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
 
 
 def test_a_batch_size_that_devices_do_not_divide_gives_the_same_numbers(small_config, data):
   settings = {"model.dropout": 0.2, "train.batch_size": 16}
-  loss, _ = twenty_steps(small_config, data, 1, **settings)
-  other, _ = twenty_steps(small_config, data, 3, **settings)
+  loss, *_ = twenty_steps(small_config, data, 1, **settings)
+  other, *_ = twenty_steps(small_config, data, 3, **settings)
   np.testing.assert_allclose(other, loss, rtol=1e-5)
 
 
+def test_a_batch_in_parts_gives_the_same_numbers(small_config, data):
+  settings = {"model.dropout": 0.2, "train.batch_size": 16}
+  loss, params, _ = twenty_steps(small_config, data, 1, **settings)
+  for devices in (1, 2):
+    other, others, _ = twenty_steps(small_config, data, devices, **{"train.microbatches": 4},
+                                    **settings)
+    np.testing.assert_allclose(other, loss, rtol=1e-5)
+    close(others, params, 1e-5)
+
+
+def test_bfloat16_follows_float32_and_keeps_float32_parameters(small_config, data):
+  settings = {"model.dropout": 0.0, "train.batch_size": 16}
+  loss, *_ = twenty_steps(small_config, data, 1, **settings)
+  other, params, _ = twenty_steps(small_config, data, 1, **{"train.precision": "bfloat16"},
+                                  **settings)
+  np.testing.assert_allclose(other, loss, rtol=0.03)
+  assert not np.array_equal(other, loss)
+  assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+
+
 @pytest.fixture(scope="module")
-def compiled(data):
-  from crl_jax import config as config_lib
+def engine(data):
   c = config_lib.default().unlock()
   c.model.width, c.model.heads, c.train.batch_size = 8, 2, 16
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 2, 4, 2
   c.train.joint.learning_rate = 3e-3
   c.checkpoint.every_epochs = 1
-  return setup(c, data)
-
-
-ROWS = np.arange(120), np.arange(120, 160)
-
-
-def fit(compiled, data, progress=None, **hooks):
-  c, model, optimizer, programs = compiled
-  records = []
-  progress = progress or train.begin(model, optimizer, c, jax.random.key(5))
-  on_epoch = lambda stage, total, scalars: records.append(
-      (stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
-  params, _ = train.fit(programs, model, optimizer, data, ("readmission", "mortality"), *ROWS, c,
-                        progress, on_epoch, **hooks)
-  return jax.device_get(params), records
+  return Engine(c, data)
 
 
 def same(a, b):
-  return all(np.array_equal(x, y)
+  return all(np.array_equal(x, y, equal_nan=True)
              for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def test_two_runs_are_bit_identical_and_test_labels_are_never_seen(compiled, data):
-  params, records = fit(compiled, data)
-  again, records_again = fit(compiled, data)
+def test_two_runs_are_bit_identical_and_one_program_serves_all_epochs(engine):
+  params, records = engine.fit()
+  again, records_again = engine.fit()
   assert same(params, again) and records == records_again
-  assert [stage for stage, *_ in records[:3]] == ["pretrain", "pretrain", "joint"]
+  assert [stage for _, stage, *_ in records[:3]] == ["pretrain", "pretrain", "joint"]
+  assert engine.programs.compiled_epochs() == 1
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(compiled, data, tmp_path):
-  params, records = fit(compiled, data)
-  c, model, optimizer, _ = compiled
-  for stop_after in (1, 2, 3):
+def test_a_stopped_run_resumes_to_the_same_bits(engine, tmp_path):
+  params, records = engine.fit()
+  for stop_after in (1, 3, 4):   # with 2 epochs the phase has ended: it stops in the next one
     folder = tmp_path / str(stop_after)
     folder.mkdir()
     asked = iter(range(1, 100))
+    keep = lambda phase, epoch, member: checkpoint.save(
+        folder, 10 * phase + epoch, dict(at=np.array([phase, epoch]), member=member), 2)
     with pytest.raises(train.Interrupted):
-      fit(compiled, data, save=lambda p: checkpoint.save(folder, int(p.total), p, 2),
-          should_stop=lambda: next(asked) >= stop_after)
-    step, progress = checkpoint.restore(folder,
-                                        train.begin(model, optimizer, c, jax.random.key(99)))
-    assert step == stop_after
-    resumed, rest = fit(compiled, data, progress)
+      engine.fit(save=keep, should_stop=lambda: next(asked) >= stop_after)
+    like = dict(at=np.zeros(2, int), member=engine.programs.to_host(engine.members([99])))
+    _, found = checkpoint.restore(folder, like)
+    resumed, rest = engine.fit(found["member"], at=tuple(int(x) for x in found["at"]))
     assert same(params, resumed) and records[stop_after:] == rest
 
 
-def test_early_stopping_keeps_the_best_parameters(compiled, data):
-  c, model, optimizer, programs = compiled
-  params, records = fit(compiled, data)
-  joint = [scalars["val/loss"] for stage, _, scalars in records if stage == "joint"]
-  resident = programs.resident(data)
-  p = train.predict(programs, programs.resident(params), resident, ROWS[1])
-  scalars, _ = train.score(p, data["labels"][ROWS[1]], ("readmission", "mortality"), "loss")
+def test_early_stopping_keeps_the_best_parameters(engine, data):
+  params, records = engine.fit()
+  joint = [scalars["val/loss"] for _, stage, _, scalars in records if stage == "joint"]
+  fold = engine.programs.by_member(np.zeros(1, np.int32))
+  p = engine.programs.predict(engine.programs.by_member(params), fold,
+                              ROWS[1][None].astype(np.int32), engine.data)[0]
+  scalars, _ = validation.score(jnp.asarray(p), jnp.asarray(data["labels"][ROWS[1]]), "loss")
   assert scalars["loss"] == pytest.approx(min(joint), rel=1e-6)
+  assert np.argmin(joint) >= len(joint) - 1 - engine.config.train.joint.patience
+
+
+@pytest.mark.parametrize("together", [0, 1, 2])
+def test_members_in_one_program_equal_separate_runs(engine, data, together):
+  """Their own seeds, rows (of other numbers), rates, dropout and stopping."""
+  rows = [ROWS, (np.arange(20, 127), np.arange(0, 20)), (np.arange(0, 120, 2), ROWS[1])]
+  rates, dropout, seeds = [3e-3, 1e-2, 1e-3], [0.2, 0.0, 0.5], [5, 6, 7]
+  stages = [tuple(dataclasses.replace(s, learning_rate=rate) for s in engine.model.stages)
+            for rate in rates]
+  alone = [engine.fit(engine.members([seed], dropout=[rate]), engine.splits([r]), stages=[stage])
+           for seed, r, rate, stage in zip(seeds, rows, dropout, stages)]
+  lengths = [len(records) for _, records in alone]
+  assert len(set(lengths)) > 1   # they stop at different epochs
+  joined = Engine(engine.config, data, count=3, **{"members.together": together})
+  params, records = joined.fit(joined.members(seeds, dropout=dropout), joined.splits(rows),
+                               stages=stages)
+  compare_members(params, records, alone)
+
+
+def compare_members(params, records, alone):
+  for m, (expected, expected_records) in enumerate(alone):
+    mine = [(0, *r[1:]) for r in records if r[0] == m]
+    assert [r[:3] for r in mine] == [r[:3] for r in expected_records]
+    for (*_, a), (*_, b) in zip(mine, expected_records):
+      np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=1e-3, atol=1e-5)
+    close(jax.tree.map(lambda x: x[m], params), jax.tree.map(lambda x: x[0], expected), 2e-3)
+
+
+@pytest.mark.parametrize("devices, parallel", [(8, "jit"), (2, "jit"), (4, "pmap")])
+def test_members_over_devices_equal_separate_runs(engine, data, devices, parallel):
+  """On 8 devices 3 members lie over 2 (one repeated as padding) and their rows over 4."""
+  seeds = [5, 6, 7]
+  alone = [engine.fit(engine.members([seed])) for seed in seeds]
+  joined = Engine(engine.config, data, devices, count=3, parallel=parallel)
+  params, records = joined.fit(joined.members(seeds), joined.splits([ROWS] * 3))
+  compare_members(params, records, alone)
+
+
+def test_streamed_batches_follow_the_resident_ones(engine, data, monkeypatch):
+  """Raw rows read from the host in small pieces and preprocessed in the step."""
+  observed = data["observed"]
+  raw = {m: x.copy() for m, x in data["inputs"].items()}
+  raw["a"][::7, 2] = np.nan
+  config = engine.config
+  stats = preprocess.fit_folds(raw, observed, ("a", "b", "c"), [ROWS[0]], config.preprocess)
+  done = {m: x[None] for m, x in preprocess.transform(stats[0], raw, observed, "abc").items()}
+  other = Engine(config, data | {"inputs": {m: x[0] for m, x in done.items()}}, 2)
+  expected, records = other.fit()
+  monkeypatch.setattr(stream, "_CHUNK_BYTES", 3 * 16 * 16 * 4)   # three steps at a time
+  cohort = types.SimpleNamespace(inputs=raw, observed=observed, labels=data["labels"],
+                                 modalities=("a", "b", "c"))
+  source = stream.Stream(cohort, data["patient"], other.programs.resident(preprocess.stack(stats)))
+  params, streamed = other.fit(data=source)
+  compare_members(params, streamed, [(expected, records)])
 
 
 def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch():
   rows = jnp.array([4, 9, 2, 7, 5])
-  order = lambda key, epoch: np.asarray(
-      train.epoch_order(jax.random.key(key), epoch, rows, batch_size=2, slots=4))
+  order = lambda key, epoch, rows=rows: np.asarray(
+      train.epoch_order(jax.random.key_data(jax.random.key(key)), epoch, rows, 2, 4))
   assert sorted(order(0, 0)[order(0, 0) >= 0]) == [2, 4, 5, 7, 9]
   assert order(0, 0).shape == (3, 4) and (order(0, 0)[:, 2:] == -1).all()
   assert np.array_equal(order(0, 1), order(0, 1)) and not np.array_equal(order(0, 0), order(0, 1))
   assert not np.array_equal(order(0, 0), order(1, 0))
+  padded = order(0, 0, jnp.array([4, 9, 2, 7, 5, -1, -1, -1]))
+  assert np.array_equal(padded[:3], order(0, 0)) and (padded[3] == -1).all()
 
 
-def test_non_finite_steps_change_nothing_and_then_stop_the_run(compiled, data):
-  c, model, optimizer, programs = compiled
-  bad = jax.tree.map(np.copy, data)
+def test_non_finite_steps_change_nothing_and_then_stop_the_run(engine, data):
+  bad = with_fold(jax.tree.map(np.copy, data))
   bad["inputs"]["a"][:] = np.inf
   with pytest.raises(FloatingPointError, match="Row indices") as error:
-    fit(compiled, bad)
+    engine.fit(data=engine.programs.resident(bad))
   assert "inf" not in str(error.value)   # indices, never content
-  state = programs.place(train.begin(model, optimizer, c, jax.random.key(5)).state)
-  order = train.epoch_order(jax.random.key(0), 0, jnp.arange(16), batch_size=16,
-                            slots=programs.slots)
-  new, scalars = programs.train_epoch(state, programs.resident(bad), jnp.tile(order, (8, 1)))
-  assert not np.asarray(scalars["finite"]).any()
-  assert same(jax.device_get(new.params), jax.device_get(state.params))
+  named = [int(x) for x in re.findall(r"\d+", str(error.value).split("batches: ")[1])]
+  assert len(set(named)) == 48 and set(named) <= set(ROWS[0])
+  before = engine.programs.to_host(engine.members())
+  splits = engine.programs.by_member(engine.splits())
+  member, report = engine.programs.epoch(engine.members(), splits, engine.programs.resident(bad))
+  assert report["worst"][0] == 8
+  assert same(member.state.params, before.state.params)
 
 
-def test_a_loss_term_without_a_weight_is_refused(compiled, data):
-  c, model, optimizer, programs = compiled
+def test_a_loss_term_without_a_weight_is_refused(engine):
   stage = Stage("joint", 1, 1e-3, {"prediction": 1.0}, 2)
-  state = train.init_state(model, optimizer, stage, jax.random.key(0), 0.0)
-  batch = train.take(programs.resident(data), jnp.arange(4), jnp.arange(4))
   with pytest.raises(ValueError, match="contrastive"):
-    jax.eval_shape(lambda s: train.train_step(s, batch, model=model, optimizer=optimizer), state)
+    engine.fit(stages=[(stage,)])
 
 
-def test_predict_does_not_depend_on_the_batching(compiled, data):
-  c, model, optimizer, programs = compiled
-  params = programs.resident(train.begin(model, optimizer, c, jax.random.key(5)).state.params)
-  resident = programs.resident(data)
-  whole = train.predict(programs, params, resident, np.arange(160))
-  np.testing.assert_allclose(train.predict(programs, params, resident, np.arange(160), batch=48),
-                             whole, atol=1e-6)
+def test_predict_does_not_depend_on_the_batching(engine, data, monkeypatch):
+  params = engine.members().state.params
+  fold, rows = engine.programs.by_member(np.zeros(1, np.int32)), np.arange(160)[None]
+  whole = engine.programs.predict(params, fold, rows.astype(np.int32), engine.data)
+  monkeypatch.setattr(programs, "_EVALUATED", 48)
+  other = Engine(engine.config, data)
+  np.testing.assert_allclose(
+      other.programs.predict(params, fold, rows.astype(np.int32), other.data), whole, atol=1e-6)

@@ -7,33 +7,58 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 
-def fit(inputs, observed, modalities, rows, config):
-  """Fits the preprocessing of every modality on `rows` alone.
+def fit_folds(inputs, observed, modalities, rows, config):
+  """Fits the preprocessing of every fold on its own training rows.
 
   Args:
     inputs: modality -> (N, ..., F) with NaN for missing features.
     observed: (N, M) bool.
     modalities: the M names.
-    rows: (n,) training row indices.
+    rows: per fold, (n,) training row indices.
     config: config.preprocess.
   Returns:
-    modality -> dict of float32 arrays: `fill` (F,) median, `knots` (Q, F) quantiles (Q = 1:
-    unused), `center`, `spread` (F,) of the scaled values, `keep` (F,) 0/1, `indicator` (F,) 0/1,
-    `low`, `high` (F,) training range, `clip` (), and `basis` (F, C), the leading principal
-    components ((1, 1): unused; orbax saves no empty array).
+    per fold, modality -> dict of float32 arrays, of one shape in all folds: `fill` (F,) median,
+    `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread` (F,) of the scaled values, `keep`
+    (F,) 0/1, `low`, `high` (F,) training range, `clip` (), `indicator` (F,) 0/1, which features'
+    gaps are delivered too, and `basis` (F, C), the leading principal components (both (1, 1):
+    unused; orbax saves no empty array).
   """
-  stats = {}
+  folds = [{} for _ in rows]
   for m, name in enumerate(modalities):
-    seen = rows[observed[rows, m]]
-    stats[name] = _fit_one(inputs[name], seen, config)
-    stats[name]["basis"] = _principal_components(stats[name], inputs[name], seen, config.components)
-  return stats
+    for fold, train in zip(folds, rows):
+      seen = _sample(train[observed[train, m]], config.sample)
+      stats = _fit_one(inputs[name], seen, config)
+      stats["basis"] = _principal_components(stats, inputs[name], seen, config.components)
+      fold[name] = stats
+    if not any(fold[name]["indicator"].any() for fold in folds):
+      for fold in folds:
+        fold[name]["indicator"] = np.zeros((1, 1), np.float32)
+  return folds
+
+
+def fit(inputs, observed, modalities, rows, config):
+  """fit_folds() of one fold whose training rows are `rows` (n,)."""
+  return fit_folds(inputs, observed, modalities, [rows], config)[0]
+
+
+def _sample(rows, most):
+  """`rows`, or evenly spread `most` of them: scales of millions of rows need no more."""
+  if len(rows) <= most:
+    return rows
+  return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
+def stack(folds):
+  """The stats of all folds with a leading fold axis."""
+  return jax.tree.map(lambda *x: np.stack(x), *folds)
 
 
 def _fit_one(x, rows, config):
   width = x.shape[-1]
+  quantile = config.scale == "quantile"
   columns = lambda value: np.full(width, value, np.float32)
-  stats = dict(fill=columns(0), knots=np.zeros((1, width), np.float32), center=columns(0),
+  stats = dict(fill=columns(0), knots=np.zeros((config.quantiles if quantile else 1, width),
+                                               np.float32), center=columns(0),
                spread=columns(1), keep=columns(0), indicator=columns(0), low=columns(0),
                high=columns(0), clip=np.float32(config.clip))
   if not len(rows):   # observed for nobody in training: everything is dropped
@@ -49,7 +74,7 @@ def _fit_one(x, rows, config):
   stats["keep"] = (share <= config.max_missing).astype(np.float32)
   if config.indicators:
     stats["indicator"] = (some & (share > 0)).astype(np.float32)
-  if config.scale == "quantile":
+  if quantile:
     stats["knots"] = np.quantile(x, np.linspace(0, 1, config.quantiles), axis=0).astype(np.float32)
     x = np.asarray(_to_normal(stats["knots"], x))
   stats["center"] = x.mean(0, dtype=np.float64).astype(np.float32)
@@ -67,11 +92,13 @@ def _principal_components(stats, x, rows, components):
   Components are not whitened: directions of little variance, mostly noise, stay small.
   """
   width = x.shape[-1]
-  if not 0 < components < width or not len(rows):
+  if not 0 < components < width:
     return np.zeros((1, 1), np.float32)
+  if not len(rows):
+    return np.zeros((width, components), np.float32)
   moment, count = np.zeros((width, width)), 0
   for part in np.array_split(rows, -(-len(rows) // 8192)):
-    z = np.asarray(_scale(stats, x[part], np.ones(len(part), bool))[0]).reshape(-1, width)
+    z = np.asarray(_scaled(stats, x[part])).reshape(-1, width)
     moment += z.T @ z
     count += len(z)
   values, vectors = np.linalg.eigh(moment / count)   # the scaled features have mean zero
@@ -82,44 +109,64 @@ def _principal_components(stats, x, rows, components):
 
 
 def widths(stats):
-  """modality -> number of features that transform() delivers."""
+  """modality -> number of features that apply() delivers."""
   return {m: (s["basis"].shape[1] if len(s["basis"]) > 1 else len(s["fill"]))
-             + (len(s["fill"]) if s["indicator"].any() else 0) for m, s in stats.items()}
+             + (len(s["fill"]) if s["indicator"].ndim == 1 else 0) for m, s in stats.items()}
+
+
+def apply(stats, x, present):
+  """Imputes, scales and clips the rows of one modality; pure, on the device.
+
+  Args:
+    stats: of that modality, of one fold.
+    x: (B, ..., F), NaN for missing features.
+    present: (B,) bool.
+  Returns:
+    (B, ..., F') float32, exactly zero where absent.
+  """
+  missing = jnp.isnan(x)
+  z = _scale(stats, jnp.where(missing, stats["fill"], x))
+  present = present.reshape(present.shape + (1,) * (x.ndim - 1))
+  z = jnp.where(present, z, 0.0)
+  if stats["basis"].shape[0] > 1:
+    z = z @ stats["basis"]
+  if stats["indicator"].ndim == 1:
+    z = jnp.concatenate([z, jnp.where(present, missing * stats["indicator"], 0.0)], -1)
+  return z
+
+
+def _scale(stats, x):
+  if stats["knots"].shape[0] > 1:
+    x = _to_normal(stats["knots"], x)
+  z = (x - stats["center"]) / stats["spread"]
+  return jnp.clip(z, -stats["clip"], stats["clip"]) * stats["keep"]
 
 
 @jax.jit
-def _scale(stats, x, present):
-  missing = jnp.isnan(x)
-  filled = jnp.where(missing, stats["fill"], x)
-  if stats["knots"].shape[0] > 1:
-    filled = _to_normal(stats["knots"], filled)
-  z = (jnp.clip((filled - stats["center"]) / stats["spread"], -stats["clip"], stats["clip"]) *
-       stats["keep"])
-  present = present.reshape(present.shape + (1,) * (x.ndim - 1))
-  return jnp.where(present, z, 0.0), jnp.where(present, missing * stats["indicator"], 0.0)
+def _scaled(stats, x):
+  return _scale(stats, jnp.where(jnp.isnan(x), stats["fill"], x))
+
+
+_apply = jax.jit(apply)
 
 
 def transform(stats, inputs, observed, modalities, chunk=16384):
-  """Imputes, scales and clips; appends the missing-indicators of modalities that have any.
+  """apply() to all rows, a chunk at a time, which bounds the memory of temporaries.
 
   Args:
-    stats: from fit().
+    stats: of one fold.
     inputs: modality -> (N, ..., F), NaN for missing features.
     observed: (N, M) bool.
     modalities: the M names.
-    chunk: rows scaled at once, which bounds the memory of temporaries.
+    chunk: rows scaled at once.
   Returns:
-    modality -> float32 (N, ..., F') on the host, exactly zero where unobserved.
+    modality -> float32 (N, ..., F') on the host.
   """
   result = {}
   for m, name in enumerate(modalities):
-    parts = []
-    for start in range(0, len(observed), chunk):
-      rows = slice(start, start + chunk)
-      z, gaps = _scale(stats[name], inputs[name][rows], observed[rows, m])
-      z = z @ stats[name]["basis"] if len(stats[name]["basis"]) > 1 else z
-      parts.append(np.concatenate([z, gaps], -1) if stats[name]["indicator"].any()
-                   else np.asarray(z))
+    parts = [np.asarray(_apply(stats[name], inputs[name][start:start + chunk],
+                               observed[start:start + chunk, m]))
+             for start in range(0, len(observed), chunk)]
     result[name] = np.concatenate(parts)
   return result
 

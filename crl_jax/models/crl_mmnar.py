@@ -17,12 +17,11 @@ class Head(nn.Module):
   """A task's classifier: (D,) -> logit."""
   hidden: int
   width: int
-  dropout: float
 
   @nn.compact
   def __call__(self, h, noise):
     for _ in range(self.hidden):
-      h = dropout(nn.relu(nn.Dense(self.width)(h)), self.dropout, noise)
+      h = dropout(nn.relu(nn.Dense(self.width)(h)), noise)
     return nn.Dense(1)(h)[0]
 
 
@@ -38,12 +37,13 @@ class CrlMmnar(nn.Module):
   @nn.compact
   def __call__(self, inputs, observed_M, noise):
     c, M = self.config, len(self.modalities)
-    seen_M = observed_M.astype(jnp.float32)
+    # the precision of the inputs is that of all arithmetic
+    seen_M = observed_M.astype(inputs[self.modalities[0]].dtype)
     tokens = []
     for m, name in enumerate(self.modalities):
       # before anything else: unobserved content, NaN too, is gone
       x = jnp.where(observed_M[m], inputs[name], 0.0)
-      enc = encoders.encoder(x.ndim)(c.width, c.dropout, c.input_dropout, name=f"encode_{name}")
+      enc = encoders.encoder(x.ndim)(c.width, c.input_dropout, name=f"encode_{name}")
       tokens.append(enc(x, noise))
     e_MxD = jnp.stack(tokens)
 
@@ -66,7 +66,7 @@ class CrlMmnar(nn.Module):
       hidden_VxM = jnp.concatenate([hidden_VxM, fusion.hidden_one_random(observed_M, noise)[None]])
     visible_VxS = jnp.concatenate(
         [observed_M & ~hidden_VxM, jnp.broadcast_to(always, (len(hidden_VxM), len(always)))], 1)
-    h_VxD, attention = fusion.Fusion(c.heads, c.layers, c.dropout, name="fusion")(
+    h_VxD, attention = fusion.Fusion(c.heads, c.layers, name="fusion")(
         gated_SxD, visible_VxS, noise)
     h, attention = h_VxD[0], attention[0]
 
@@ -82,7 +82,7 @@ class CrlMmnar(nn.Module):
       named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight,
                     rec_count=eligible)
 
-    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, c.dropout, name=f"head_{t}")(h, noise)
+    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, name=f"head_{t}")(h, noise)
                         for t in self.tasks])
     if c.pattern_head:
       named["pattern_logits"] = nn.Dense(self.patterns, name="pattern")(h)
@@ -113,7 +113,9 @@ def build(config, spec):
   counter = Noise()
   jax.eval_shape(lambda rng: module.init(rng, *example, counter), jax.random.key(0))
 
-  def apply(params, batch, train, rng):
+  vary = {"dropout": c.dropout}
+
+  def apply(params, batch, train, rng, vary=vary):
     if not train:
       return jax.vmap(lambda x, seen: module.apply({"params": params}, x, seen, None))(
           batch.inputs, batch.observed)
@@ -121,8 +123,9 @@ def build(config, spec):
     # same.
     bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot),
                           counter.used)
-    return jax.vmap(lambda x, seen, b: module.apply({"params": params}, x, seen, Noise(b)))(
-        batch.inputs, batch.observed, bits)
+    return jax.vmap(lambda x, seen, b: module.apply(
+        {"params": params}, x, seen, Noise(b, vary["dropout"])))(
+            batch.inputs, batch.observed, bits)
 
   def loss(outputs, batch, gather=lambda x: x):
     named = outputs.named
@@ -156,4 +159,4 @@ def build(config, spec):
       Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
             t.joint.patience),
   ) if stage.epochs)
-  return Model(init, apply, loss, probability, stages)
+  return Model(init, apply, loss, probability, stages, vary)

@@ -41,8 +41,9 @@ class Attention(nn.Module):
     v = nn.Dense(width, name="value")(tokens_VxSxD)
     q, k, v = (x.reshape(views, length, self.heads, -1) for x in (q, k, v))
     scores = jnp.einsum("vshd,vthd->vhst", q, k) * (width // self.heads) ** -0.5
+    scores = scores.astype(jnp.float32)
     scores = jnp.where(visible_VxS[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights_VxHxSxS = nn.softmax(scores)
+    weights_VxHxSxS = nn.softmax(scores).astype(v.dtype)
     mixed = jnp.einsum("vhst,vthd->vshd", weights_VxHxSxS, v).reshape(views, length, width)
     return nn.Dense(width, name="output")(mixed), weights_VxHxSxS
 
@@ -62,7 +63,6 @@ class Fusion(nn.Module):
   """
   heads: int
   layers: int
-  dropout: float
 
   @nn.compact
   def __call__(self, tokens_SxD, visible_VxS, noise):
@@ -70,9 +70,9 @@ class Fusion(nn.Module):
     x = jnp.where(visible_VxS[..., None], tokens_SxD, 0.0)
     for _ in range(self.layers):
       mixed, weights = Attention(self.heads)(x, visible_VxS)
-      x = nn.LayerNorm()(x + dropout(mixed, self.dropout, noise))
+      x = nn.LayerNorm()(x + dropout(mixed, noise))
       forward = nn.Dense(width)(nn.relu(nn.Dense(2 * width)(x)))
-      x = nn.LayerNorm()(x + dropout(forward, self.dropout, noise))
+      x = nn.LayerNorm()(x + dropout(forward, noise))
     seen = visible_VxS[..., None].astype(x.dtype)
     return (x * seen).sum(1) / jnp.maximum(seen.sum(1), 1.0), weights
 

@@ -13,10 +13,15 @@ class Noise:
   """Deals 16-bit random integers to whoever asks, in the order of the (traced) program.
 
   With `bits` None it only counts what is asked for and deals zeros.
+
+  Attributes:
+    rate: the model's dropout rate in [0, 1), a number or a () array.
+    used: how many integers were dealt.
   """
 
-  def __init__(self, bits=None):
+  def __init__(self, bits=None, rate=0.0):
     self._bits = bits
+    self.rate = rate
     self.used = 0
 
   def take(self, shape):
@@ -35,20 +40,19 @@ def draw(keys, count):
   return jax.vmap(lambda key: jax.random.bits(key, (count,), jnp.uint16))(keys)
 
 
-def dropout(x, rate, noise, shape=None):
-  """Zeroes a share `rate` of `x` and scales the rest up; returns `x` as it is where `noise` is
-  None.
+def dropout(x, noise):
+  """Zeroes a share `noise.rate` of `x` and scales the rest up; returns `x` as it is where `noise`
+  is None. The rate may be traced: the same noise is taken for any rate."""
+  return x if noise is None else _drop(x, noise.rate, noise.take(x.shape))
 
-  Args:
-    x: any array.
-    rate: in [0, 1), rounded to 1/65536.
-    noise: Noise, or None outside training.
-    shape: of the mask, broadcast against x; that of x by default.
-  Returns:
-    array like x.
-  """
-  cut = round(rate * 65536)
-  if noise is None or not cut:
-    return x
-  kept = noise.take(x.shape if shape is None else shape) >= cut
-  return jnp.where(kept, x / (1 - cut / 65536), 0.0)
+
+def input_dropout(x, rate, noise):
+  """dropout() of the features of (..., F), each at all times or at none, with a rate of its own. At
+  rate 0 it takes no noise: inputs are wide."""
+  return x if noise is None or not rate else _drop(x, rate, noise.take(x.shape[-1:]))
+
+
+def _drop(x, rate, noise):
+  cut = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535)
+  scale = (1 / (1 - cut / 65536)).astype(x.dtype)
+  return jnp.where(noise >= cut.astype(jnp.uint16), x * scale, 0)

@@ -55,15 +55,18 @@ class Model:
 
   Attributes:
     init: (rng) -> params.
-    apply: (params, batch, train, rng) -> Outputs. `rng` is used in training only, through each
-      row's slot.
+    apply: (params, batch, train, rng, vary) -> Outputs. `rng` and `vary` are used in training only,
+      the former through each row's slot. The inputs' dtype is that of the arithmetic.
     loss: (outputs, batch, gather) -> {term: (losses.Term, column weights)}. `gather` collects rows
       over devices in a per-device program.
     probability: (logits) -> P(y = 1).
     stages: the phases of training, in order.
+    vary: name -> value of the numbers in config.model that may differ between members that share a
+      compiled program.
   """
   init: Callable
   apply: Callable
   loss: Callable
   probability: Callable
   stages: tuple
+  vary: dict

@@ -1,0 +1,140 @@
+"""A finished run as one pure function: raw inputs of new patients -> rectified probabilities."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crl_jax import checkpoint, config as config_lib, models, rectifier
+from crl_jax.data import preprocess
+from crl_jax.data.cohort import Batch
+
+_LARGEST = 1024   # rows of one call; smaller batches are rounded up to a power of two
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """What new patients are predicted with.
+
+  Attributes:
+    function: (weights, inputs, observed) -> (base, rectified) probabilities (B, T) each; pure.
+      inputs: modality -> (B, ...) float32 raw features, NaN where missing; observed (B, M) bool.
+    weights: tree of arrays.
+    modalities, tasks: names.
+    shapes: modality -> shape of one row's raw input.
+    members: how many are averaged.
+    compiled: `function`, jitted.
+  """
+  function: Callable
+  weights: dict
+  modalities: tuple
+  tasks: tuple
+  shapes: dict
+  members: int
+  compiled: Callable
+
+  def __call__(self, inputs, observed):
+    """(base, rectified), (N, T) float32 each on the host, of any number of rows; compiled once for
+    every power of two up to 1024."""
+    parts = [self._part({m: x[start:start + _LARGEST] for m, x in inputs.items()},
+                        observed[start:start + _LARGEST])
+             for start in range(0, len(observed), _LARGEST)]
+    return tuple(np.concatenate(p) for p in zip(*parts))
+
+  def stats(self, fold):
+    """The preprocessing of a fold, modality -> arrays on the host."""
+    return jax.tree.map(lambda x: np.asarray(x[fold]), self.weights["stats"])
+
+  def _part(self, inputs, observed):
+    count = len(observed)
+    fill = (1 << (count - 1).bit_length()) - count
+    pad = lambda x: np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]) if fill else x
+    found = self.compiled(self.weights, {m: pad(inputs[m]) for m in self.modalities},
+                           pad(observed))
+    return [np.asarray(p)[:count] for p in found]
+
+
+def save(folder, ready, plans, stats):
+  """Keeps the trained members (members.Ready) of a run and the preprocessing of their folds."""
+  first = lambda x: np.asarray(x)[:len(plans)]
+  checkpoint.save(folder, 0, {
+      "params": jax.tree.map(first, ready.programs.to_host(ready.params)),
+      "fold": np.array([plan.fold for plan in plans], np.int32),
+      "stats": preprocess.stack(stats)}, keep=1)
+
+
+def load(workdir):
+  """The Predictor of a finished run folder.
+
+  Raises:
+    OSError: it is not finished, or its parameters are absent or damaged.
+    ValueError: another version of crl_jax made it.
+  """
+  workdir = pathlib.Path(workdir)
+  config, facts, rectifiers = read_run(workdir)
+  found = checkpoint.restore(workdir / "checkpoints" / "final")
+  if found is None:
+    raise OSError(f"{workdir} has no final parameters: run the same main command on it again to "
+                  "finish it.")
+  tree = found[1]
+  modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
+  stats = jax.tree.map(lambda x: x[0], tree["stats"])
+  widths = preprocess.widths(stats)
+  shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
+  patterns = tuple(entry["pattern"] for entry in facts["patterns"])
+  model = models.build(config, models.Spec(
+      modalities, tasks, {m: (*shapes[m][:-1], widths[m]) for m in modalities}, patterns))
+  rule = rectifier.from_dict(rectifiers["pooled"], tasks)
+  weights = dict(tree, shift=_shift(rule, rectifiers["enabled"]), patterns=np.array(
+      [[bool(p >> m & 1) for m in range(len(modalities))] for p in rule.patterns]))
+  function = _function(model, modalities, rule.scale)
+  return Predictor(function, jax.device_put(weights), modalities, tasks, shapes,
+                   len(tree["fold"]), jax.jit(function))
+
+
+def read_run(workdir):
+  """(config, data.json, rectifier.json) of a finished run.
+
+  Raises OSError where it is not finished.
+  """
+  if not (workdir / "metrics.json").exists():
+    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
+                  "until it prints its table.")
+  read = lambda name: json.loads((workdir / name).read_text())
+  return config_lib.from_dict(read("config.json")), read("data.json"), read("rectifier.json")
+
+
+def _shift(rule, enabled):
+  """(P + 1, T) what is added in each pattern; last, in one that calibration never saw."""
+  table = rule.table.T
+  return np.where((np.abs(table) > rule.threshold) & enabled, table, 0.0).astype(np.float32)
+
+
+def _function(model, modalities, scale):
+  def predict(weights, inputs, observed):
+    rows = observed.shape[0]
+
+    def scaled(stats):
+      return {name: preprocess.apply(stats[name], inputs[name], observed[:, m])
+              for m, name in enumerate(modalities)}
+    by_fold = jax.vmap(scaled)(weights["stats"])
+
+    def member(params, fold):
+      none = jnp.zeros(rows, jnp.int32)
+      batch = Batch(jax.tree.map(lambda x: x[fold], by_fold), observed,
+                    jnp.full((rows, 1), jnp.nan), jnp.ones(rows, bool), none, none)
+      return model.probability(model.apply(params, batch, False, None).logits)
+    base = jax.vmap(member)(weights["params"], weights["fold"]).mean(0)
+
+    same = (observed[:, None] == weights["patterns"][None]).all(-1)
+    slot = jnp.where(same.any(1), same.argmax(1), same.shape[1])
+    shift = weights["shift"][slot]
+    if scale == "logit":
+      edge = jnp.clip(base, rectifier.EDGE, 1 - rectifier.EDGE)
+      return base, jnp.where(shift == 0, base, jax.nn.sigmoid(jax.scipy.special.logit(edge) + shift))
+    return base, jnp.clip(base + shift, 0.0, 1.0)
+  return predict

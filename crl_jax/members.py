@@ -1,0 +1,188 @@
+"""The members of a run (folds x seeds x settings): trained together, saved, resumed, asked for
+probabilities."""
+
+import dataclasses
+
+import jax
+import ml_collections
+import numpy as np
+
+from crl_jax import checkpoint, config as config_lib, models, programs as programs_lib, train
+from crl_jax.data import preprocess, stream
+
+# Settings in which members that share their programs may differ.
+SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.learning_rate",
+         "train.pretrain.weights.", "train.joint.weights.", "train.joint.patience")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """One member: its fold, its seed and its settings; `label` names the settings in logs."""
+  fold: int
+  seed: int
+  config: ml_collections.ConfigDict
+  label: str = ""
+
+  @property
+  def name(self):
+    return f"fold{self.fold}_seed{self.seed}" + (f"_{self.label}" if self.label else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+  """Trained members on the devices.
+
+  Attributes:
+    programs: their programs.Programs.
+    params: their parameters, with a leading member axis, padding included.
+    fold: (members,) int32 on the devices.
+    data: the cohort as the programs want it.
+  """
+  programs: programs_lib.Programs
+  params: dict
+  fold: jax.Array
+  data: object
+
+  def predict(self, rows):
+    """Per member, (n, T) float32 probabilities of its `rows` (list of (n,) row indices)."""
+    p = self.programs.predict(self.params, self.fold, self.programs.pad(_padded(rows)), self.data)
+    return [p[m, :len(r)] for m, r in enumerate(rows)]
+
+
+def grid(config):
+  """The plans of a config: every fold with every seed."""
+  return [Plan(fold, seed, config) for fold in range(config.members.folds)
+          for seed in range(config.members.seeds)]
+
+
+def make_spec(cohort, stats):
+  """The models.Spec of a cohort under a fold's preprocessing."""
+  widths = preprocess.widths(stats)
+  shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
+  return models.Spec(cohort.modalities, cohort.tasks, shapes,
+                     tuple(int(p) for p in np.unique(cohort.pattern)))
+
+
+def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update, should_stop):
+  """Trains the members of `plans`, or goes on where `folder` says they were.
+
+  Args:
+    plans: list of Plan; their configs differ at most in SWEPT and in what the model lets vary.
+    cohort: data.cohort.Cohort.
+    splits: data.splits.Splits.
+    stats: per fold, its preprocessing.
+    devices: to run on.
+    folder: of the checkpoints.
+    fingerprint: dict name -> str of what the checkpoints depend on.
+    log: writer.Writer.
+    update: called with (epochs done in all, text).
+    should_stop: asked after every epoch.
+  Returns:
+    Ready.
+  Raises:
+    ValueError: plans that cannot share programs; a checkpoint of another config, data or splits.
+    train.Interrupted, FloatingPointError: see train.fit().
+  """
+  config = plans[0].config
+  spec = make_spec(cohort, stats[0])
+  built = {}
+  for plan in plans:
+    built.setdefault(_text(plan.config), models.build(plan.config, spec))
+  each = [built[_text(plan.config)] for plan in plans]
+  model = each[0]
+  _require_one_program(plans, model)
+  optimizer = train.make_optimizer(config)
+  programs = programs_lib.Programs(model, optimizer, config, cohort.modalities, devices, len(plans))
+
+  keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(plan.config.seed), plan.fold),
+                             plan.seed) for plan in plans]
+  member = programs.init(*programs.pad((
+      np.stack([jax.random.key_data(key) for key in keys]),
+      np.array([plan.config.train.weight_decay for plan in plans], np.float32),
+      {name: np.array([m.vary[name] for m in each], np.float32) for name in model.vary})))
+  like = dict(phase=np.int64(0), epoch=np.int64(0), member=_first(programs, programs.to_host(member)))
+  found, at = checkpoint.restore(folder, like, fingerprint), (0, 0)
+  if found:
+    at = int(found[1]["phase"]), int(found[1]["epoch"])
+    member = programs.pad(found[1]["member"])
+  done = sum(stage.epochs for stage in model.stages[:at[0]]) + at[1]
+  log.rewind(done)
+  update(done, "preparing")
+
+  rows = {role: _padded([splits.rows(plan.fold, role) for plan in plans])
+          for role in ("train", "val")}
+  split = train.Split(*programs.pad((rows["train"], rows["val"],
+                                     np.array([plan.fold for plan in plans], np.int32))))
+  data = _placed(cohort, stats, programs, config, devices[0])
+
+  def on_epoch(m, stage, total, scalars):
+    log.write(plans[m].name, stage, total, scalars)
+    update(total, f"{stage} epoch {total}")
+
+  def save(phase, epoch, member):
+    total = sum(stage.epochs for stage in model.stages[:phase]) + epoch
+    tree = dict(phase=np.int64(phase), epoch=np.int64(epoch), member=_first(programs, member))
+    # a phase that has ended is saved under its last epoch; 10 leaves room to tell both apart
+    checkpoint.save(folder, total * 10 + phase, tree, config.checkpoint.keep, fingerprint)
+  member = train.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
+                     at, on_epoch, save, should_stop)
+  return Ready(programs, member.best, programs.by_member(split.fold), data)
+
+
+def patient_index(cohort):
+  """(N,) int32 dense index of each row's patient."""
+  return np.unique(cohort.patient_id, return_inverse=True)[1].astype(np.int32)
+
+
+def member_data(cohort, stats):
+  """The preprocessed cohort on the host, inputs (folds, N, ...), as programs.resident() takes it."""
+  folds = [preprocess.transform(s, cohort.inputs, cohort.observed, cohort.modalities)
+           for s in stats]
+  return {"inputs": {m: np.stack([fold[m] for fold in folds]) for m in cohort.modalities},
+          "observed": cohort.observed, "labels": cohort.labels, "patient": patient_index(cohort)}
+
+
+def _placed(cohort, stats, programs, config, device):
+  """The cohort resident on the devices, or a Stream where it is too large or config.train.data says
+  so."""
+  widths = preprocess.widths(stats[0])
+  size = len(stats) * sum(4 * cohort.inputs[m][..., 0].size * widths[m] for m in cohort.modalities)
+  if config.parallel == "pmap" or config.train.data == "resident" or (
+      config.train.data == "auto" and size <= _room(config, device)):
+    return programs.resident(member_data(cohort, stats))
+  return stream.Stream(cohort, patient_index(cohort), programs.resident(preprocess.stack(stats)))
+
+
+def _room(config, device):
+  """Bytes that resident data may take on a device."""
+  if config.train.resident_gb:
+    return config.train.resident_gb * 2 ** 30
+  limit = (device.memory_stats() or {}).get("bytes_limit", 8 * 2 ** 30)
+  return limit / 2
+
+
+def _first(programs, tree):
+  """The wanted members of a tree on the host: what checkpoints hold on any number of devices."""
+  return jax.tree.map(lambda x: x[:programs.count], tree)
+
+
+def _padded(rows):
+  """(members, most) int32 of lists of row indices, -1 padded."""
+  result = np.full((len(rows), max(1, *map(len, rows))), -1, np.int32)
+  for line, r in zip(result, rows):
+    line[:len(r)] = r
+  return result
+
+
+def _text(config):
+  return config.to_json(sort_keys=True)
+
+
+def _require_one_program(plans, model):
+  allowed = SWEPT + tuple(f"model.{name}" for name in model.vary)
+  first = config_lib.as_dict(plans[0].config)
+  for plan in plans[1:]:
+    for line in config_lib.difference(first, config_lib.as_dict(plan.config)):
+      if not line.startswith(allowed):
+        raise ValueError(f"Members trained together may not differ in {line.split(':')[0]} "
+                         f"({plan.name}); they may in {', '.join(allowed)}.")

@@ -1,0 +1,200 @@
+"""The compiled programs of a run: epochs and predictions of many members at once, on any devices,
+from resident or streamed data. Each is a function of train.py, mapped over members."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crl_jax import sharding, train
+from crl_jax.data import preprocess, stream
+from crl_jax.data.cohort import Batch
+
+_EVALUATED = 1024   # rows of one evaluation step at most
+
+
+class Programs:
+  """Programs for members of one model and shape, compiled when first called.
+
+  Arrays of a Member or Split have a leading axis of `members` entries: the `count` wanted ones, and
+  as many stopped ones as it takes to spread them evenly over the devices.
+  """
+
+  def __init__(self, model, optimizer, config, modalities, devices, count):
+    """Compiles nothing yet.
+
+    Args:
+      model: models.record.Model.
+      optimizer: train.make_optimizer().
+      modalities: the M names, in the order of `observed`.
+      config: the whole tree.
+      devices: list of jax devices.
+      count: how many members are trained at once.
+    """
+    t = config.train
+    self.layout = sharding.make_layout(devices, config.parallel, count)
+    self.count, self.members = count, self.layout.members(count)
+    self.by_member, self.to_host = self.layout.by_member, self.layout.to_host
+    self._model, self._optimizer, self._config = model, optimizer, config
+    self._modalities = modalities
+    self._slots = self.layout.slots(t.batch_size)
+    self._step = functools.partial(
+        train.train_step, model=model, optimizer=optimizer, layout=self.layout, ema=t.ema,
+        dtype=jnp.dtype(t.precision), microbatches=t.microbatches)
+    # On one CPU the arithmetic is the time: members follow each other, and stopped ones cost
+    # nothing. Elsewhere launches are: all go together.
+    alone = len(devices) == 1 and devices[0].platform == "cpu"
+    self._together = config.members.together or (1 if alone else self.members)
+    self._init = self._compiled(self._init_one)
+    self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
+    self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
+    self._order = self._compiled(self._order_one)
+    self._chunk = self._compiled(self._chunk_one, shared=1, donate=(0,))
+    self._close = self._compiled(self._close_one, donate=(0, 1))
+    self._predict_resident = self._compiled(self._predict_resident_one, shared=1)
+    self._predict_chunk = self._compiled(self._predict_chunk_one, shared=1)
+
+  def pad(self, tree):
+    """Repeats the last entry of every array (count, ...) up to the members that run."""
+    extra = self.members - self.count
+    return jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], extra, 0)]), tree)
+
+  def resident(self, data):
+    """Puts preprocessed data (run.member_data) on the devices."""
+    return self.layout.everywhere(data)
+
+  def compiled_epochs(self):
+    """How often the epoch was compiled: once, unless a shape or a sharding changed."""
+    return self._resident._cache_size()
+
+  def init(self, keys, weight_decay, vary):
+    """The members before their first phase.
+
+    Args:
+      keys: (members, 2) uint32, data of their root keys.
+      weight_decay: (members,) of AdamW.
+      vary: name -> (members,) values of the model's numbers that may vary.
+    """
+    return self._init(*self.by_member((keys, weight_decay, vary)))
+
+  def epoch(self, member, splits, data):
+    """One epoch of every member that has not stopped; returns (Member, report). `member` is
+    consumed."""
+    if not isinstance(data, stream.Stream):
+      return self._resident(member, splits, data)
+    order = self.to_host(self._order(member, splits))
+    state, scalars = member.state, []
+    for chunk in data.chunks(order, self.layout.by_row):
+      state, found = self._chunk(state, splits.fold, member.stopped, chunk, data.stats)
+      scalars.append(found)
+    rows = self.to_host(splits.val)
+    p = self._streamed(state.evaluated, splits.fold, rows, data)
+    labels = np.where(rows[..., None] >= 0, data.labels[rows], np.nan).astype(np.float32)
+    scalars = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *scalars)
+    return self._close(member, state, scalars, *self.by_member((p, labels)))
+
+  def predict(self, params, fold, rows, data):
+    """Probabilities of every member's own rows.
+
+    Args:
+      params: parameters with a leading member axis, on the devices.
+      fold: (members,) int32 on the devices.
+      rows: (members, V) int32 on the host, -1 is padding.
+      data: from resident(), or a Stream.
+    Returns:
+      (members, V, T) float32 on the host.
+    """
+    if isinstance(data, stream.Stream):
+      return self._streamed(params, fold, rows, data)
+    return self.to_host(self._predict_resident(params, fold, self.by_member(rows), data))
+
+  def _streamed(self, params, fold, rows, data):
+    size = self.layout.slots(min(_EVALUATED, rows.shape[1]))
+    steps = -(-rows.shape[1] // size)
+    order = np.pad(rows, ((0, 0), (0, steps * size - rows.shape[1])), constant_values=-1)
+    found = [self.to_host(self._predict_chunk(params, fold, chunk, data.stats)) for chunk in
+             data.chunks(order.reshape(len(rows), steps, size), self.layout.by_row)]
+    p = np.concatenate(found, 1)
+    return p.reshape(len(rows), -1, p.shape[-1])[:, :rows.shape[1]]
+
+  def _compiled(self, function, shared=0, donate=()):
+    """`function` of one member, mapped over members and compiled; its last `shared` arguments are
+    common to all."""
+    def mapped(*args):
+      own, common = args[:len(args) - shared], args[len(args) - shared:]
+      one = lambda *own: function(*own, *common)
+      if self._together >= self.members:
+        return jax.vmap(one, spmd_axis_name=None if self.layout.pmap else sharding.MEMBER)(*own)
+      return jax.lax.map(lambda own: one(*own), own,
+                         batch_size=None if self._together == 1 else self._together)
+    if self.layout.pmap:
+      return jax.pmap(mapped, axis_name=sharding.DATA, donate_argnums=donate,
+                      devices=list(self.layout.mesh.devices.flat))
+    # pinned, or a sharding that the compiler chose would compile the next epoch again
+    return jax.jit(mapped, donate_argnums=donate, out_shardings=self.layout.member_sharding)
+
+  # What follows is of one member, inside a program.
+
+  def _init_one(self, key, weight_decay, vary):
+    return train.init_member(self._model, self._optimizer, jax.random.wrap_key_data(key),
+                             weight_decay, vary, self._config.train.ema)
+
+  def _resident_epoch(self, member, split, data):
+    def run(member):
+      slot = self.layout.mine(self._slots)
+      def body(state, rows):
+        return self._step(state, self.layout.spread(train.take(data, split.fold, rows[slot], slot)))
+      state, scalars = jax.lax.scan(body, member.state, self._order_one(member, split))
+      p = self._predict_resident_one(state.evaluated, split.fold, split.val, data)
+      y = jnp.where(split.val[:, None] >= 0, data["labels"][split.val], jnp.nan)
+      return train.close_epoch(member, state, scalars, p, y, self._config.train.monitor)
+    return _unless(member.stopped, run, train.skipped, member)
+
+  def _chunk_one(self, state, fold, stopped, chunk, stats):
+    def run(state):
+      body = lambda state, part: self._step(state, self._batch(part, fold, stats))
+      return jax.lax.scan(body, state, chunk)
+    return _unless(stopped, run, lambda state, scalars: (state, scalars), state)
+
+  def _close_one(self, member, state, scalars, p, y):
+    run = lambda member: train.close_epoch(member, state, scalars, p, y,
+                                           self._config.train.monitor)
+    return _unless(member.stopped, run, train.skipped, member)
+
+  def _batch(self, part, fold, stats):
+    """A Batch from raw rows that were streamed in."""
+    inputs = {name: preprocess.apply(jax.tree.map(lambda x: x[fold], stats[name]),
+                                     part["inputs"][name], part["observed"][:, m])
+              for m, name in enumerate(self._modalities)}
+    return self.layout.spread(Batch(
+        inputs, part["observed"], part["labels"], part["rows"] >= 0, part["patient"],
+        jnp.arange(part["rows"].shape[0], dtype=jnp.int32)))
+
+  def _order_one(self, member, split):
+    return train.epoch_order(member.state.rng, member.total, split.train,
+                             self._config.train.batch_size, self._slots)
+
+  def _predict_resident_one(self, params, fold, rows, data):
+    size = self.layout.slots(min(_EVALUATED, rows.shape[0]))
+    steps = -(-rows.shape[0] // size)
+    padded = jnp.full(steps * size, -1, jnp.int32).at[:rows.shape[0]].set(rows)
+    slot = self.layout.mine(size)
+    def body(_, rows):
+      batch = self.layout.spread(train.take(data, fold, rows[slot], slot))
+      return None, self.layout.gather(train.eval_step(params, batch, model=self._model))
+    p = jax.lax.scan(body, None, padded.reshape(steps, size))[1]
+    return p.reshape(steps * size, -1)[:rows.shape[0]]
+
+  def _predict_chunk_one(self, params, fold, chunk, stats):
+    def body(_, part):
+      return None, train.eval_step(params, self._batch(part, fold, stats), model=self._model)
+    return jax.lax.scan(body, None, chunk)[1]
+
+
+def _unless(stopped, run, otherwise, value):
+  """run(value), or otherwise(value, what run would have told, all zero) where `stopped`: without
+  computing it, where members follow each other."""
+  run = jax.jit(run)   # traced once for both uses
+  told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, value)[1])
+  return jax.lax.cond(stopped, lambda value: otherwise(value, told), run, value)
