@@ -15,7 +15,7 @@ def get_config():
   c = config.default().unlock()
   c.data.cohort = "eicu"
   c.members.folds = 5
-  c.members.seeds = 3               # 1,800 training rows: one initialisation moves AUROC by 0.01
+  c.members.seeds = 5               # 1,100 training rows: one initialisation moves AUROC by 0.01
   c.members.ensemble = True
   c.preprocess.scale = "quantile"   # laboratory values and counts are skewed and hold outliers
   c.model.width = 64
@@ -23,8 +23,8 @@ def get_config():
   c.model.hide = "one"
   c.train.batch_size = 64
   c.train.ema = 0.99
-  c.train.pretrain.epochs = 10
+  c.train.pretrain.epochs = 3
   c.train.joint.epochs = 40
-  c.train.joint.learning_rate = 3e-4
+  c.train.joint.learning_rate = 1e-3
   c.train.joint.patience = 10
   return c.lock()
