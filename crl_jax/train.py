@@ -268,7 +268,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
 
   Args:
     programs: programs.Programs.
-    member: Member with a leading member axis, before its first phase or from a checkpoint.
+    member: from programs.init(), or on the host from a checkpoint that `at` tells the place of.
     splits: Split with the same axis.
     data: what programs.resident() or programs.streamed() made of the cohort.
     tasks: the T names.
@@ -289,7 +289,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
   """
   phase, epoch = at
   placed = programs.by_member(splits)
-  member = programs.by_member(member)
+  member = member if at == (0, 0) else programs.by_member(member)
   while phase < len(stages[0]):
     name, epochs = stages[0][phase].name, stages[0][phase].epochs
     if epoch == 0:

@@ -109,16 +109,16 @@ def quickly():
   @contextlib.contextmanager
   def context():
     import jax
-    from crl_jax import sharding, train
+    from crl_jax import programs, sharding, train
     text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(),
-                                 c.parallel])
+                                 c.parallel, c.members.to_dict()])
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(models, "build",
                     keep(models.build, lambda c, spec: ("model", text(c), repr(spec))))
       patch.setattr(train, "make_optimizer",
                     keep(train.make_optimizer, lambda c: ("optimizer", text(c))))
-      patch.setattr(train, "make_programs", keep(
-          train.make_programs, lambda m, o, c, _: ("programs", id(m), id(o), text(c))))
+      patch.setattr(programs, "Programs", keep(
+          programs.Programs, lambda m, o, c, *rest: ("programs", id(m), id(o), text(c), rest[2])))
       patch.setattr(sharding, "select_devices", lambda platform: jax.devices("cpu")[:1])
       yield
   return context
