@@ -62,7 +62,7 @@ def test_the_run_folder_is_complete(tiny_run):
   records = writer.history(tiny_run.folder)
   assert [r["epoch"] for r in records] == list(range(1, 7)) and records[1]["stage"] == "joint"
   assert list((tiny_run.folder / "events" / "fold0_seed0").glob("events.out.tfevents.*"))
-  assert (tiny_run.folder / "checkpoints" / "fold0_seed0" / "final").is_dir()
+  assert (tiny_run.folder / "checkpoints" / "final").is_dir()
   report = (tiny_run.folder / "report.html").read_text()
   assert (html.escape(mimic.BANNER, quote=True).replace("&#x27;", "&#39;") in report
           and "<script src" not in report)
@@ -232,9 +232,9 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config,
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_run, finish, tmp_path,
                                                                          caplog):
   folder = copy(tiny_run, tmp_path, "metrics.json", "predictions.parquet")
-  steps = sorted(int(p.stem) for p in (folder / "checkpoints" / "fold0_seed0").glob("*.json"))
+  steps = sorted(int(p.stem) for p in (folder / "checkpoints").glob("*.json"))
   assert len(steps) == 2
-  for file in (folder / "checkpoints" / "fold0_seed0" / str(steps[-1])).rglob("*"):
+  for file in (folder / "checkpoints" / str(steps[-1])).rglob("*"):
     if file.is_file() and file.stat().st_size:
       file.write_bytes(file.read_bytes()[:-1] + b"!")
   with (folder / "metrics.jsonl").open("a") as file:
@@ -249,7 +249,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_ru
 
 def test_with_every_checkpoint_damaged_it_says_what_to_delete(tiny_run, finish, tmp_path):
   folder = copy(tiny_run, tmp_path, "metrics.json")
-  for file in (folder / "checkpoints" / "fold0_seed0").rglob("*/d/*"):
+  for file in (folder / "checkpoints").rglob("*/d/*"):
     file.write_bytes(b"")
   with pytest.raises(OSError, match="delete that folder"):
     finish(tiny_run.config, folder)
