@@ -1,0 +1,120 @@
+"""Which settings are best on validation rows:
+python -m experiments.sweep --config=configs/eicu.py --out=DIR [--seeds=2]
+    [--setting=KEY=VALUE[,KEY=VALUE...]]... [KEY=VALUE ...]
+
+Every setting is trained on all folds of the config with so many seeds; settings that share their
+shapes are members of one program. KEY=VALUE arguments apply to all. Scores are those of a fold's
+averaged seeds on its validation rows, pooled over folds; test rows are never looked at. A second
+call goes on where the first one stopped.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from crl_jax import config as config_lib, members, metrics, run, sharding, writer
+from crl_jax.data import preprocess, splits as splits_lib
+
+# Around the paper's values: the default grid.
+GRID = ("", *(f"train.joint.learning_rate={x}" for x in (5e-5, 1e-4, 4e-4, 8e-4)),
+        *(f"model.dropout={x}" for x in (0.1, 0.3)),
+        *(f"train.weight_decay={x}" for x in (1e-6, 1e-4, 1e-2)),
+        *(f"train.joint.weights.contrastive={x}" for x in (0.05, 0.3)),
+        *(f"train.joint.weights.reconstruction={x}" for x in (0.05, 0.5)))
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--config", type=pathlib.Path, required=True)
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--seeds", type=int, default=2)
+  parser.add_argument("--setting", action="append")
+  parser.add_argument("common", nargs="*")
+  arguments = parser.parse_args()
+  table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
+                arguments.seeds, arguments.out)
+  print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
+  print(f"\nLowest validation log-loss: {table.setting[table.log_loss.idxmin()] or 'the config'}")
+
+
+def read(path):
+  """The config of a file in configs/."""
+  spec = importlib.util.spec_from_file_location("chosen", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+def sweep(config, common, settings, seeds, out):
+  """The table of all settings, written to out/sweep.csv too."""
+  out.mkdir(parents=True, exist_ok=True)
+  config = config_lib.override(config, [*common, f"members.seeds={seeds}"])
+  cohort = run.build_cohort(config)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                             config.splits.validation, config.seed)
+  lines = []
+  for group in grouped(config, settings):
+    lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, splits, out)]
+    pd.DataFrame(lines).to_csv(out / "sweep.csv", index=False)
+  return pd.DataFrame(lines)
+
+
+def grouped(config, settings):
+  """[{setting: its config}, ...], each of settings that can share their programs."""
+  groups = {}
+  for setting in settings:
+    changed = config_lib.override(config.copy_and_resolve_references(),
+                                  setting.split(",") if setting else [])
+    fixed = [line for line in config_lib.difference(config_lib.as_dict(config),
+                                                    config_lib.as_dict(changed))
+             if not line.startswith((*members.SWEPT, "model.dropout"))]
+    groups.setdefault(tuple(fixed), {})[setting] = changed
+  return list(groups.values())
+
+
+def validated(group, cohort, splits, out):
+  """Yields (setting, scores on validation rows) of the members of one program."""
+  config = next(iter(group.values()))
+  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
+                               [splits.rows(fold, "train") for fold in range(config.members.folds)],
+                               config.preprocess)
+  plans = [members.Plan(plan.fold, plan.seed, changed, f"setting{s}")
+           for s, changed in enumerate(group.values()) for plan in members.grid(changed)]
+  text = json.dumps([list(group), config_lib.as_dict(config)], sort_keys=True)
+  folder = out / hashlib.sha256(text.encode()).hexdigest()[:8]
+  folder.mkdir(exist_ok=True)
+  epochs = config.train.pretrain.epochs + config.train.joint.epochs
+  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
+    ready = members.fit(plans, cohort, splits, stats, sharding.select_devices(config.platform),
+                        folder / "checkpoints", {"settings": text}, log, bar, lambda: 0)
+  rows = [splits.rows(plan.fold, "val") for plan in plans]
+  found = ready.predict(rows)
+  for s, setting in enumerate(group):
+    y, p = [], []
+    for fold in range(config.members.folds):
+      mine = [m for m, plan in enumerate(plans)
+              if plan.label == f"setting{s}" and plan.fold == fold]
+      y.append(cohort.labels[rows[mine[0]]])
+      p.append(np.mean([found[m] for m in mine], 0))
+    yield setting, scored(np.concatenate(y), np.concatenate(p), cohort.tasks)
+
+
+def scored(y, p, tasks):
+  """name -> AUROC and log-loss of every task, and the mean log-loss."""
+  found = {}
+  for t, task in enumerate(tasks):
+    known = ~np.isnan(y[:, t])
+    found[f"auroc_{task}"] = float(metrics.auroc(y[known, t], p[known, t])[0])
+    q = np.clip(p[known, t].astype(np.float64), 1e-7, 1 - 1e-7)
+    found[f"log_loss_{task}"] = float(
+        -(y[known, t] * np.log(q) + (1 - y[known, t]) * np.log1p(-q)).mean())
+  return {**found, "log_loss": np.mean([found[f"log_loss_{task}"] for task in tasks])}
+
+
+if __name__ == "__main__":
+  main()
