@@ -15,15 +15,16 @@ def save(folder, step, tree, keep, fingerprint=None):
   """Writes `tree` (of arrays) as step `step`, then its manifest; removes all but the newest
   `keep` steps.
 
-  `fingerprint`, a dict of strings, says what the tree depends on. A step counts only once its manifest exists, so a kill at any moment loses at most this step.
+  Of several processes the first writes. `fingerprint`, a dict of strings, says what the tree depends on. A step counts only once its manifest exists, so a kill at any moment loses at most this step.
   """
-  import orbax.checkpoint as ocp
+  if jax.process_index() != 0:
+    return
   folder = pathlib.Path(folder).absolute()
   target = folder / str(step)
   folder.mkdir(parents=True, exist_ok=True)
   shutil.rmtree(target, ignore_errors=True)
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
       checkpointer.save(target, jax.tree.map(np.asarray, tree))
     files = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
                 if path.is_file()}
@@ -50,7 +51,6 @@ def restore(folder, like=None, fingerprint=None):
     OSError: there are checkpoints, and every one of them is damaged.
     ValueError: the fingerprint differs; says in what.
   """
-  import orbax.checkpoint as ocp
   folder = pathlib.Path(folder).absolute()
   found = steps(folder)
   for step in reversed(found):
@@ -64,7 +64,7 @@ def restore(folder, like=None, fingerprint=None):
     if changed:
       raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} than "
                        "this run: name another --workdir, or delete that folder to start anew.")
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
       if like is None:
         return step, checkpointer.restore(folder / str(step))
       return step, checkpointer.restore(folder / str(step), jax.tree.map(np.asarray, like))
@@ -72,6 +72,14 @@ def restore(folder, like=None, fingerprint=None):
     raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train "
                   "again.")
   return None
+
+
+def _checkpointer():
+  """One process reads or writes alone: every process holds the whole tree."""
+  import orbax.checkpoint as ocp
+  mine = jax.process_index()
+  return ocp.StandardCheckpointer(multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process{mine}"))
 
 
 def steps(folder):

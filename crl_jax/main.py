@@ -15,16 +15,21 @@ from crl_jax import config as config_lib
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None,
                                "Run folder; by default runs/<config>-<hash of its values>.")
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed", "", "One of several processes, each with this command: 'auto' on clusters that "
+    "JAX knows (SLURM, ...), or HOST:PORT,PROCESSES,INDEX with the address of process 0.")
 
 
 def main(argv):
   if len(argv) > 1:
     _refuse(f"Unknown argument '{argv[1]}'; settings are written --config.key=value.")
-  from crl_jax import run   # after the flags are parsed, so that --help is quick
+  from crl_jax import run, sharding   # after the flags are parsed, so that --help is quick
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it renames
   logging.logging.getLogger("crl_jax").setLevel("INFO")
   name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
   try:
+    if _DISTRIBUTED.value:
+      sharding.join(_DISTRIBUTED.value)
     workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
     run.run(_CONFIG.value, workdir, shlex.join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

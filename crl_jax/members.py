@@ -113,7 +113,8 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
           for role in ("train", "val")}
   split = train.Split(*programs.pad((rows["train"], rows["val"],
                                      np.array([plan.fold for plan in plans], np.int32))))
-  data = _placed(cohort, stats, programs, config, devices[0])
+  mine = next(d for d in devices if d.process_index == jax.process_index())
+  data = _placed(cohort, stats, programs, config, mine)
 
   def on_epoch(m, stage, total, scalars):
     log.write(plans[m].name, stage, total, scalars)

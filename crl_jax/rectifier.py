@@ -5,14 +5,18 @@ out, no model.
     f_rect     = clip(f + 1[|gamma| > threshold_t] gamma, 0, 1)
 
 A calibration row is corrected with an estimate that its patient's fold had no part in, a new row
-with the pooled one. Everything comes from segment sums over the id (task, fold, pattern). Axes in
+with the pooled one. Everything comes from segment sums over the id (task, fold, pattern), each one
+pass over the rows: NumPy's where they are few, a compiled program's where they are many. Axes in
 names: N rows, T tasks, P patterns, C clusters (the rows of one patient in one pattern), K folds, G
 = K + 1 estimates: for g < K that of all folds but g, and last the pooled one.
 """
 
 import dataclasses
+import functools
 import typing
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from crl_jax.data import cohort as cohort_lib
@@ -25,6 +29,9 @@ _RIDGE = 0.05
 EDGE = 1e-6
 # steps of at most 1 each: for this convex problem such steps never overshoot by more than they gain
 _NEWTON = 40
+# rows from which a compilation pays: NumPy takes about as long for them
+_MANY = 1 << 18
+_CHUNK = 1 << 16   # rows that the compiled program sees at a time, so that one compilation fits all N
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,12 +161,18 @@ class _Rows(typing.NamedTuple):
   fold: np.ndarray      # (N,)
   patterns: np.ndarray  # (P,) ids
   folds: int
+  alone: bool           # every patient has one row: rows are clusters
 
   @property
   def mix(self):
     """(G, K) 0/1, the folds that an estimate is made of. Products with it leave no trace of a fold
     left out, not even by rounding, as subtracting the fold from the total would."""
     return np.concatenate([1 - np.eye(self.folds), np.ones((1, self.folds))])
+
+  @property
+  def cell(self):
+    """(N,) int32 id of (fold, pattern)."""
+    return (self.fold * np.int32(len(self.patterns)) + self.pattern).astype(np.int32, copy=False)
 
 
 def _checked(y, f, pattern, patient, config, seed):
@@ -168,24 +181,52 @@ def _checked(y, f, pattern, patient, config, seed):
   if y.shape != f.shape or pattern.shape != (len(y),) or patient.shape != (len(y),):
     raise ValueError(f"rectifier: y {y.shape} and f {f.shape} must be (N, T), pattern "
                      f"{pattern.shape} and patient {patient.shape} (N,).")
-  if odd := int((~np.isin(y, (0, 1)) & ~np.isnan(y)).sum()):
+  if odd := _count(lambda y: ~((y == 0) | (y == 1) | np.isnan(y)), y):
     raise ValueError(f"rectifier: {odd} of {y.size} labels are neither 0, 1 nor NaN; mark "
                      "undefined outcomes as NaN.")
   if config.folds < 2 or config.scale not in ("probability", "logit") or min(config.thresholds) < 0:
     raise ValueError("config.rectifier: folds must be at least 2, scale 'probability' or 'logit', "
                      "thresholds >= 0.")
-  patterns, pattern = np.unique(pattern.astype(np.int64), return_inverse=True)
-  patients, patient = np.unique(patient, return_inverse=True)
-  fold = np.random.default_rng([2, seed]).permutation(len(patients)) % config.folds
-  return _Rows(y, f, pattern, patient, fold[patient], patterns, config.folds)
+  patterns, pattern = _dense(pattern.astype(np.int64))
+  patients, patient = _dense(patient)
+  fold = _deal(len(patients), config.folds, seed)
+  return _Rows(y, f, pattern, patient, fold[patient], patterns, config.folds,
+               len(patients) == len(y))
 
 
 def _probabilities(f):
   f = np.asarray(f, float)
-  if odd := int((~((f >= 0) & (f <= 1))).sum()):
+  if odd := _count(lambda f: ~((f >= 0) & (f <= 1)), f):
     raise ValueError(f"rectifier: {odd} of {f.size} base predictions are not probabilities within "
                      "0..1; look for a diverged model, or logits passed as probabilities.")
   return f
+
+
+def _count(odd, x):
+  """How many entries of x are odd, a chunk at a time: temporaries stay in the cache."""
+  return sum(int(odd(x[start:start + _CHUNK]).sum()) for start in range(0, len(x), _CHUNK))
+
+
+def _deal(patients, folds, seed):
+  """(patients,) int32 folds: of every `folds` patients in turn one each, from a random start. A
+  random permutation's memory access would cost more than everything else on many rows."""
+  start = np.random.default_rng([2, seed]).integers(folds, size=-(-patients // folds))
+  rotations = (np.arange(folds)[:, None] + np.arange(folds)) % folds
+  return rotations.astype(np.int32)[start].ravel()[:patients]
+
+
+def _dense(ids):
+  """(sorted distinct ids, int32 index of each among them); sorts only wide, unordered ids."""
+  if ids.dtype.kind in "iu" and len(ids):
+    if (ids[1:] > ids[:-1]).all():
+      return ids, np.arange(len(ids), dtype=np.int32)
+    low, high = int(ids.min()), int(ids.max())
+    if high - low < 4 * len(ids):
+      seen = np.zeros(high - low + 1, bool)
+      seen[ids - low] = True
+      return np.flatnonzero(seen) + low, (np.cumsum(seen, dtype=np.int32) - 1)[ids - low]
+  distinct, index = np.unique(ids, return_inverse=True)
+  return distinct, index.astype(np.int32)
 
 
 def _slot(patterns, pattern):
@@ -202,10 +243,63 @@ def _segment(ids_N, values, size):
   return np.bincount(ids.ravel(), flat.ravel(), len(flat) * size).reshape(*values.shape[:-1], size)
 
 
+def _sums(terms, rows, kinds, *tables):
+  """Sums over the rows of every (task, fold, pattern), in float64.
+
+  Args:
+    terms: (xp, y, f, cell, *tables) -> (id within kinds x task, (n, T); list of values (n, T)) of n
+      rows, xp NumPy or jax.numpy; rows with y NaN count in no sum of kinds that are asked for.
+    rows: _Rows.
+    kinds: number of values that the id may have in a cell.
+    *tables: arrays common to all rows.
+  Returns:
+    (values, kinds, T, K, P).
+  """
+  tasks, cell = rows.y.shape[1], rows.cell
+  cells = rows.folds * len(rows.patterns)
+  size = cells * kinds * tasks
+  if len(cell) < _MANY:
+    ids, values = terms(np, rows.y, rows.f, cell, *tables)
+    sums = np.stack([np.bincount(ids.ravel(), v.ravel(), size) for v in values], -1)
+  else:
+    with jax.enable_x64(True):
+      parts = [_compiled_sums(*_chunk(rows, cell, start), tables, terms=terms, size=size)
+               for start in range(0, len(cell), _CHUNK)]
+      sums = np.sum(jax.device_get(parts), 0)
+  sums = sums.reshape(rows.folds, len(rows.patterns), kinds, tasks, -1)
+  return sums.transpose(4, 2, 3, 0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("terms", "size"))
+def _compiled_sums(y, f, cell, tables, terms, size):
+  ids, values = terms(jnp, y, f, cell, *tables)
+  count = len(values)
+  # two or four values wide, the addition is one vector instruction
+  values = jnp.stack(values + values[:1] * (-count % 4 if count > 2 else 0), -1)
+  return jnp.zeros((size, values.shape[-1])).at[ids].add(values, mode="promise_in_bounds")[:, :count]
+
+
+def _chunk(rows, cell, start):
+  """y, f and cell of _CHUNK rows; past the last row y is NaN."""
+  y, f, cell = (x[start:start + _CHUNK] for x in (rows.y, rows.f, cell))
+  fill = _CHUNK - len(y)
+  if fill:
+    y = np.pad(y, ((0, fill), (0, 0)), constant_values=np.nan)
+    f, cell = np.pad(f, ((0, fill), (0, 0))), np.pad(cell, (0, fill))
+  return y, f, cell
+
+
+def _ids(xp, cell, tasks, kind=None, kinds=1):
+  """(n, T) ids of (cell, kind, task)."""
+  ids = cell[:, None] if kind is None else cell[:, None] * kinds + kind
+  return ids * tasks + xp.arange(tasks, dtype=np.int32)[None]
+
+
 def _clusters(rows):
   """Returns the cluster of each row (N,), and a row of each cluster (C,)."""
   _, first, cluster = np.unique(
-      rows.patient * len(rows.patterns) + rows.pattern, return_index=True, return_inverse=True)
+      rows.patient.astype(np.int64) * len(rows.patterns) + rows.pattern, return_index=True,
+      return_inverse=True)
   return cluster, first
 
 
@@ -237,8 +331,12 @@ def _at(estimates, g):
 
 def _held_out(rows, estimates):
   """(N, T) gamma of each row by the folds that its patient is not in."""
-  table = np.stack([_at(estimates, g).table for g in range(rows.folds)])   # (K, T, P + 1)
-  return table[rows.fold, :, rows.pattern]
+  return _folds_table(rows, estimates)[rows.fold, :, rows.pattern]
+
+
+def _folds_table(rows, estimates):
+  """(K, T, P + 1) gamma of each fold's rows, by the other folds."""
+  return np.stack([_at(estimates, g).table for g in range(rows.folds)])
 
 
 def _probability_cells(rows):
@@ -250,16 +348,13 @@ def _probability_cells(rows):
   rows of a class it is not below what a binomial outcome would give, at the smoothed rate of the
   cell (Agresti and Coull 1998) or at f, whichever is less.
   """
-  valid = ~np.isnan(rows.y.T)
-  residual = np.where(valid, rows.y.T - rows.f.T, 0)
-  cluster, first = _clusters(rows)
-  count, total, events, binomial = _segment(cluster, np.stack(
-      [valid, residual, np.nan_to_num(rows.y.T), valid * (rows.f * (1 - rows.f)).T]), len(first))
-  sums = _segment(rows.fold[first] * len(rows.patterns) + rows.pattern[first],
-                  np.stack([count, count > 0, total, total**2, count * total, count**2, events,
-                            binomial]), rows.folds * len(rows.patterns))
-  sums = sums.reshape(*sums.shape[:-1], rows.folds, len(rows.patterns))
-  n, clusters, r, rr, nr, nn, events, binomial = np.einsum("gk,qtkp->qtgp", rows.mix, sums)
+  (n0, n1), (f0, f1), (ff0, ff1) = _sums(_moment_terms, rows, 3)[:, :2]   # by y: (T, K, P) each
+  n, r, events, binomial = n0 + n1, n1 - f1 - f0, n1, f0 + f1 - ff0 - ff1
+  # of clusters: their number, and squares and products of their sums
+  clusters, rr, nr, nn = ((n, n1 - 2 * f1 + ff1 + ff0, r, n) if rows.alone else
+                          _cluster_cells(rows))
+  n, clusters, r, rr, nr, nn, events, binomial = np.einsum(
+      "gk,qtkp->qtgp", rows.mix, np.stack([n, clusters, r, rr, nr, nn, events, binomial]))
   gamma = r / np.maximum(n, 1)
   # (C - 1) x variance
   squares = np.maximum(rr - 2 * gamma * nr + gamma**2 * nn, 0) * clusters / np.maximum(n, 1)
@@ -274,34 +369,70 @@ def _probability_cells(rows):
           freedom + _PRIOR_ROWS)
 
 
+def _moment_terms(xp, y, f, cell):
+  """1, f and f^2 where y is 0, 1 and undefined."""
+  kind = (y == 1).astype(np.int32) + 2 * xp.isnan(y).astype(np.int32)
+  return _ids(xp, cell, y.shape[1], kind, 3), [xp.ones_like(f), f, f * f]
+
+
+def _cluster_cells(rows):
+  """Sums over the clusters of (task, fold, pattern): 1, r^2, n r and n^2, where a cluster has n
+  labelled rows and residuals that sum to r; (4, T, K, P)."""
+  valid = ~np.isnan(rows.y.T)
+  cluster, first = _clusters(rows)
+  n, r = _segment(cluster, np.stack([valid, np.where(valid, rows.y.T - rows.f.T, 0)]), len(first))
+  sums = _segment(rows.cell[first], np.stack([n > 0, r**2, n * r, n**2]),
+                  rows.folds * len(rows.patterns))
+  return sums.reshape(*sums.shape[:-1], rows.folds, len(rows.patterns))
+
+
 def _logit_cells(rows):
   """As `_probability_cells` with gamma the root of sum(y - sigmoid(logit f + gamma)) = ridge gamma,
   by Newton's method.
 
   The variance is the inverse information, times the clusters' design effect where that is above 1.
   """
-  shape = rows.y.shape[1], rows.folds + 1, len(rows.patterns)
-  inside = rows.mix[:, rows.fold]   # (G, N)
-  weight_TxGxN = ~np.isnan(rows.y.T)[:, None] * inside
-  y_Tx1xN, logit_Tx1xN = np.nan_to_num(rows.y.T)[:, None], _logit(rows.f).T[:, None]
-  per_cell = lambda values: _segment(rows.pattern, values, shape[-1])
-  gamma = np.zeros(shape)
+  tasks, estimates, patterns = rows.y.shape[1], rows.folds + 1, len(rows.patterns)
+  gamma = np.zeros((tasks, estimates, patterns))
 
   def moments():
-    p = _sigmoid(logit_Tx1xN + gamma[..., rows.pattern])
-    return weight_TxGxN * (y_Tx1xN - p), per_cell(weight_TxGxN * p * (1 - p)) + _RIDGE
+    """Number, sum of residuals and information, (T, G, P) each, at gamma."""
+    # (K P T, G): an estimate's residuals are summed in every fold, and the folds then mixed
+    table = np.tile(gamma.transpose(2, 0, 1), (rows.folds, 1, 1)).reshape(-1, estimates)
+    sums = _sums(_logit_terms, rows, 1, table)[:, 0].reshape(
+        -1, estimates, tasks, rows.folds, patterns)
+    n, r, information = np.einsum("gk,qgtkp->qtgp", rows.mix, sums)
+    return n, r, information + _RIDGE
 
   for _ in range(_NEWTON):
-    residual, information = moments()
-    gamma = gamma + np.clip((per_cell(residual) - _RIDGE * gamma) / information, -1, 1)
-  residual, information = moments()
+    _, r, information = moments()
+    gamma = gamma + np.clip((r - _RIDGE * gamma) / information, -1, 1)
+  n, _, information = moments()
+  clusters, design = (n, 1) if rows.alone else _logit_clusters(rows, gamma)
+  return n, gamma, design / information, np.maximum(clusters - 1, 0) + _PRIOR_ROWS
+
+
+def _logit_terms(xp, y, f, cell, table):
+  """1, residual and information under each estimate's gamma."""
+  ids = _ids(xp, cell, y.shape[1])
+  labelled = ~xp.isnan(y)
+  logit = _logit(f, xp)
+  p = [_sigmoid(logit + table[:, g][ids], xp) for g in range(table.shape[1])]
+  return ids, ([labelled.astype(f.dtype)] * len(p) + [xp.where(labelled, y - q, 0) for q in p] +
+               [labelled * q * (1 - q) for q in p])
+
+
+def _logit_clusters(rows, gamma):
+  """Number of clusters and their design effect, (T, G, P) each."""
+  inside = rows.mix[:, rows.fold]   # (G, N)
+  weight_TxGxN = ~np.isnan(rows.y.T)[:, None] * inside
+  p = _sigmoid(_logit(rows.f).T[:, None] + gamma[..., rows.pattern])
+  residual = weight_TxGxN * (np.nan_to_num(rows.y.T)[:, None] - p)
   cluster, first = _clusters(rows)
-  count, total = _segment(cluster, np.stack([weight_TxGxN, residual]), len(first))
-  by_cluster = lambda values: _segment(rows.pattern[first], values, shape[-1])
-  independent = np.maximum(per_cell(residual**2), EDGE**2)
-  design = np.maximum(by_cluster(total**2) / independent, 1)
-  freedom = np.maximum(by_cluster(count > 0) - 1, 0) + _PRIOR_ROWS
-  return per_cell(weight_TxGxN), gamma, design / information, freedom
+  n, r = _segment(cluster, np.stack([weight_TxGxN, residual]), len(first))
+  by_cluster = lambda values: _segment(rows.pattern[first], values, gamma.shape[-1])
+  independent = np.maximum(_segment(rows.pattern, residual**2, gamma.shape[-1]), EDGE**2)
+  return by_cluster(n > 0), np.maximum(by_cluster(r**2) / independent, 1)
 
 
 def _prior(gamma, variance, some):
@@ -323,30 +454,75 @@ def _threshold(rows, estimates, config):
   """(T,) thresholds: the smallest Brier score of the held-out corrections, if its gain on no
   correction is above one standard error (by patient); else inf. Among equals the largest, which
   changes least."""
-  valid = ~np.isnan(rows.y)
-  gamma, patients = _held_out(rows, estimates), int(rows.patient.max(initial=-1)) + 1
-  n = np.maximum(valid.sum(0), 1)
-  count = _segment(rows.patient, valid.T, patients)
-  best, gain = np.full(rows.y.shape[1], np.inf), np.zeros(rows.y.shape[1])
-  for candidate in sorted(config.thresholds, reverse=True):
-    corrected = _corrected(rows.f, gamma, np.full(len(n), candidate), config.scale)
-    gains = np.where(valid, (rows.f - rows.y)**2 - (corrected - rows.y)**2, 0).T
-    mean = gains.sum(-1) / n
-    se = np.sqrt(((_segment(rows.patient, gains, patients) - mean[:, None] * count)**2).sum(-1)) / n
+  gamma_TxKxP = _folds_table(rows, estimates)[..., :-1].transpose(1, 0, 2)
+  gains = _alone_gains if rows.alone else _patient_gains
+  n = estimates.n[:, -1].sum(-1)
+  best, gain = np.full(len(n), np.inf), np.zeros(len(n))
+  candidates = sorted(config.thresholds, reverse=True)
+  for candidate, (total, squares, products, counts) in zip(candidates, gains(
+      rows, gamma_TxKxP, candidates, config.scale)):
+    mean = total / np.maximum(n, 1)
+    # squares of what is left of a patient's gain when the mean of his rows is taken out
+    rest = squares - 2 * mean * products + mean**2 * counts
+    se = np.sqrt(np.maximum(rest, 0)) / np.maximum(n, 1)
     better = (mean > gain) & (mean > se)
     best, gain = np.where(better, candidate, best), np.where(better, mean, gain)
   return best
 
 
+def _alone_gains(rows, gamma_TxKxP, candidates, scale):
+  """For each candidate the sums of gain, gain^2, gain x labelled and labelled^2, (T,) each, of
+  patients with one row."""
+  n, gain, squares = _sums(_GAIN_TERMS[scale], rows, 1, _cell_table(gamma_TxKxP))[:, 0]
+  for candidate in candidates:
+    on = np.abs(gamma_TxKxP) > candidate
+    total = (on * gain).sum((1, 2))
+    yield total, (on * squares).sum((1, 2)), total, n.sum((1, 2))
+
+
+def _patient_gains(rows, gamma_TxKxP, candidates, scale):
+  """As _alone_gains, of patients with several rows."""
+  cell, patients = rows.cell, int(rows.patient.max()) + 1
+  table = _cell_table(gamma_TxKxP)
+  ids, (labelled, gain, _) = _GAIN_TERMS[scale](np, rows.y, rows.f, cell, table)
+  n = _segment(rows.patient, labelled.T, patients)
+  for candidate in candidates:
+    g = _segment(rows.patient, np.where(np.abs(table[ids]) > candidate, gain, 0).T, patients)
+    yield tuple(x.sum(-1) for x in (g, g**2, g * n, n**2))
+
+
+def _gain_terms(xp, y, f, cell, table, scale):
+  """1, the Brier score's gain by the correction, and its square."""
+  ids = _ids(xp, cell, y.shape[1])
+  labelled = ~xp.isnan(y)
+  gain = xp.where(labelled, (f - y)**2 - (_shifted(f, table[ids], scale, xp) - y)**2, 0)
+  return ids, [labelled.astype(f.dtype), gain, gain * gain]
+
+
+# named once: a program is compiled for each function that it is given
+_GAIN_TERMS = {scale: functools.partial(_gain_terms, scale=scale)
+               for scale in ("probability", "logit")}
+
+
+def _cell_table(values_TxKxP):
+  """(K P T,) in the order of _ids."""
+  return np.ascontiguousarray(values_TxKxP.transpose(1, 2, 0)).ravel()
+
+
 def _corrected(f, gamma_NxT, threshold_T, scale):
-  shifted = f + gamma_NxT if scale == "probability" else _sigmoid(_logit(f) + gamma_NxT)
-  return np.where(np.abs(gamma_NxT) > threshold_T, np.clip(shifted, 0, 1), f)
+  return np.where(np.abs(gamma_NxT) > threshold_T, _shifted(f, gamma_NxT, scale), f)
 
 
-def _logit(f):
-  f = np.clip(f, EDGE, 1 - EDGE)
-  return np.log(f) - np.log1p(-f)
+def _shifted(f, gamma, scale, xp=np):
+  if scale == "probability":
+    return xp.clip(f + gamma, 0, 1)
+  return _sigmoid(_logit(f, xp) + gamma, xp)
 
 
-def _sigmoid(x):
-  return 0.5 + 0.5 * np.tanh(0.5 * x)
+def _logit(f, xp=np):
+  f = xp.clip(f, EDGE, 1 - EDGE)
+  return xp.log(f) - xp.log1p(-f)
+
+
+def _sigmoid(x, xp=np):
+  return 0.5 + 0.5 * xp.tanh(0.5 * x)

@@ -36,15 +36,18 @@ def run(config, workdir, command=""):
   workdir = pathlib.Path(workdir)
   with _locked(workdir):
     _settle_config(workdir, config)
+    sharding.together("config")
     finished = _finished(workdir)
     if finished:
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
             "run again.\n")
     else:
       _execute(config, workdir, command)
+      sharding.together("finished")
       finished = _finished(workdir)
-  print(_table(workdir, finished, config.evaluate.min_cell))
-  print(f"\nReport: {workdir / 'report.html'}")
+  if sharding.leader():
+    print(_table(workdir, finished, config.evaluate.min_cell))
+    print(f"\nReport: {workdir / 'report.html'}")
   return finished
 
 
@@ -70,7 +73,7 @@ def _execute(config, workdir, command):
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
-  if "banner" in cohort.info:
+  if "banner" in cohort.info and sharding.leader():
     print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
   for warning in cohort.info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
@@ -84,18 +87,22 @@ def _execute(config, workdir, command):
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [fold["train"] for fold in rows], config.preprocess)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  with writer.Writer(workdir) as log, writer.progress_bar(epochs + 1) as bar, _stop_signal() as stop:
+  log = writer.Writer(workdir) if sharding.leader() else writer.Silent()
+  with log, writer.progress_bar(epochs + 1) as bar, _stop_signal() as stop:
     try:
       ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
-                          _fingerprint(config, facts), log, bar, stop)
+                          _fingerprint(config, facts), log, bar,
+                          lambda: sharding.agreed(stop()))
     except train.Interrupted:
       print("\nStopped and saved. To go on where it was, run the same command again:\n  "
             f"{command}", flush=True)
-      sys.exit(128 + stop())
+      sys.exit(128 + sharding.agreed(stop()))
     inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
             for role in ("val", "test")}
+  if not sharding.leader():
+    return
   parts = []
   for fold in range(config.members.folds):
     mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
@@ -137,8 +144,12 @@ def _references(config, cohort, rows, stats):
 
 @contextlib.contextmanager
 def _locked(workdir):
-  """Holds the run folder's lock. Raises RuntimeError at once if another process has it."""
+  """Holds the run folder's lock, for all processes of a run. Raises RuntimeError at once if another
+  run has it."""
   import filelock
+  if not sharding.leader():
+    yield
+    return
   workdir.mkdir(parents=True, exist_ok=True)
   lock = filelock.FileLock(str(workdir / ".lock"))
   try:
@@ -167,6 +178,8 @@ def _fingerprint(config, facts):
 def _settle_config(workdir, config):
   """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
   """
+  if not sharding.leader():
+    return
   path, new = workdir / "config.json", config_lib.as_dict(config)
   if not path.exists() or not _begun(workdir):
     _write_json(path, new)
@@ -204,7 +217,9 @@ def _settle_data(workdir, cohort, splits, folds):
       raise ValueError(f"The data or splits are not those that {workdir} began with "
                        f"({', '.join(changed)} in data.json differ). Restore the files of "
                        "data.root, or name another --workdir.")
-  _write_json(path, facts)
+  if sharding.leader():
+    _write_json(path, facts)
+  sharding.together("data")
   return facts
 
 

@@ -45,6 +45,22 @@ class Writer:
         self._events[member].add_scalar(name, value, epoch)
 
 
+class Silent:
+  """A Writer of a process that is not the one to write."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def rewind(self, epoch):
+    pass
+
+  def write(self, member, stage, epoch, scalars):
+    pass
+
+
 def history(folder):
   """The records of metrics.jsonl, in order; a line cut short by a kill is left out."""
   path = pathlib.Path(folder) / "metrics.jsonl"

@@ -1,0 +1,201 @@
+"""Writes the model of a finished run as files that need no crl_jax:
+python -m crl_jax.export --workdir=RUN --output=DIR.
+
+DIR holds `model.stablehlo` (jax.export; any number of rows, CPU and NVIDIA GPU), `weights.npz` (its
+first argument), `schema.json` (what goes in, what comes out, what it was trained on) and
+`example.py` (loads it with jax, numpy and flatbuffers alone). The weights were learned from
+patients: share them only as the data's use agreement allows.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import sys
+import tempfile
+
+from absl import app, flags, logging
+import numpy as np
+
+from crl_jax import __version__
+
+PLATFORMS = ("cpu", "cuda")
+
+_EXAMPLE = '''\
+"""Predicts made-up rows with the exported model; needs jax, numpy and flatbuffers alone."""
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import jax.export
+import numpy as np
+
+here = pathlib.Path(__file__).parent
+schema = json.loads((here / "schema.json").read_text())
+for name, digest in schema["sha256"].items():
+  if hashlib.sha256((here / name).read_bytes()).hexdigest() != digest:
+    sys.exit(f"{name} is damaged: it is not the file that was exported. Copy or export it again.")
+model = jax.export.deserialize((here / "model.stablehlo").read_bytes())
+with np.load(here / "weights.npz", allow_pickle=False) as file:
+  weights = dict(file)
+
+# Nothing observed, each modality alone, all of them; of what is observed every feature is missing.
+names = schema["inputs"]["observed"]["columns"]
+none, alone = np.zeros((1, len(names)), bool), np.eye(len(names), dtype=bool)
+observed = np.concatenate([none, alone, ~none])
+inputs = {m: np.full((len(observed), *schema["inputs"]["inputs"][m]["shape"][1:]), np.nan,
+                     np.float32) for m in names}
+base, rectified = model.call(weights, inputs, observed)
+for row, before, after in zip(observed, np.asarray(base), np.asarray(rectified)):
+  print("+".join(m for m, seen in zip(names, row) if seen) or "none")
+  for task, b, r in zip(schema["outputs"]["columns"], before, after):
+    print(f"  {task}: base {b:.6f}, rectified {r:.6f}")
+'''
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"Unknown argument '{argv[1]}'.")
+  logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
+  try:
+    export(flags.FLAGS.workdir, flags.FLAGS.output)
+  except (ValueError, OSError, RuntimeError) as error:
+    sys.exit(f"\nError: {error}")
+
+
+def export(workdir, output):
+  """Writes the model of a finished run to the folder `output`, all of it or nothing.
+
+  Args:
+    workdir: a finished run folder.
+    output: folder to make; it may exist if it is empty.
+  Raises:
+    OSError: the run is not finished or damaged; `output` holds something or is a file.
+    ValueError: another version of crl_jax made the run.
+  """
+  from crl_jax import inference
+  workdir, output = pathlib.Path(workdir), pathlib.Path(output).resolve()
+  if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    raise OSError(f"--output {output} exists and is not an empty folder: name another, or remove "
+                  "it.")
+  config, facts, _ = inference.read_run(workdir)
+  predictor = inference.load(workdir)
+  staged, weights = stage(predictor)
+  output.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+    folder = pathlib.Path(temporary) / "export"
+    folder.mkdir()
+    (folder / "model.stablehlo").write_bytes(staged.serialize())
+    np.savez(folder / "weights.npz", allow_pickle=False, **weights)
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+               for name in ("model.stablehlo", "weights.npz")}
+    (folder / "schema.json").write_text(json.dumps(
+        schema(staged, weights, predictor, config, facts, digests), indent=1, allow_nan=False))
+    (folder / "example.py").write_text(_EXAMPLE)
+    folder.replace(output)   # an empty folder gives way, any other is an error
+  print(f"{predictor.members} members averaged, {len(predictor.modalities)} modalities -> {output}\n"
+        f"Try it: python {output / 'example.py'}")
+
+
+def stage(predictor):
+  """Predictor.function for any number of rows and PLATFORMS.
+
+  Args:
+    predictor: inference.Predictor.
+  Returns:
+    (jax.export.Exported, weights): the former's call(weights, inputs, observed) is that of
+    Predictor.function with `weights` (name -> NumPy array) flat. The training data's range, which
+    the function does not use, is not among them: it shows single patients' values.
+  """
+  import jax
+  from jax import export as jax_export
+  stats = {m: {k: x for k, x in s.items() if k not in ("low", "high")}
+           for m, s in predictor.weights["stats"].items()}
+  leaves, structure = jax.tree_util.tree_flatten_with_path(dict(predictor.weights, stats=stats))
+  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+  weights = {name: np.asarray(x) for name, (_, x) in zip(names, leaves)}
+
+  def predict(weights, inputs, observed):
+    tree = jax.tree.unflatten(structure, [weights[name] for name in names])
+    return predictor.function(tree, inputs, observed)
+  rows, = jax_export.symbolic_shape("rows")
+  shaped = jax.ShapeDtypeStruct
+  with _without_source_paths():
+    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
+        {name: shaped(x.shape, x.dtype) for name, x in weights.items()},
+        {m: shaped((rows, *shape), np.float32) for m, shape in predictor.shapes.items()},
+        shaped((rows, len(predictor.modalities)), np.bool_)), weights
+
+
+@contextlib.contextmanager
+def _without_source_paths():
+  """Keeps this machine's paths out of what is lowered: they name users and folders."""
+  import jax
+  key = "jax_traceback_in_locations_limit"
+  before = getattr(jax.config, key)
+  jax.config.update(key, 0)
+  try:
+    yield
+  finally:
+    jax.config.update(key, before)
+
+
+def schema(staged, weights, predictor, config, facts, digests):
+  """The content of schema.json: files, arguments and results of the call, facts of the training.
+
+  Args:
+    staged, weights: from stage().
+    predictor: inference.Predictor.
+    config, facts: from inference.read_run().
+    digests: file name -> SHA-256.
+  Returns:
+    dict of JSON types; no count, value or id of patients.
+  """
+  import jax
+  from crl_jax import config as config_lib
+  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
+  array = lambda x: {"dtype": x.dtype.name, "shape": list(x.shape)}
+  return {
+      "call": "jax.export.deserialize(bytes of model.stablehlo).call(weights, inputs, observed) -> "
+              "(base, rectified)",
+      "sha256": digests,
+      "inputs": {
+          "weights": {"description": "the arrays of weights.npz by name",
+                      "arrays": {name: array(x) for name, x in weights.items()}},
+          "inputs": {m: {
+              "dtype": "float32", "shape": ["rows", *predictor.shapes[m]],
+              "features": facts["features"][m],
+              "description": "raw values in the units of the training data, features on the last "
+                             "axis; NaN is a missing feature; ignored where not observed"}
+                     for m in predictor.modalities},
+          "observed": {"dtype": "bool", "shape": ["rows", len(predictor.modalities)],
+                       "columns": list(predictor.modalities),
+                       "description": "True where the row has the modality; any pattern may occur"}},
+      "outputs": {
+          "dtype": "float32", "shape": ["rows", len(predictor.tasks)],
+          "columns": list(predictor.tasks),
+          "base": "probability of each task, mean over members",
+          "rectified": "base with the pooled rectifier's correction of the row's pattern: the "
+                       "probability to use"},
+      "training": {
+          "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+          "data_fingerprint": facts["fingerprint"], "cohort": config.data.cohort,
+          "protocol": config.data.protocol, "banner": facts.get("banner", ""),
+          "notes": facts.get("notes", []), "members": predictor.members,
+          "trained_patterns": [[m for i, m in enumerate(predictor.modalities) if p >> i & 1]
+                               for p in facts["trained_patterns"]],
+          "versions": facts["versions"]},
+      "export": {
+          "versions": {"crl_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
+          "platforms": list(staged.platforms),
+          "calling_convention": staged.calling_convention_version,
+          "readable": f"by jax {jax.__version__} and its releases of the following six months; "
+                      "after that, export the run again"}}
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("workdir", None, "A finished run folder.", required=True)
+  flags.DEFINE_string("output", None, "Folder to make.", required=True)
+  app.run(main)
