@@ -105,11 +105,13 @@ def validated(group, cohort, splits, out):
 
 
 def scored(y, p, tasks):
-  """name -> AUROC and log-loss of every task, and the mean log-loss."""
+  """name -> AUROC, AUPRC and log-loss of every task, and the mean log-loss."""
   found = {}
   for t, task in enumerate(tasks):
     known = ~np.isnan(y[:, t])
-    found[f"auroc_{task}"] = float(metrics.auroc(y[known, t], p[known, t])[0])
+    for name in ("auroc", "auprc"):
+      value = metrics.scores(y[known, t], p[known, t], only=(name,))[name]
+      found[f"{name}_{task}"] = float(value[0])
     q = np.clip(p[known, t].astype(np.float64), 1e-7, 1 - 1e-7)
     found[f"log_loss_{task}"] = float(
         -(y[known, t] * np.log(q) + (1 - y[known, t]) * np.log1p(-q)).mean())
