@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax import rectifier as rectifier_lib
+from crl_jax import rectifier as rectifier_lib, segments
 from crl_jax.data import cohort as cohort_lib
 
 MODALITIES = ("structured", "image", "text", "reports")
@@ -36,7 +36,8 @@ def _folds(patient, k, seed):
   """Fold of each row, by way of what cross-fitting must have used: rows whose correction ignores
   the fold's labels."""
   patients = np.unique(patient)
-  fold = np.random.default_rng([2, seed]).permutation(len(patients)) % k
+  start = np.random.default_rng([2, seed]).integers(k, size=-(-len(patients) // k))
+  fold = (np.arange(len(patients)) + np.repeat(start, k)[:len(patients)]) % k
   return fold[np.searchsorted(patients, patient)]
 
 
@@ -55,9 +56,9 @@ def test_appendix_example():
 def test_probability_scale_equals_plain_python():
   (y, f, pattern, patient), _ = _world(n=300, rows_per_patient=2, scale=0.1, seed=3)
   c = _config(shrinkage=False, folds=3, thresholds=(0.0,))
-  r = rectifier_lib.fit(y, f, pattern, patient, c, 7)
-  rectified = rectifier_lib.cross_fitted(y, f, pattern, patient, c, 7)
-  fold = _folds(patient, 3, 7)
+  r = rectifier_lib.fit(y, f, pattern, patient, c, 8)
+  rectified = rectifier_lib.cross_fitted(y, f, pattern, patient, c, 8)
+  fold = _folds(patient, 3, 8)
   for t in range(2):
     for j, p in enumerate(r.patterns):
       cell = [i for i in range(300) if pattern[i] == p and not np.isnan(y[i, t])]
@@ -135,6 +136,16 @@ def test_no_fold_sees_its_own_labels(scale, shrinkage):
   assert (a[~own] != b[~own]).all()
 
 
+def test_a_cell_stops_by_itself(monkeypatch):
+  """On the logit scale, how long other cells iterate leaves no trace, also where steps are large."""
+  monkeypatch.setattr(rectifier_lib, "_STILL", 0.1)
+  (y, f, pattern, patient), _ = _world(n=400)
+  c = _config(scale="logit")
+  alone, beside = (rectifier_lib.fit(labels, f, pattern, patient, c, 0).gamma for labels in (
+      y, np.where((pattern == 7)[:, None], 0, y)))   # one class: many steps
+  np.testing.assert_array_equal(alone[:, :3], beside[:, :3])
+
+
 def test_patient_stays_in_one_fold_whatever_the_order():
   (y, f, pattern, patient), _ = _world(n=600, rows_per_patient=3)
   c = _config()
@@ -152,7 +163,7 @@ def test_patient_stays_in_one_fold_whatever_the_order():
 def test_ranking_within_a_pattern_is_kept(scale):
   (y, f, pattern, patient), _ = _world()
   c = _config(scale=scale, thresholds=(0.0,))
-  r = rectifier_lib.fit(y, f, pattern, patient, c, 0)
+  r = rectifier_lib.fit(y, f, pattern, patient, c, 1)
   assert np.isfinite(r.threshold).all()
   new = np.random.default_rng(1).random((500, 2))
   which = np.random.default_rng(2).choice(pattern, 500)
@@ -325,6 +336,50 @@ def test_refuses_bad_input(change, message):
   (y, f, pattern, patient), _ = _world(n=100)
   with pytest.raises(ValueError, match=message):
     rectifier_lib.fit(*change(y, f), pattern, patient, _config(), 0)
+
+
+@pytest.mark.parametrize("scale", ["probability", "logit"])
+@pytest.mark.parametrize("rows_per_patient", [1, 3])
+def test_compiled_sums_are_numpys(scale, rows_per_patient, monkeypatch):
+  """Many rows, in chunks of which the last is not full, give what few rows would: in float64."""
+  (y, f, pattern, patient), _ = _world(n=1100, rows_per_patient=rows_per_patient, scale=0.2)
+  c = _config(scale=scale)
+  both = []
+  for many in (10_000, 0):
+    monkeypatch.setattr(segments, "_MANY", many)
+    monkeypatch.setattr(segments, "_CHUNK", 256)
+    both.append((rectifier_lib.fit(y, f, pattern, patient, c, 1),
+                 rectifier_lib.cross_fitted(y, f, pattern, patient, c, 1)))
+  (few, few_p), (large, large_p) = both
+  for field in dataclasses.fields(few):
+    found, expected = getattr(large, field.name), getattr(few, field.name)
+    if field.name in ("scale", "shrinkage"):
+      assert found == expected
+    else:
+      np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15, err_msg=field.name)
+  np.testing.assert_allclose(large_p, few_p, rtol=1e-9)
+  assert np.isfinite(few.threshold).any()
+
+
+@pytest.mark.parametrize("scale", ["probability", "logit"])
+def test_gains_of_single_rows_are_those_of_patients(scale):
+  """The short way, through cells, where patients have one row; the long way, through patients."""
+  c = _config(scale=scale, folds=3)
+  rows = rectifier_lib._checked(*_world(n=500)[0], c, 0)
+  assert rows.alone
+  n = (~np.isnan(rows.y)).sum(0)
+  gamma = np.random.default_rng(0).normal(scale=0.1, size=(2, 3, 4))
+  both = [[np.array(found) for found in gains(rows, n, gamma, (0.0, 0.05, 0.1), scale)]
+          for gains in (rectifier_lib._alone_gains, rectifier_lib._patient_gains)]
+  np.testing.assert_allclose(*both, rtol=1e-11)
+
+
+def test_folds_are_even_and_start_at_random():
+  fold = rectifier_lib._deal(1003, 5, 0)
+  assert sorted(np.bincount(fold)) == [200, 200, 201, 201, 201]
+  blocks = fold[:1000].reshape(-1, 5)
+  assert len({tuple(block) for block in blocks}) == 5
+  assert np.abs(np.corrcoef(blocks[:-1, 0], blocks[1:, 0])[0, 1]) < 0.3
 
 
 def test_refuses_bad_config():
