@@ -137,7 +137,7 @@ def test_no_fold_sees_its_own_labels(scale, shrinkage):
 
 
 def test_a_cell_stops_by_itself(monkeypatch):
-  """On the logit scale, how long other cells iterate leaves no trace, also where steps are large."""
+  """On the logit scale, how long other cells iterate leaves no trace."""
   monkeypatch.setattr(rectifier_lib, "_STILL", 0.1)
   (y, f, pattern, patient), _ = _world(n=400)
   c = _config(scale="logit")
