@@ -23,6 +23,7 @@ setuptools.setup(
         "absl-py>=2.1",
         "duckdb>=1.2",
         "filelock>=3.15",
+        "flatbuffers>=24.3",
         "flax>=0.12,<0.13",
         "ibis-framework[duckdb]>=10",
         "jax>=0.10",

@@ -95,7 +95,7 @@ def export(workdir, output):
         schema(staged, weights, predictor, config, facts, digests), indent=1, allow_nan=False))
     (folder / "example.py").write_text(_EXAMPLE)
     folder.replace(output)   # an empty folder gives way, any other is an error
-  print(f"{predictor.members} members averaged, {len(predictor.modalities)} modalities -> {output}\n"
+  print(f"{predictor.members} members averaged -> {output}\n"
         f"Try it: python {output / 'example.py'}")
 
 
@@ -172,7 +172,8 @@ def schema(staged, weights, predictor, config, facts, digests):
                      for m in predictor.modalities},
           "observed": {"dtype": "bool", "shape": ["rows", len(predictor.modalities)],
                        "columns": list(predictor.modalities),
-                       "description": "True where the row has the modality; any pattern may occur"}},
+                       "description": "True where the row has the modality; any pattern may "
+                                      "occur"}},
       "outputs": {
           "dtype": "float32", "shape": ["rows", len(predictor.tasks)],
           "columns": list(predictor.tasks),
