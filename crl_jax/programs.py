@@ -50,8 +50,8 @@ class Programs:
     self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
     self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
     self._order = self._compiled(self._order_one)
-    self._chunk = self._compiled(self._chunk_one, shared=1, donate=(0,))
-    self._close = self._compiled(self._close_one, donate=(0, 1))
+    self._chunk = self._compiled(self._chunk_one, shared=1)
+    self._close = self._compiled(self._close_one)
     self._predict_resident = self._compiled(self._predict_resident_one, shared=1)
     self._predict_chunk = self._compiled(self._predict_chunk_one, shared=1)
 

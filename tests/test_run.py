@@ -292,9 +292,9 @@ def launch(tiny_config, tmp_path_factory):
   environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(ROOT),
                  "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
                  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-  def start(folder, command=()):
+  def start(folder, command=(), more=()):
     command = command or ["python", "-m", "crl_jax.main", "--config=configs/mimic.py",
-                          f"--workdir={folder}", *arguments]
+                          f"--workdir={folder}", *arguments, *more]
     command = [sys.executable, *command[1:]]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
@@ -340,6 +340,41 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(launch, tiny_run, tmp
   process.communicate()
   finish_process(launch(tmp_path))
   same_predictions(tmp_path, tiny_run)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(launch, tmp_path):
+  """SIGKILL at random moments and in the midst of a checkpoint; two folds by two seeds, streamed
+  and resident alike would do: the loop is one."""
+  more = ["--config.members.folds=2", "--config.members.seeds=2", "--config.train.joint.epochs=40",
+          "--config.train.joint.patience=40"]
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  finish_process(launch(whole, more=more))
+  seed, within = random.Random(0), 0
+  for kill in range(20):
+    before = len(writer.history(killed))
+    process = launch(killed, more=more)
+    # at least one epoch further each time, or the last kills would find it finished
+    while len(writer.history(killed)) <= before and process.poll() is None:
+      time.sleep(0.01)
+    if kill % 2:
+      unfinished = lambda: [p for p in killed.glob("checkpoints/*") if p.is_dir()
+                            and p.name != "final" and not p.with_suffix(".json").exists()]
+      while not unfinished() and process.poll() is None:
+        time.sleep(0.001)
+    else:
+      time.sleep(seed.uniform(0, 0.5))
+    process.kill()
+    process.communicate()
+    assert not (killed / "metrics.json").exists()
+    within += bool(kill % 2 and unfinished())
+  assert within >= 5
+  finish_process(launch(killed, more=more))
+  read = lambda folder: pd.read_parquet(folder / "predictions.parquet")
+  pd.testing.assert_frame_equal(read(killed), read(whole), check_exact=True)
+  strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"}
+                          for r in writer.history(folder)]
+  assert strip(killed) == strip(whole)
 
 
 def same_predictions(folder, tiny_run):

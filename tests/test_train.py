@@ -1,6 +1,7 @@
 """The loop: the same numbers on any device layout, bit-identical repeats and resumes, early
 stopping, faults."""
 
+import contextlib
 import dataclasses
 import re
 import types
@@ -60,8 +61,8 @@ class Engine:
     lines = [np.stack([pad(r[i], max(len(x[i]) for x in rows)) for r in rows]) for i in (0, 1)]
     return train.Split(*self.programs.pad((*lines, np.zeros(len(rows), np.int32))))
 
-  def fit(self, member=None, splits=None, data=None, stages=None, **hooks):
-    records = []
+  def fit(self, member=None, splits=None, data=None, stages=None, note=None, **hooks):
+    records = [] if note is None else note
     note = lambda m, stage, total, scalars: records.append(
         (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
     member = self.members() if member is None else member
@@ -174,6 +175,30 @@ def test_a_stopped_run_resumes_to_the_same_bits(engine, tmp_path):
     _, found = checkpoint.restore(folder, like)
     resumed, rest = engine.fit(found["member"], at=tuple(int(x) for x in found["at"]))
     assert same(params, resumed) and records[stop_after:] == rest
+
+
+def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
+  """8 -> 2 -> 1 devices; every epoch of 8 steps like the one on 8 throughout."""
+  on = {n: Engine(engine.config, data, n) for n in (8, 2, 1)}
+  stages = [tuple(dataclasses.replace(s, patience=None) for s in engine.model.stages)]
+  _, expected = on[8].fit(stages=stages)
+  kept, records = {}, []
+  member, at = on[8].members(), (0, 0)
+  for devices, stop_after in ((8, 1), (2, 3), (1, None)):
+    asked = iter(range(1, 100))
+    def keep(phase, epoch, member):
+      checkpoint.save(tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]),
+                                                         member=member), 1)
+    with contextlib.suppress(train.Interrupted):
+      _, found = on[devices].fit(member, at=at, stages=stages, save=keep, note=records,
+                                 should_stop=lambda: stop_after == next(asked))
+    like = dict(at=np.zeros(2, int), member=on[1].programs.to_host(on[1].members()))
+    _, kept = checkpoint.restore(tmp_path, like)
+    member, at = kept["member"], tuple(int(x) for x in kept["at"])
+  assert [r[:3] for r in records] == [r[:3] for r in expected] and len(expected) == 6
+  for (*_, a), (*_, b) in zip(records, expected):
+    np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=1e-5)
 
 
 def test_early_stopping_keeps_the_best_parameters(engine, data):

@@ -195,28 +195,46 @@ def fingerprint(cohort):
 
 
 def save(cohort, folder):
-  """Writes the cohort as one .npy file per array and cohort.json; load() reads it back. The folder
-  must not exist."""
+  """Writes the cohort as one .npy file per array and cohort.json, which is written last; load()
+  reads it back. The folder may hold nothing but inputs that already lie there (on_disk)."""
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True)
+  folder.mkdir(parents=True, exist_ok=True)
+  lying = {pathlib.Path(x.filename).absolute(): x for x in cohort.inputs.values()
+           if isinstance(x, np.memmap)}
+  if {path.absolute() for path in folder.iterdir()} - set(lying):
+    raise FileExistsError(f"{folder} is not empty: name a new folder for the cohort.")
   for kind, arrays in _arrays(cohort).items():
     for name, array in arrays.items():
-      np.save(folder / f"{kind}.{name}.npy", array, allow_pickle=False)
+      path = folder / f"{kind}.{name}.npy"
+      if path.absolute() in lying:
+        array.flush()
+      else:
+        np.save(path, array, allow_pickle=False)
   about = {key: getattr(cohort, key) for key in ("modalities", "tasks", "features", "info")}
   about["arrays"] = {kind: list(arrays) for kind, arrays in _arrays(cohort).items()}
   (folder / "cohort.json").write_text(json.dumps(about, indent=1))
 
 
+def on_disk(folder):
+  """(modality, shape) -> a float32 array that lies where save() would put it: for inputs that do
+  not fit in memory."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  return lambda name, shape: np.lib.format.open_memmap(
+      folder / f"inputs.{name}.npy", "w+", np.float32, shape)
+
+
 def load(folder):
-  """Reads a cohort written by save(). Raises CohortError naming the file that is absent or
-  unreadable."""
+  """Reads a cohort written by save(); its inputs stay on disk until they are used. Raises
+  CohortError naming the file that is absent or unreadable."""
   folder = pathlib.Path(folder)
   try:
     about = json.loads((folder / "cohort.json").read_text())
-    read = lambda kind: {name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False)
-                         for name in about["arrays"][kind]}
-    rows, inputs, groups, references = (read(kind)
-                                        for kind in ("rows", "inputs", "groups", "references"))
+    read = lambda kind, mode=None: {
+        name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False, mmap_mode=mode)
+        for name in about["arrays"][kind]}
+    rows, groups, references = (read(kind) for kind in ("rows", "groups", "references"))
+    inputs = read("inputs", "r")
   except (OSError, ValueError, KeyError) as error:
     raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with "
                       "cohort.save().") from error

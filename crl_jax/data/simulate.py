@@ -53,9 +53,9 @@ class World:
   gamma: np.ndarray
 
 
-def build(config):
+def build(config, room=lambda name, shape: np.empty(shape, np.float32)):
   """Returns the simulated `Cohort` of `config` (the whole tree; `data.simulate` and `seed` are
-  read).
+  read). `room` makes the (N, F) float32 array of a modality's inputs, in memory or on disk.
 
   `references["bayes"]` holds E[y | x_observed, delta] per row and task; `info["truth"]["gamma"]`
   the true pattern effects, task -> pattern id -> value. U is in no input. Raises CohortError on
@@ -65,7 +65,7 @@ def build(config):
   world = make_world(c)
   rng = np.random.default_rng([1, config.seed])
   n, modalities = int(c.rows), tuple(c.modalities)
-  inputs = [np.empty((n, a.shape[0]), np.float32) for a in world.loadings]
+  inputs = [room(m, (n, a.shape[0])) for m, a in zip(modalities, world.loadings)]
   statistic_MxNxk = np.empty((len(modalities), n, c.latent), np.float32)
   observed_NxM = np.empty((n, len(modalities)), bool)
   labels_NxT = np.empty((n, len(c.tasks)), np.float32)
