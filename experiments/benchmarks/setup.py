@@ -1,0 +1,105 @@
+"""What the training parts start from: the simulated cohort of MIMIC's shape and members in phase 2,
+ready to be timed."""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+
+from configs import mimic
+from crl_jax import config as config_lib, members, models, programs, run, sharding, train
+from crl_jax.data import preprocess, splits as splits_lib
+
+
+def settings(options, *more):
+  """The config: configs/mimic.py with raw inputs and the paper's batch and optimizer."""
+  # the posterior draws are for the Bayes-optimal reference, of which nothing is asked here
+  return config_lib.override(mimic.get_config(), [
+      f"data.simulate.rows={options.rows}", "data.simulate.draws=2", "preprocess.components=0",
+      "model.hide=all", "train.batch_size=32", "train.ema=0", *options.settings, *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """The cohort on the host.
+
+  Attributes:
+    tasks: the T names.
+    spec: models.Spec.
+    data: as programs.resident() takes it, preprocessed for so many folds.
+    train, val: per fold, the (n,) row indices.
+  """
+  tasks: tuple
+  spec: models.Spec
+  data: dict
+  train: list
+  val: list
+
+
+def prepare(options, folds=1):
+  """The Prepared cohort."""
+  config = settings(options)
+  cohort = run.build_cohort(config)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                             config.splits.validation, config.seed)
+  rows = {role: [splits.rows(fold, role) for fold in range(folds)] for role in ("train", "val")}
+  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
+                               config.preprocess)
+  return Prepared(cohort.tasks, members.make_spec(cohort, stats[0]),
+                  members.member_data(cohort, stats), **rows)
+
+
+class Bench:
+  """Members in phase 2 that can be driven epoch by epoch."""
+
+  def __init__(self, config, prepared, folds=(0,), steps=0):
+    """folds: of the members, one each; steps: of an epoch that are run, 0 for all."""
+    self.config = config
+    self.model = models.build(config, prepared.spec)
+    self.optimizer = train.make_optimizer(config)
+    self.programs = programs.Programs(self.model, self.optimizer, config, prepared.spec.modalities,
+                                      sharding.select_devices(config.platform), len(folds))
+    most = max(len(rows) for rows in prepared.train)
+    self.epoch_steps = -(-most // config.train.batch_size)
+    self.steps = min(steps, self.epoch_steps) or self.epoch_steps
+    # one row is validated: the epochs timed here are their training steps
+    cut = lambda rows, n: np.pad(rows, (0, max(0, n - len(rows))),
+                                 constant_values=-1)[:n].astype(np.int32)
+    kept = min(most, self.steps * config.train.batch_size)
+    split = train.Split(np.stack([cut(prepared.train[f], kept) for f in folds]),
+                        np.stack([prepared.val[f][:1].astype(np.int32) for f in folds]),
+                        np.array(folds, np.int32))
+    self.split = self.programs.by_member(self.programs.pad(split))
+
+  @property
+  def scale(self):
+    """What the seconds of run() are times this for a whole epoch."""
+    return self.epoch_steps / self.steps
+
+  def member(self, seed=0):
+    """The members at the start of phase 2, where they are never stopped early."""
+    count, p = self.programs.count, self.programs
+    keys = np.stack([jax.random.key_data(jax.random.fold_in(jax.random.key(seed), i))
+                     for i in range(count)])
+    fill = lambda value: np.full(count, value, np.float32)
+    member = p.init(*p.pad((keys, fill(self.config.train.weight_decay),
+                            {name: fill(value) for name, value in self.model.vary.items()})))
+    stage = dataclasses.replace(self.model.stages[-1], patience=None)
+    values = jax.tree.map(lambda x: np.stack([x] * count), train.stage_values(stage))
+    return p.enter(member, p.by_member(p.pad(values)))
+
+  def runner(self, data):
+    """A function that runs the steps on resident `data` and returns their seconds; training goes on
+    from call to call."""
+    member = self.member()
+    def run():
+      nonlocal member
+      start = time.perf_counter()
+      member, report = self.programs.epoch(member, self.split, data)
+      jax.block_until_ready(member)
+      seconds = time.perf_counter() - start
+      if not np.isfinite(self.programs.to_host(report)["train"]["loss"]).all():
+        raise FloatingPointError("The benchmark's loss is not finite; a setting is wrong.")
+      return seconds
+    return run

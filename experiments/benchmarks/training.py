@@ -1,0 +1,205 @@
+"""Seconds per epoch of the full method, against a Python loop over host batches, plain PyTorch and
+what the machine's matrix product would allow.
+
+All train on the same rows with the same model, losses, optimizer and batch size, in float32, with
+everything compiled before it is timed. An epoch here is its training steps; validation is a line of
+its own.
+"""
+
+import functools
+import os
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crl_jax import config as config_lib, train
+from crl_jax.data.cohort import Batch
+from experiments.benchmarks import interleaved, line, ratios, setup
+
+# model.hide, batch size
+CASES = ("all", 32), ("one", 32), ("all", 128), ("all", 512)
+EPOCHS = 120   # of a whole training, 20 of phase 1 and 100 of phase 2 at most [paper]
+
+
+def rows(options):
+  """Lines of the table."""
+  prepared = setup.prepare(options)
+  lines = []
+  for hide, batch in CASES:
+    config = setup.settings(options, f"model.hide={hide}", f"train.batch_size={batch}")
+    lines += case(f"training, hide {hide}, batch {batch}", config, prepared, options)
+  return lines
+
+
+def case(part, config, prepared, options):
+  """Lines of one config."""
+  bench = setup.Bench(config, prepared, steps=options.steps)
+  data = bench.programs.resident(prepared.data)
+  resident, product, loop = bench.runner(data), MatrixProduct(), HostLoop(bench, prepared.data)
+  start = time.perf_counter()
+  resident()
+  compiled = time.perf_counter() - start
+  things = {"resident": resident, "loop": loop.run, "product": product.run,
+            "validation": validation(bench, prepared, data)}
+  lacks = torch_lacks()
+  if not lacks:
+    things["torch"] = torch_run(bench, prepared)
+  seconds = interleaved(things, options.repeats)
+  epoch = {name: [bench.scale * s for s in seconds[name]]
+           for name in ("resident", "loop", "torch") if name in seconds}
+  flops = loop.flops()
+  achieved = [flops * bench.steps / s for s in seconds["resident"]]
+  roof = [product.flops / s for s in seconds["product"]]
+  whole = [EPOCHS * (a + b) for a, b in zip(epoch["resident"], seconds["validation"])]
+  giga = lambda values: [v / 1e9 for v in values]
+  lines = [
+      line(part, f"epoch of {bench.epoch_steps} steps ({bench.steps} timed)", epoch["resident"],
+           "s", "Python loop", ratios(epoch["loop"], epoch["resident"])),
+      line(part, "the same, Python loop over host batches", epoch["loop"], "s"),
+      line(part, f"arithmetic, {flops / 1e9:.3g} GFLOP a step", giga(achieved), "GFLOP/s",
+           "matrix product", ratios(achieved, roof)),
+      line(part, f"matrix product, float32, {product.size} x {product.size}", giga(roof),
+           "GFLOP/s"),
+      line(part, "validation of an epoch", seconds["validation"], "s"),
+      line(part, f"{EPOCHS} epochs with validation, from the above", whole, "s"),
+      line(part, "compilation and the first steps", compiled, "s"),
+      line(part, "peak memory of the process so far" if _on_cpu() else "peak memory of the device",
+           peak_memory() / 2 ** 30, "GiB")]
+  if lacks:
+    return lines + [line(part, f"plain PyTorch: not measured, {lacks}", float("nan"), "s")]
+  return lines + [
+      line(part, "epoch, again", epoch["resident"], "s", "plain PyTorch",
+           ratios(epoch["torch"], epoch["resident"])),
+      line(part, "the same, plain PyTorch", epoch["torch"], "s")]
+
+
+class HostLoop:
+  """The same step driven from Python: a NumPy batch is cut from the host's rows, put on the device
+  and stepped on; nothing waits before the last step."""
+
+  def __init__(self, bench, data):
+    step = functools.partial(train.train_step, model=bench.model, optimizer=bench.optimizer,
+                             layout=bench.programs.layout)
+    self._step = jax.jit(step, donate_argnums=0)
+    self._data, self._rows = data, np.asarray(bench.split.train[0])
+    self._size = bench.config.train.batch_size
+    self.state = jax.tree.map(lambda x: jnp.array(x[0]), bench.member().state)
+    self._rng = np.random.default_rng(0)
+
+  def batch(self, rows):
+    """The Batch of `rows` (B,) on the host, padded as the resident one is."""
+    rows = np.pad(rows, (0, self._size - len(rows)), constant_values=-1)
+    d = self._data
+    return Batch({m: x[0, rows] for m, x in d["inputs"].items()}, d["observed"][rows],
+                 d["labels"][rows], rows >= 0, d["patient"][rows],
+                 np.arange(self._size, dtype=np.int32))
+
+  def run(self):
+    """Seconds of the steps."""
+    start = time.perf_counter()
+    order = self._rng.permutation(self._rows[self._rows >= 0])
+    for first in range(0, len(order), self._size):
+      batch = jax.device_put(self.batch(order[first:first + self._size]))
+      self.state, _ = self._step(self.state, batch)
+    jax.block_until_ready(self.state)
+    return time.perf_counter() - start
+
+  def flops(self):
+    """Operations of a step as XLA counts them before it optimises (what it recomputes or leaves
+    out afterwards is not the method's)."""
+    batch = self.batch(self._rows[:self._size])
+    return self._step.lower(self.state, batch).cost_analysis()["flops"]
+
+
+def products_by_hand(config, spec):
+  """Operations of a step's matrix products, the check of HostLoop.flops(): 2 for each weight and
+  row forward, twice that backward, but for the inputs' gradient, which nobody needs.
+
+  The full method, one fusion layer, model.hide "all".
+  """
+  B, D, M = config.train.batch_size, config.model.width, len(spec.modalities)
+  S = M + 1                          # tokens, with that of the pattern
+  V = M + 1                          # views: all, and each modality hidden
+  first = sum(shape[0] * 2 * D for shape in spec.shapes.values()) + M * D
+  encoders = M * (2 * D * D + D * D)
+  missingness = D * D + D * D + D * M + D * M * D     # z, its decoder, gates
+  shared = S * 3 * D * D + S * S * D                  # query, key, value; scores
+  views = V * (S * S * D + S * D * D + S * 4 * D * D)   # mixing, output, feed-forward
+  decoders = M * 2 * D * D
+  heads = sum((1 + (t in config.loss.deeper)) * D * D + D for t in spec.tasks)
+  contrastive = B * M * D
+  inner = encoders + missingness + shared + views + decoders + heads + contrastive
+  return 2 * B * (2 * first + 3 * inner)
+
+
+class MatrixProduct:
+  """A large float32 matrix product at the same precision setting as the model's."""
+
+  def __init__(self):
+    self.size = 2048 if _on_cpu() else 8192
+    self.flops = 2 * self.size ** 3 * 4
+    self._x = jnp.ones((self.size, self.size), jnp.float32)
+    self._product = jax.jit(jnp.dot)
+
+  def run(self):
+    """Seconds of four products."""
+    start = time.perf_counter()
+    for _ in range(4):
+      product = self._product(self._x, self._x)
+    product.block_until_ready()
+    return time.perf_counter() - start
+
+
+def validation(bench, prepared, data):
+  """A function that predicts the validation rows and returns its seconds."""
+  params = bench.member().best
+  val = prepared.val[0][None].astype(np.int32)
+  def run():
+    start = time.perf_counter()
+    bench.programs.predict(params, bench.split.fold, val, data)
+    return time.perf_counter() - start
+  return run
+
+
+def torch_lacks():
+  """Why PyTorch cannot be compared here, or ''."""
+  try:
+    import torch
+  except ModuleNotFoundError:
+    return "torch is not installed"
+  if not _on_cpu() and not torch.cuda.is_available():
+    return "this torch has no CUDA"
+  return ""
+
+
+def torch_run(bench, prepared):
+  """A function that trains the PyTorch model on as many steps and returns its seconds."""
+  import torch
+  from experiments.benchmarks import torch_reference
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
+  config, rows = bench.config, np.asarray(bench.split.train[0], np.int64)
+  data = dict(prepared.data, inputs={m: x[0] for m, x in prepared.data["inputs"].items()})
+  trainer = torch_reference.Trainer(config, data, prepared.tasks,
+                                    config_lib.task_losses(config, prepared.tasks),
+                                    "cpu" if _on_cpu() else "cuda")
+  def run():
+    start = time.perf_counter()
+    loss = trainer.epoch(rows[rows >= 0], config.train.batch_size)
+    if not np.isfinite(loss):
+      raise FloatingPointError("PyTorch's loss is not finite; a setting is wrong.")
+    return time.perf_counter() - start
+  return run
+
+
+def peak_memory():
+  """Bytes: the process's most so far on CPU, the first device's elsewhere."""
+  if _on_cpu():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+
+
+def _on_cpu():
+  return jax.default_backend() == "cpu"
