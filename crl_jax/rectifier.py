@@ -181,7 +181,7 @@ def _checked(y, f, pattern, patient, config, seed):
   if config.folds < 2 or config.scale not in ("probability", "logit") or min(config.thresholds) < 0:
     raise ValueError("config.rectifier: folds must be at least 2, scale 'probability' or 'logit', "
                      "thresholds >= 0.")
-  patterns, pattern = segments.dense(pattern.astype(np.int64))
+  patterns, pattern = segments.dense(pattern.astype(np.int64, copy=False))
   patients, patient = segments.dense(patient)
   fold = _deal(len(patients), config.folds, seed)[patient]
   return _Rows(y, f, pattern, patient, fold, fold * np.int32(len(patterns)) + pattern, patterns,

@@ -1,7 +1,9 @@
 """Sums over rows of equal id: NumPy where rows are few, one compiled program where they are
 many."""
 
+import concurrent.futures
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +40,13 @@ def total(terms, arrays, fills, tables, size):
     ids, values = terms(np, *arrays, *tables)
     return np.stack([np.bincount(ids.ravel(), values[..., q].ravel(), size)
                      for q in range(values.shape[-1])], -1)
-  with jax.enable_x64(True):
-    parts = [_compiled([_chunk(x, start, fill) for x, fill in zip(arrays, fills)], tables,
-                       terms=terms, size=size)
-             for start in range(0, len(arrays[0]), _CHUNK)]
-    return np.sum(jax.device_get(parts), 0)
+
+  def part(start):
+    with jax.enable_x64(True):   # in this thread alone
+      rows = [_chunk(x, start, fill) for x, fill in zip(arrays, fills)]
+      return np.asarray(_compiled(rows, tables, terms=terms, size=size))
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    return np.sum(list(threads.map(part, range(0, len(arrays[0]), _CHUNK))), 0)
 
 
 @functools.partial(jax.jit, static_argnames=("terms", "size"))
@@ -74,9 +78,10 @@ def dense(ids):
       return ids, np.arange(len(ids), dtype=np.int32)
     low, high = int(ids.min()), int(ids.max())
     if high - low < 4 * len(ids):
+      offset = ids - low
       seen = np.zeros(high - low + 1, bool)
-      seen[ids - low] = True
-      return np.flatnonzero(seen) + low, (np.cumsum(seen, dtype=np.int32) - 1)[ids - low]
+      seen[offset] = True
+      return np.flatnonzero(seen) + low, (np.cumsum(seen, dtype=np.int32) - 1)[offset]
   distinct, index = np.unique(ids, return_inverse=True)
   return distinct, index.astype(np.int32)
 
