@@ -88,6 +88,7 @@ class Programs:
     for chunk in data.chunks(order, self.layout.by_row):
       state, found = self._chunk(state, splits.fold, member.stopped, chunk, data.stats)
       scalars.append(found)
+      jax.block_until_ready(scalars[-2:-1])   # or the reader would fill the memory with its lead
     rows = self.to_host(splits.val)
     p = self._streamed(state.evaluated, splits.fold, rows, data)
     labels = np.where(rows[..., None] >= 0, data.labels[rows], np.nan).astype(np.float32)

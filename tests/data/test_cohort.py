@@ -102,6 +102,19 @@ def test_save_and_load_round_trip(cohort, tmp_path):
     cohort_lib.load(tmp_path / "c")
 
 
+def test_inputs_may_lie_on_disk_from_the_start(cohort, tmp_path):
+  room = cohort_lib.on_disk(tmp_path / "c")
+  inputs = {m: room(m, x.shape) for m, x in cohort.inputs.items()}
+  for m, x in cohort.inputs.items():
+    inputs[m][:] = x
+  cohort_lib.save(dataclasses.replace(cohort, inputs=inputs), tmp_path / "c")
+  back = cohort_lib.load(tmp_path / "c")
+  assert cohort_lib.fingerprint(back) == cohort_lib.fingerprint(cohort)
+  assert all(isinstance(x, np.memmap) for x in back.inputs.values())
+  with pytest.raises(FileExistsError, match="not empty"):
+    cohort_lib.save(cohort, tmp_path / "c")
+
+
 def test_fingerprint_sees_every_array(cohort):
   seen = {cohort_lib.fingerprint(cohort)}
   for name in ("labels", "observed", "row_id", "patient_id"):
