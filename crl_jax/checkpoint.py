@@ -15,7 +15,9 @@ def save(folder, step, tree, keep, fingerprint=None):
   """Writes `tree` (of arrays) as step `step`, then its manifest; removes all but the newest
   `keep` steps.
 
-  Of several processes the first writes. `fingerprint`, a dict of strings, says what the tree depends on. A step counts only once its manifest exists, so a kill at any moment loses at most this step.
+  Of several processes the first writes. `fingerprint`, a dict of strings, says what the tree
+  depends on. A step counts only once its manifest exists, so a kill at any moment loses at most
+  this step.
   """
   if jax.process_index() != 0:
     return
@@ -62,8 +64,8 @@ def restore(folder, like=None, fingerprint=None):
     kept = _read_manifest(folder, step)["fingerprint"]
     changed = [k for k in fingerprint or {} if kept.get(k) != fingerprint[k]]
     if changed:
-      raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} than "
-                       "this run: name another --workdir, or delete that folder to start anew.")
+      raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} "
+                       "than this run: name another --workdir, or delete that folder to start anew.")
     with _checkpointer() as checkpointer:
       if like is None:
         return step, checkpointer.restore(folder / str(step))

@@ -75,8 +75,8 @@ def default():
   c.members = _D()
   c.members.folds = 1               # how many of the folds are run, each as a member of its own
   c.members.seeds = 1               # how many initialisations per fold
-  c.members.together = 0            # members that share an operation: 1 is one after another; 0: one
-                                    # on a single CPU, all elsewhere
+  c.members.together = 0            # members that share an operation; 1: one after another; 0: one
+                                    # after another on a single CPU, all at once elsewhere
   c.members.ensemble = False        # average a fold's seeds into one predictor, or report each
 
   c.preprocess = _D()               # fitted on the member's training rows only
@@ -120,8 +120,8 @@ def default():
 
   c.train = _D()
   c.train.batch_size = 32           # rows per step, over all devices [paper]
-  c.train.microbatches = 1          # parts of a batch whose activations are in memory one at a time;
-                                    # same losses, one more forward pass
+  c.train.microbatches = 1          # parts of a batch whose activations are in memory one at a
+                                    # time; same losses, one more forward pass
   c.train.precision = "float32"     # of the arithmetic: "float32" | "bfloat16"; parameters, losses
                                     # and evaluation are float32
   c.train.data = "auto"             # "resident" on the devices, "streamed" from the host's (memory-
@@ -225,7 +225,8 @@ def check(config):
        f"train.microbatches is {config.train.microbatches}; it must divide train.batch_size "
        f"({config.train.batch_size}).")
   need(config.members.together >= 0, f"members.together is {config.members.together}; 0 or more.")
-  need(config.preprocess.sample >= 1, f"preprocess.sample is {config.preprocess.sample}; 1 or more.")
+  need(config.preprocess.sample >= 1,
+       f"preprocess.sample is {config.preprocess.sample}; 1 or more.")
   need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")

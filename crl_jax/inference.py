@@ -42,7 +42,7 @@ class Predictor:
     every power of two up to 1024."""
     parts = [self._part({m: x[start:start + _LARGEST] for m, x in inputs.items()},
                         observed[start:start + _LARGEST])
-             for start in range(0, len(observed), _LARGEST)]
+             for start in range(0, max(1, len(observed)), _LARGEST)]
     return tuple(np.concatenate(p) for p in zip(*parts))
 
   def stats(self, fold):
@@ -134,7 +134,7 @@ def _function(model, modalities, scale):
     slot = jnp.where(same.any(1), same.argmax(1), same.shape[1])
     shift = weights["shift"][slot]
     if scale == "logit":
-      edge = jnp.clip(base, rectifier.EDGE, 1 - rectifier.EDGE)
-      return base, jnp.where(shift == 0, base, jax.nn.sigmoid(jax.scipy.special.logit(edge) + shift))
+      logit = jax.scipy.special.logit(jnp.clip(base, rectifier.EDGE, 1 - rectifier.EDGE))
+      return base, jnp.where(shift == 0, base, jax.nn.sigmoid(logit + shift))
     return base, jnp.clip(base + shift, 0.0, 1.0)
   return predict

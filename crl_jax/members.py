@@ -100,7 +100,8 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
       np.stack([jax.random.key_data(key) for key in keys]),
       np.array([plan.config.train.weight_decay for plan in plans], np.float32),
       {name: np.array([m.vary[name] for m in each], np.float32) for name in model.vary})))
-  like = dict(phase=np.int64(0), epoch=np.int64(0), member=_first(programs, programs.to_host(member)))
+  host = _first(programs, programs.to_host(member))
+  like = dict(phase=np.int64(0), epoch=np.int64(0), member=host)
   found, at = checkpoint.restore(folder, like, fingerprint), (0, 0)
   if found:
     at = int(found[1]["phase"]), int(found[1]["epoch"])
@@ -136,7 +137,7 @@ def patient_index(cohort):
 
 
 def member_data(cohort, stats):
-  """The preprocessed cohort on the host, inputs (folds, N, ...), as programs.resident() takes it."""
+  """The preprocessed cohort on the host as programs.resident() takes it; inputs (folds, N, ...)."""
   folds = [preprocess.transform(s, cohort.inputs, cohort.observed, cohort.modalities)
            for s in stats]
   return {"inputs": {m: np.stack([fold[m] for fold in folds]) for m in cohort.modalities},

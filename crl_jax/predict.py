@@ -5,7 +5,6 @@ The run's members are averaged; its own preprocessing and its pooled rectifier a
 modality may be missing, in patterns that training never saw.
 """
 
-import json
 import pathlib
 import sys
 

@@ -7,7 +7,8 @@ from crl_jax import checkpoint
 
 
 def tree(value):
-  return {"params": {"kernel": np.full((64, 64), value, np.float32)}, "rng": np.array([0, value], np.uint32),
+  return {"params": {"kernel": np.full((64, 64), value, np.float32)},
+          "rng": np.array([0, value], np.uint32),
           "count": np.int64(2 ** 40 + value), "none": None}
 
 

@@ -1,4 +1,4 @@
-"""A cohort in a folder that data/cohort.py wrote: any source of your own, or one prepared before."""
+"""A cohort in a folder that data/cohort.py wrote: a source of your own, or one prepared before."""
 
 import pathlib
 
