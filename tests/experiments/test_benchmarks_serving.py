@@ -2,21 +2,24 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
+from crl_jax import config as config_lib, inference
 from experiments import benchmarks
 from experiments.benchmarks import rectifier, serving
 
-TINY = ("data.simulate.modalities=('structured','image')", "data.simulate.sizes=(4,6)",
-        "data.simulate.visible=(4,5)", "data.simulate.availability=(1.0,0.4)",
-        "data.simulate.noise=(1.5,2.0)", "model.width=8", "model.heads=2", "train.batch_size=32",
-        "preprocess.components=0")
+@pytest.fixture(scope="module")
+def options():
+  return benchmarks.Options(rows=150, repeats=2, settings=("model.width=8", "model.heads=2"))
 
 
 @pytest.fixture(scope="module")
-def options():
-  return benchmarks.Options(rows=150, repeats=2, settings=TINY)
+def predictor(members_run, quickly):
+  """Of two folds by two seeds."""
+  with quickly():
+    return inference.load(members_run.folder)
 
 
 def _by(lines):
@@ -25,34 +28,40 @@ def _by(lines):
           for line in lines}
 
 
-def test_serving_tells_latency_and_throughput(options, quickly, monkeypatch):
-  monkeypatch.setattr(serving, "CALLS", 20)
-  monkeypatch.setattr(serving, "MEMBERS", 2)
-  with quickly():
-    lines = _by(serving.rows(options))
-  for members in (" 1 member", " 2 members"):
+def test_serving_tells_latency_and_throughput(options, predictor, monkeypatch):
+  monkeypatch.setattr(serving, "trained", lambda options, folder: predictor)
+  for name, value in (("CALLS", 20), ("MEMBERS", 4), ("BATCHES", (1, 16))):
+    monkeypatch.setattr(serving, name, value)
+  lines = _by(serving.rows(options))
+  for members in (" 1 member", " 4 members"):
     median = lines[members, "one patient, median", "paper's 50 ms"]
     tail = lines[members, "one patient, 99th percentile", "paper's 50 ms"]
     assert median["value"] <= tail["value"] <= median["max"]
     assert median["ratio"] == pytest.approx(50 / median["value"])
     assert lines[members, "1 rows at once", "one at a time"]["ratio"] == 1
-    assert lines[members, "1024 rows at once", "one at a time"]["ratio"] > 1
+    assert lines[members, "16 rows at once", "one at a time"]["ratio"] > 1
 
 
-def test_first_members_are_a_predictor(options, quickly, monkeypatch, tmp_path):
-  monkeypatch.setattr(serving, "MEMBERS", 2)
-  with quickly():
-    both = serving.trained(options, tmp_path)
-  data = serving.draw(both, 5)
-  one = serving.first(both, 1)
-  other = dataclasses.replace(one, weights=one.weights | {
-      key: {"params": lambda: serving.jax.tree.map(lambda x: x[1:], both.weights["params"]),
-            "fold": lambda: both.weights["fold"][1:] - 1,
-            "stats": lambda: serving.jax.tree.map(lambda x: x[1:], both.weights["stats"])}[key]()
-      for key in ("params", "fold", "stats")})
-  mean = (one(*data)[0] + other(*data)[0]) / 2
-  np.testing.assert_allclose(both(*data)[0], mean, atol=1e-6)
-  assert np.abs(one(*data)[0] - other(*data)[0]).max() > 1e-4
+def test_serving_trains_one_member_a_fold_of_mimics_shape(options, monkeypatch):
+  seen = []
+  monkeypatch.setattr(serving.run, "run", lambda config, folder: seen.append((config, folder)))
+  monkeypatch.setattr(serving.inference, "load", lambda folder: seen.append(folder))
+  serving.trained(options, "folder")
+  config = config_lib.check(seen[0][0])
+  assert seen[0][1] == seen[1] == "folder" and config.members.folds == serving.MEMBERS
+  assert config.data.simulate.sizes == (64, 1376, 768, 768) and config.model.width == 8
+  assert config.data.simulate.rows == 150
+
+
+def test_first_members_are_a_predictor(predictor):
+  data = serving.draw(predictor, 16)
+  one, two = (serving.first(predictor, members) for members in (1, 2))
+  second = dataclasses.replace(predictor, weights=predictor.weights | {
+      "params": jax.tree.map(lambda x: x[1:2], predictor.weights["params"]),
+      "fold": predictor.weights["fold"][1:2]})
+  found = [p(*data)[0] for p in (one, second)]
+  np.testing.assert_allclose(two(*data)[0], np.mean(found, 0), atol=1e-6)
+  assert np.abs(found[0] - found[1]).max() > 1e-4 and (one.members, two.members) == (1, 2)
 
 
 def test_rectifier_is_compared_with_pandas_and_a_read(options):

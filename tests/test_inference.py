@@ -1,0 +1,130 @@
+"""The Predictor against the long way round: preprocessing on the host, each member's model, their
+mean, the rectifier of the run; and how often it compiles."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from crl_jax import checkpoint, config as config_lib, inference, models, rectifier, run
+from crl_jax.data import preprocess
+from crl_jax.data.cohort import Batch, pattern_id
+
+
+SCALES = "probability", "logit"
+ONE_SCALE = pytest.mark.parametrize("folder", SCALES[:1], indirect=True)
+
+
+@pytest.fixture(scope="module", params=SCALES)
+def folder(request, members_run, tmp_path_factory):
+  """A copy of a run of four members, with every correction of its rectifier made to count."""
+  target = tmp_path_factory.mktemp("inference") / request.param
+  shutil.copytree(members_run.folder, target)
+  found = json.loads((target / "rectifier.json").read_text())
+  found["pooled"]["scale"] = request.param
+  for t, task in enumerate(found["pooled"]["tasks"].values()):
+    task["threshold"] = 0.02
+    task["unseen"]["gamma"] = -0.07
+    for i, cell in enumerate(task["cells"]):
+      cell["gamma_shrunk"] = (-0.3, 0.01, 0.25, 0.05)[(i + t) % 4]   # one is below the threshold
+  (target / "rectifier.json").write_text(json.dumps(found))
+  return target
+
+
+@pytest.fixture(scope="module")
+def predictor(folder, quickly):
+  with quickly():
+    return inference.load(folder)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_config):
+  """Raw inputs with gaps, and every pattern there is: some that calibration never saw."""
+  cohort = run.build_cohort(config_lib.override(tiny_config, ["seed=7", "data.simulate.rows=40"]))
+  rng = np.random.default_rng(0)
+  observed = (np.arange(40)[:, None] >> np.arange(3) & 1).astype(bool)
+  inputs = {m: rng.normal(size=x.shape).astype(np.float32) for m, x in cohort.inputs.items()}
+  for x in inputs.values():
+    x[rng.random(x.shape) < 0.2] = np.nan
+  inputs["structured"][5] = np.nan   # observed, and empty
+  return inputs, observed
+
+
+def _long_way(folder, inputs, observed, quickly):
+  config, facts, rectifiers = inference.read_run(folder)
+  tree = checkpoint.restore(folder / "checkpoints" / "final")[1]
+  modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
+  found = []
+  for member, fold in enumerate(tree["fold"]):
+    stats = jax.tree.map(lambda x: x[fold], tree["stats"])
+    x = preprocess.transform(stats, inputs, observed, modalities)
+    with quickly():
+      model = models.build(config, models.Spec(
+          modalities, tasks, {m: v.shape[1:] for m, v in x.items()},
+          tuple(entry["pattern"] for entry in facts["patterns"])))
+    count = len(observed)
+    batch = Batch(x, observed, np.full((count, len(tasks)), np.nan), np.ones(count, bool),
+                  np.arange(count), np.arange(count))
+    params = jax.tree.map(lambda x: x[member], tree["params"])
+    found.append(np.asarray(model.probability(model.apply(params, batch, False, None).logits)))
+  base = np.mean(found, 0)
+  rule = rectifier.from_dict(rectifiers["pooled"], tasks)
+  return base, rectifier.apply(rule, base, pattern_id(observed)), rule
+
+
+def test_it_is_the_members_mean_corrected(folder, predictor, rows, quickly):
+  base, rectified = predictor(*rows)
+  expected, corrected, rule = _long_way(folder, *rows, quickly)
+  assert predictor.members == 4
+  np.testing.assert_allclose(base, expected, atol=1e-6)
+  np.testing.assert_allclose(rectified, corrected, atol=1e-6)
+  # the rows hold what they are there for
+  unseen = rectifier.unseen(rule, pattern_id(rows[1]))
+  moved = np.abs(rectified - base) > 1e-3
+  assert unseen.any() and moved[unseen].all() and moved.any(0).all() and not moved.all(0).any()
+  assert not rows[1].any(1).all()   # a row with nothing observed
+
+
+@ONE_SCALE
+def test_without_the_rectifier_both_are_the_same(folder, rows, quickly, tmp_path):
+  shutil.copytree(folder, tmp_path / "off")
+  found = json.loads((folder / "rectifier.json").read_text())
+  (tmp_path / "off" / "rectifier.json").write_text(json.dumps(found | {"enabled": False}))
+  with quickly():
+    base, rectified = inference.load(tmp_path / "off")(*rows)
+  np.testing.assert_array_equal(rectified, base)
+
+
+@ONE_SCALE
+def test_one_compilation_per_power_of_two(predictor, rows):
+  take = lambda n: ({m: np.resize(x, (n, *x.shape[1:])) for m, x in rows[0].items()},
+                    np.resize(rows[1], (n, 3)))
+  predictor.compiled.clear_cache()
+  for count, compiled in ((1, 1), (1, 1), (2, 2), (3, 3), (4, 3), (3, 3)):
+    base, rectified = predictor(*take(count))
+    assert base.shape == rectified.shape == (count, 2)
+    assert predictor.compiled._cache_size() == compiled
+
+
+@ONE_SCALE
+def test_rows_are_predicted_alone_in_any_number(predictor, rows, monkeypatch):
+  """Padding and splitting leave no trace: also of no row at all."""
+  inputs, observed = rows
+  whole = predictor(inputs, observed)
+  monkeypatch.setattr(inference, "_LARGEST", 8)
+  for count in (0, 1, 8, 21):
+    found = predictor({m: x[:count] for m, x in inputs.items()}, observed[:count])
+    for part, expected in zip(found, whole):
+      np.testing.assert_allclose(part, expected[:count], atol=1e-6)
+      assert part.dtype == np.float32
+
+
+@ONE_SCALE
+def test_what_is_unobserved_is_not_read(predictor, rows):
+  inputs, observed = rows
+  other = {m: np.where(observed[:, i, None], x, 1e6).astype(np.float32)
+           for i, (m, x) in enumerate(inputs.items())}
+  for found, expected in zip(predictor(other, observed), predictor(inputs, observed)):
+    np.testing.assert_array_equal(found, expected)
