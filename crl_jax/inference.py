@@ -13,7 +13,9 @@ from crl_jax import checkpoint, config as config_lib, models, rectifier
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import Batch
 
-_LARGEST = 1024   # rows of one call; smaller batches are rounded up to a power of two
+# rows of one call, which stay in a processor's cache; smaller batches are rounded up to a power of
+# two
+_LARGEST = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Predictor:
 
   def __call__(self, inputs, observed):
     """(base, rectified), (N, T) float32 each on the host, of any number of rows; compiled once for
-    every power of two up to 1024."""
+    every power of two up to 256."""
     parts = [self._part({m: x[start:start + _LARGEST] for m, x in inputs.items()},
                         observed[start:start + _LARGEST])
              for start in range(0, max(1, len(observed)), _LARGEST)]

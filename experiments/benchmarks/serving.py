@@ -65,16 +65,17 @@ def case(predictor, options):
   part = f"serving, {predictor.members} member{'s' * (predictor.members > 1)}"
   data = {count: draw(predictor, count) for count in BATCHES}
   whole = timed(lambda: predictor(*data[1]))
-  # of the same call: what crosses to the device, the program, and the launch of a program that
-  # does nothing with as many arguments
+  # of the same call: the program, with and without what crosses to the device before it, the
+  # results, and the launch of a program that does nothing with as many arguments
   on_device = jax.device_put(data[1])
   program = lambda: predictor.compiled(predictor.weights, *on_device)
   nothing = jax.jit(lambda weights, inputs, observed: observed)
   results = program()
-  parts = {"inputs to the device": timed(lambda: jax.device_put(data[1])),
+  parts = {"program, inputs on the host": timed(
+               lambda: predictor.compiled(predictor.weights, *data[1])),
+           "program, inputs on the device": timed(program),
            "launch: an empty program with the weights": timed(
                lambda: nothing(predictor.weights, *on_device)),
-           "program, all on the device": timed(program),
            "results to the host": timed(lambda: [np.array(x) for x in results])}
   seconds = interleaved({count: throughput(predictor, *data[count]) for count in BATCHES},
                         options.repeats)
