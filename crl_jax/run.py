@@ -33,6 +33,7 @@ def run(config, workdir, command=""):
     SystemExit: after an interruption has been saved.
   """
   config_lib.check(config)
+  devices = sharding.select_devices(config.platform)
   workdir = pathlib.Path(workdir)
   with _locked(workdir):
     _settle_config(workdir, config)
@@ -42,7 +43,7 @@ def run(config, workdir, command=""):
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
             "run again.\n")
     else:
-      _execute(config, workdir, command)
+      _execute(config, workdir, command, devices)
       sharding.together("finished")
       finished = _finished(workdir)
   if sharding.leader():
@@ -67,9 +68,8 @@ def build_cohort(config, **options):
   return cohort_lib.validate(build(config, **options))
 
 
-def _execute(config, workdir, command):
+def _execute(config, workdir, command, devices):
   from crl_jax import evaluate, predictions, report
-  devices = sharding.select_devices(config.platform)
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)

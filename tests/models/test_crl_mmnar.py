@@ -135,7 +135,7 @@ def test_dropout_depends_on_the_slot_and_the_step_alone(small_config, spec, batc
 def test_sequence_padding_leaves_the_state():
   x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
   long = np.concatenate([x, np.zeros((4, 3), np.float32)])
-  enc = SequenceEncoder(8, 0.0, 0.0)
+  enc = SequenceEncoder(8, 0.0)
   params = enc.init(jax.random.key(0), x, None)
   np.testing.assert_allclose(enc.apply(params, x, None), enc.apply(params, long, None), atol=1e-6)
 
