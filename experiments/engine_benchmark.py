@@ -7,7 +7,7 @@ Things that are compared are timed in turn in one process, because machines are 
 medians with the least and largest repeat. A ratio says how many times better a line is than what it
 is compared with. Epochs are measured on --steps consecutive steps and scaled (--steps=0: whole
 epochs). KEY=VALUE are settings of the config. --out gets engine_benchmark.csv and .md after every
-part. `--parts=step_profile` tells where a training step's time goes.
+part.
 """
 
 import argparse
@@ -34,9 +34,9 @@ def main():
   parser.add_argument("settings", nargs="*", help="key=value of the config")
   arguments = parser.parse_args()
   parts = arguments.parts.split(",")
-  unknown = set(parts) - {*PARTS, "step_profile"}
+  unknown = set(parts) - set(PARTS)
   if unknown:
-    parser.error(f"unknown part {sorted(unknown)}; there are {', '.join(PARTS)}, step_profile")
+    parser.error(f"unknown part {sorted(unknown)}; there are {', '.join(PARTS)}")
   options = benchmarks.Options(arguments.rows, arguments.steps, arguments.repeats,
                                tuple(arguments.settings))
   print(run(parts, options, arguments.out))
