@@ -212,7 +212,7 @@ def test_early_stopping_keeps_the_best_parameters(engine, data):
   assert np.argmin(joint) >= len(joint) - 1 - engine.config.train.joint.patience
 
 
-@pytest.mark.parametrize("together", [0, 1, 2])
+@pytest.mark.parametrize("together", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_members_in_one_program_equal_separate_runs(engine, data, together):
   """Their own seeds, rows (of other numbers), rates, dropout and stopping."""
   rows = [ROWS, (np.arange(20, 127), np.arange(0, 20)), (np.arange(0, 120, 2), ROWS[1])]
@@ -285,7 +285,8 @@ def test_non_finite_steps_change_nothing_and_then_stop_the_run(engine, data):
     engine.fit(data=engine.programs.resident(bad))
   assert "inf" not in str(error.value)   # indices, never content
   named = [int(x) for x in re.findall(r"\d+", str(error.value).split("batches: ")[1])]
-  assert len(set(named)) == 48 and set(named) <= set(ROWS[0])
+  # the last three batches of 120 rows by 16
+  assert len(set(named)) == 16 + 16 + 8 and set(named) <= set(ROWS[0])
   before = engine.programs.to_host(engine.members())
   splits = engine.programs.by_member(engine.splits())
   member, report = engine.programs.epoch(engine.members(), splits, engine.programs.resident(bad))
