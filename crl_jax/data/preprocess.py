@@ -76,7 +76,7 @@ def _fit_one(x, rows, config):
     stats["indicator"] = (some & (share > 0)).astype(np.float32)
   if quantile:
     stats["knots"] = np.quantile(x, np.linspace(0, 1, config.quantiles), axis=0).astype(np.float32)
-    x = np.asarray(_to_normal(stats["knots"], x))
+    x = _fitted_normal(stats["knots"], x)
   stats["center"] = x.mean(0, dtype=np.float64).astype(np.float32)
   spread = x.std(0, dtype=np.float64).astype(np.float32)
   # a constant says nothing
@@ -172,17 +172,33 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
 
 
 def _to_normal(knots, x):
-  """Maps each column to a standard normal by its empirical quantiles; ties take the middle of their
-  range."""
-  levels = jnp.linspace(0, 1, knots.shape[0])
-  def column(k, v):
-    upper = jnp.interp(v, k, levels)
-    lower = 1 - jnp.interp(-v, -k[::-1], levels)
-    return (upper + lower) / 2
+  """Maps each column of `x` (..., F) to a standard normal by its empirical quantiles `knots` (Q, F).
+  """
   flat = x.reshape(-1, x.shape[-1])
-  ranks = jax.vmap(column, in_axes=(1, 1), out_axes=1)(knots, flat).reshape(x.shape)
+  return jax.vmap(_column_to_normal, in_axes=(1, 1), out_axes=1)(knots, flat).reshape(x.shape)
+
+
+def _column_to_normal(knots, x):
+  """Ties take the middle of their range."""
+  levels = jnp.linspace(0, 1, knots.shape[0])
+  upper = jnp.interp(x, knots, levels)
+  lower = 1 - jnp.interp(-x, -knots[::-1], levels)
   edge = 0.5 / knots.shape[0]
-  return ndtri(jnp.clip(ranks, edge, 1 - edge))
+  return ndtri(jnp.clip((upper + lower) / 2, edge, 1 - edge))
+
+
+_compiled_column = jax.jit(_column_to_normal)
+
+
+def _fitted_normal(knots, x):
+  """_to_normal() of (n, F) on the host: a column at a time, padded to a power of two, so that one
+  program serves the features of all modalities and folds."""
+  padded = np.zeros(1 << (len(x) - 1).bit_length(), np.float32)
+  result = np.empty_like(x)
+  for j in range(x.shape[1]):
+    padded[:len(x)] = x[:, j]
+    result[:, j] = _compiled_column(knots[:, j], padded)[:len(x)]
+  return result
 
 
 def out_of_range(stats, inputs, observed, modalities, features):

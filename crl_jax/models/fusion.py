@@ -1,7 +1,10 @@
 """Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of
 modalities, one row."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from crl_jax.models.noise import dropout
@@ -29,23 +32,25 @@ class Gate(nn.Module):
 
 class Attention(nn.Module):
   """Multi-head self-attention over S tokens for V views of a row that differ in their visible
-  keys."""
+  keys; W = 1 set of tokens that all views share, or W = V."""
   heads: int
 
   @nn.compact
-  def __call__(self, tokens_VxSxD, visible_VxS):
-    views, length, width = tokens_VxSxD.shape
+  def __call__(self, tokens_WxSxD, visible_VxS):
+    sets, length, width = tokens_WxSxD.shape
     # Query and key biases shift all scores of a softmax alike or not at all: they would train on
     # rounding errors.
-    q, k = jnp.split(nn.Dense(2 * width, use_bias=False, name="query_key")(tokens_VxSxD), 2, -1)
-    v = nn.Dense(width, name="value")(tokens_VxSxD)
-    q, k, v = (x.reshape(views, length, self.heads, -1) for x in (q, k, v))
-    scores = jnp.einsum("vshd,vthd->vhst", q, k) * (width // self.heads) ** -0.5
+    q, k = jnp.split(nn.Dense(2 * width, use_bias=False, name="query_key")(tokens_WxSxD), 2, -1)
+    v = nn.Dense(width, name="value")(tokens_WxSxD)
+    q, k, v = (x.reshape(sets, length, self.heads, -1) for x in (q, k, v))
+    scores = jnp.einsum("wshd,wthd->whst", q, k) * (width // self.heads) ** -0.5
     scores = scores.astype(jnp.float32)
     scores = jnp.where(visible_VxS[:, None, None], scores, jnp.finfo(scores.dtype).min)
     weights_VxHxSxS = nn.softmax(scores).astype(v.dtype)
-    mixed = jnp.einsum("vhst,vthd->vshd", weights_VxHxSxS, v).reshape(views, length, width)
-    return nn.Dense(width, name="output")(mixed), weights_VxHxSxS
+    mix = functools.partial(jnp.einsum, "hst,thd->shd")
+    mixed = (jax.vmap(mix, (0, None))(weights_VxHxSxS, v[0]) if sets == 1 else
+             jax.vmap(mix)(weights_VxHxSxS, v))
+    return nn.Dense(width, name="output")(mixed.reshape(-1, length, width)), weights_VxHxSxS
 
 
 class Fusion(nn.Module):
@@ -53,7 +58,7 @@ class Fusion(nn.Module):
   visible tokens.
 
   Args of the call:
-    tokens_SxD: the row's tokens; content of invisible ones does not matter.
+    tokens_SxD: the row's tokens, finite; what invisible ones hold does not matter.
     visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may
       be seen.
     noise: models.noise.Noise in training, or None.
@@ -67,7 +72,7 @@ class Fusion(nn.Module):
   @nn.compact
   def __call__(self, tokens_SxD, visible_VxS, noise):
     width = tokens_SxD.shape[-1]
-    x = jnp.where(visible_VxS[..., None], tokens_SxD, 0.0)
+    x = tokens_SxD[None]   # the first layer's queries, keys and values serve every view
     for _ in range(self.layers):
       mixed, weights = Attention(self.heads)(x, visible_VxS)
       x = nn.LayerNorm()(x + dropout(mixed, noise))
