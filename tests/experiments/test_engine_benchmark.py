@@ -1,0 +1,31 @@
+"""The benchmark driver: every part that trains runs and fills its table, at toy sizes."""
+
+import pytest
+
+from experiments import benchmarks, engine_benchmark
+from experiments.benchmarks import setup, step, training
+
+SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["training", "step", "members"])
+def test_a_part_fills_its_table(part, monkeypatch, tmp_path):
+  monkeypatch.setattr(training, "CASES", (("all", 32),))
+  monkeypatch.setattr(step, "CASES", (("one", 32),))
+  options = benchmarks.Options(rows=600, steps=2, repeats=1, settings=SMALL)
+  text = engine_benchmark.run([part], options, tmp_path)
+  lines = [x for x in text.splitlines() if x.startswith(f"| {part}") or x.startswith("| step")]
+  assert len(lines) >= 5 and "nan" not in "".join(lines)
+  assert (tmp_path / "engine_benchmark.csv").read_text().count("\n") == len(lines) + 1
+
+
+def test_operations_counted_by_hand_are_those_that_xla_counts():
+  options = benchmarks.Options(rows=400, steps=1, repeats=1, settings=SMALL)
+  prepared = setup.prepare(options)
+  config = setup.settings(options, "model.hide=all", "train.batch_size=32", "model.width=64")
+  bench = setup.Bench(config, prepared, steps=1)
+  counted = training.HostLoop(bench, prepared.data).flops()
+  by_hand = training.products_by_hand(config, prepared.spec)
+  # XLA counts norms, softmax, dropout and the optimizer too
+  assert by_hand < counted < 1.6 * by_hand
