@@ -216,7 +216,7 @@ def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f"
   for label, color, shape in names or ():
     out += [mark(x + 6, 29, color, shape, 3.5), _text(x + 15, 33, label)]
     x += _text_width(label) + 30
-  for value in ticks(lo, hi):
+  for value in ticks(lo, hi, 7):
     out += [_segment(px(value), top, px(value), bottom, _RULE, 1),
             _text(px(value), bottom + 14, number(value), "middle")]
   if zero is not None:
@@ -224,8 +224,10 @@ def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f"
   for i, ((label, marks, _), text) in enumerate(zip(rows, texts)):
     y = top + step * (i + 0.5)
     out += [_text(left - 10, y + 4, _cut(label, left - 14), "end"), _text(right + 8, y + 4, text)]
-    for j, (value, low, high, color, shape) in enumerate(marks):
-      at = y + (j - (len(marks) - 1) / 2) * 6
+    ranged = [m for m in marks if finite(*m[1:3])[1:]]   # side by side; what has no interval, on it
+    for mark_ in marks:
+      value, low, high, color, shape = mark_
+      at = y + ((ranged.index(mark_) - (len(ranged) - 1) / 2) * 6 if mark_ in ranged else 0)
       if finite(low, high)[1:]:
         out.append(_segment(px(low), at, px(high), at, color, 1.8))
       if finite(value):
@@ -233,6 +235,46 @@ def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f"
   if xlabel:
     out.append(_text((left + right) / 2, bottom + 30, xlabel, "middle"))
   return _root(width, bottom + (36 if xlabel else 20), title, describe, "".join(out))
+
+
+def waterfall(start, steps, end, title, width=640, form="+.3f"):
+  """How a sum comes about: a bar per step from where the last one ended.
+
+  Args:
+    start: (label, value) of the first line.
+    steps: list of (label, change).
+    end: label of the last line, whose value is the sum.
+    title, width, form: as forest.
+  Returns:
+    an <svg> element.
+  """
+  edges = [start[1]]
+  for _, change in steps:
+    edges.append(edges[-1] + change)
+  lo, hi = limits(edges, 0.08)
+  labels = [start[0], *(label for label, _ in steps), end]
+  left = min(max(_text_width(label) for label in labels) + 14, 0.42 * width)
+  right, step, top = width - 62, 24, 28
+  bottom = top + step * len(labels) + 4
+  px = lambda x: left + (x - lo) / (hi - lo) * (right - left)
+  out = [_text(0, 14, title, weight=600, size=12.5)]
+  for value in ticks(lo, hi, 7):
+    out += [_segment(px(value), top, px(value), bottom, _RULE, 1),
+            _text(px(value), bottom + 14, number(value), "middle")]
+  for i, label in enumerate(labels):
+    y = top + step * (i + 0.5)
+    out.append(_text(left - 10, y + 4, _cut(label, left - 14), "end"))
+    if i in (0, len(labels) - 1):
+      value = edges[0] if i == 0 else edges[-1]
+      out += [mark(px(value), y, BLACK), _text(right + 8, y + 4, f"{value:.3f}")]
+      continue
+    a, b = edges[i - 1], edges[i]
+    out.append(f'<rect x="{min(px(a), px(b)):.1f}" y="{y - 7:.1f}" '
+               f'width="{max(abs(px(b) - px(a)), 0.8):.1f}" height="14" rx="1.5" '
+               f'fill="{ORANGE if b > a else BLUE}"/>')
+    out.append(_segment(px(b), y, px(b), y + step, GREY, 1, "2 2"))
+    out.append(_text(right + 8, y + 4, f"{b - a:{form}}".replace("-", "\N{MINUS SIGN}")))
+  return _root(width, bottom + 20, title, "", "".join(out))
 
 
 def standalone(svg):
