@@ -45,6 +45,7 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
-        "test": ["fairlearn>=0.12", "statsmodels>=0.14", "pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+                 "fairlearn>=0.12", "statsmodels>=0.14"],
     },
 )

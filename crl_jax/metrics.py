@@ -251,7 +251,7 @@ def _intercept(t):
 def _logits(t):
   """x (G,), the logits, and the weights of positives and negatives. Under several weightings
   predictions less than _NEAR apart share their mean logit, which moves a slope by less than
-  1e-5 and saves nearly all of the time that many rows take."""
+  1e-4 and saves nearly all of the time that many rows take."""
   p_G = np.clip(t.p, _EDGE, 1 - _EDGE)
   x_G = np.log(p_G / (1 - p_G))
   if not t.many or len(x_G) < 1000:

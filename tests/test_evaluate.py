@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import config as config_lib, evaluate, metrics as metrics_lib
+from crl_jax import config as config_lib, evaluate, metrics as metrics_lib, scoring
 
+EXTRA = {"differences", "tests", "operating", "net_benefit", "patterns"}
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")
 
 
@@ -51,14 +52,19 @@ def run(table, config, seed=0):
 def test_contract(config):
   found = run(make(), config)
   assert found == json.loads(json.dumps(found, allow_nan=False))
-  assert set(found) == {*evaluate.ROLES, "differences", "patterns"}
+  assert set(found) == {*evaluate.ROLES, *EXTRA}
   assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
                                        "test_bayes-test"}
   for role in evaluate.ROLES:
     for task, n in zip(TASKS, (300, 280)):
       entry = found[role][task]
-      assert set(entry) == {*metrics_lib.METRICS, "n", "positives"} and entry["n"] == n
-      for name in metrics_lib.METRICS:
+      names = metrics_lib.METRICS + metrics_lib.LINE
+      names += scoring.RATES if role.startswith("test") else ()
+      assert set(entry) == {*names, "n", "positives"} and entry["n"] == n
+      for name in names:
+        if name in scoring.RATES and role in ("test_logistic", "test_boosting"):
+          assert entry[name]["value"] is None and "operating point" in entry[name]["reason"]
+          continue
         assert entry[name]["lo"] <= entry[name]["value"] <= entry[name]["hi"]
         assert entry[name]["folds"]["n"] == 5
 
@@ -115,7 +121,8 @@ def test_differences_are_paired(config):
     table[f"p_boosting_{task}"] = table[f"p_{task}"]
   found = run(table, config)
   for name in metrics_lib.METRICS:
-    assert found["differences"]["test-test_boosting"]["icu"][name] == {"value": 0, "lo": 0, "hi": 0}
+    assert found["differences"]["test-test_boosting"]["icu"][name] == {"value": 0, "lo": 0, "hi": 0,
+                                                                       "p": 1}
   regret, bayes, model = (found["differences"]["test_bayes-test"]["icu"]["auroc"],
                           found["test_bayes"]["icu"]["auroc"], found["test"]["icu"]["auroc"])
   np.testing.assert_allclose(regret["value"], bayes["value"] - model["value"])
@@ -169,7 +176,7 @@ def test_references_are_optional(config):
   table = make()
   table = table[[c for c in table if not c.startswith(("p_logistic", "p_boosting", "p_bayes"))]]
   found = run(table[table.role == "test"], config)
-  assert (set(found) == {"test", "test_base", "differences", "patterns"} and
+  assert (set(found) == {"test", "test_base", *EXTRA} and
           list(found["differences"]) == ["test-test_base"])
 
 
