@@ -308,16 +308,23 @@ def _binned(t, bins):
   The cumulative sum, as a function of the cumulative mass, is read off at the edges: within a group
   of equal predictions it is a straight line, which is what divides the group.
   """
-  at_edges = np.zeros((2, len(t.pos), bins + 1))
-  for r, (pos, neg, pos_to) in enumerate(zip(t.pos, t.neg, t.pos_to)):
-    mass, mass_to = pos + neg, pos_to + t.neg_to[r]
-    edges = np.linspace(0, mass_to[-1], bins + 1)[1:]
-    at = np.minimum(np.searchsorted(mass_to, edges), len(mass) - 1)
-    part = [mass[i:j] @ t.p[i:j] for i, j in zip(np.r_[0, at[:-1] + 1], at + 1)]
-    beyond = _divide(mass_to[at] - edges, mass[at], 0.0)
-    at_edges[0, r, 1:] = np.cumsum(part) - beyond * mass[at] * t.p[at]
-    at_edges[1, r, 1:] = pos_to[at] - beyond * pos[at]
-  return np.diff(at_edges, axis=2)
+  resamples, groups = t.pos.shape
+  mass_RxG, mass_to_RxG = t.pos + t.neg, t.pos_to + t.neg_to
+  edges_RxB = (t.pos_all + t.neg_all)[:, None] * np.linspace(0, 1, bins + 1)[1:]
+  at_RxB = np.stack([np.searchsorted(*row) for row in zip(mass_to_RxG, edges_RxB)])
+  at_RxB = np.minimum(at_RxB, groups - 1)
+  pick = lambda v_RxG: np.take_along_axis(v_RxG, at_RxB, axis=1)
+  # sums of mass x prediction from behind one edge's group up to the next one's, in one pass; what
+  # follows the last edge has no mass
+  first_RxB = np.pad(at_RxB[:, :-1] + 1, ((0, 0), (1, 0))) + groups * np.arange(resamples)[:, None]
+  first = np.append(first_RxB, resamples * groups)
+  part = np.add.reduceat((mass_RxG * t.p).ravel(), np.minimum(first[:-1], first[-1] - 1))
+  part[first[:-1] >= first[1:]] = 0
+  beyond_RxB = _divide(pick(mass_to_RxG) - edges_RxB, pick(mass_RxG), 0.0)
+  predicted_RxB = (np.cumsum(part.reshape(resamples, bins), axis=1) -
+                   beyond_RxB * pick(mass_RxG) * t.p[at_RxB])
+  positives_RxB = pick(t.pos_to) - beyond_RxB * pick(t.pos)
+  return (np.diff(v_RxB, axis=1, prepend=0) for v_RxB in (predicted_RxB, positives_RxB))
 
 
 def _divide(a, b, otherwise=np.nan):
