@@ -23,7 +23,7 @@ from crl_jax.data import preprocess, splits as splits_lib
 from crl_jax.data.cohort import Cohort
 from experiments import sweep
 
-METRICS = ("auroc", "auprc", "brier", "ece")
+METRICS = ("auroc", "auprc", "brier")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,9 +47,22 @@ def make(study):
   for color, (stage, seconds) in zip(figures.SERIES, by_stage.items()):
     plot.points(range(1, len(seconds) + 1), seconds, color, stage)
   return [tables.Result("c5", "C.5: cost", rows, plot.svg(), (
-      f"Measured on {device.device_kind} ({device.platform}); the first epoch of a phase holds its "
+      f"Measured on {machine(device)}; the first epoch of a phase holds its "
       "compilation. Another machine, data of another width and another number of epochs than the "
       "paper's: the columns say what each cost, not which method is faster.",), {"value": ".4g"})]
+
+
+def machine(device):
+  """The processor and how many cores of it this process may use, or the accelerator's name."""
+  if device.platform != "cpu":
+    return device.device_kind
+  import os
+  import pathlib
+  import re
+  info = pathlib.Path("/proc/cpuinfo")
+  name = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  return f"{name[1] if name else 'a CPU'}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def times(predictor, cohort, count):

@@ -58,8 +58,7 @@ def make(study):
           "be told from chance. The probe is a logistic regression on h, fitted on validation rows "
           "and scored on test rows of fold 0. The pattern is an input of the model, so its being "
           "readable from h shows that fusion keeps it, not that it matters.",
-          "The paper reports a correlation and an accuracy above the majority; its values were not "
-          "at hand."), {"p": ".2g"})]
+          "The values of the paper's section C.6 were not at hand."), {"p": ".2g"})]
 
 
 def representations(study):

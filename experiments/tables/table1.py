@@ -8,7 +8,7 @@ from experiments import tables
 # its Table 1 were not at hand.
 PAPER = {"readmission": "+13.8% (up to)", "icu": "+13.1% (up to)"}
 _NAMES = {"zero_fill": "zero-filling + mask", "mean_fill": "mean imputation"}
-_METRICS = ("auroc", "auprc", "brier", "ece")
+_METRICS = ("auroc", "auprc", "brier")
 
 
 def make(study):
@@ -19,30 +19,32 @@ def make(study):
   found = study_lib.tables(study, variants)
   rows, marks = [], []
   for task in study.cohort.tasks:
-    scores = {own: study_lib.score(study, found[own], task)}
-    scores[f"{own}, no rectifier"] = study_lib.score(study, found[own], task, "p_base_")
-    scores |= {_NAMES.get(name, name): study_lib.score(study, found[name], task)
+    score = lambda name, column="p_": study_lib.score(study, found[name], task, column,
+                                                      metrics=_METRICS)
+    scores = {own: score(own)}
+    scores[f"{own}, no rectifier"] = score(own, "p_base_")
+    scores |= {_NAMES.get(name, name): score(name)
                for name in variants if name != own}
     for role, label in evaluate.LABELS.items():
       column = evaluate.ROLES[role][1]
       if column not in ("p_", "p_base_") and f"{column}{task}" in found[own]:
-        scores[label] = study_lib.score(study, found[own], task, column)
+        scores[label] = score(own, column)
     others = [s["auroc"].value for name, s in scores.items()
               if not name.startswith((own, "Bayes"))]
     test = found[own].query("role == 'test'").drop_duplicates("row_id")[f"y_{task}"].dropna()
     lines = []
-    for name, score in scores.items():
-      gain = scores[own]["auroc"] - score["auroc"]
+    for name, mine in scores.items():
+      gain = scores[own]["auroc"] - mine["auroc"]
       lines.append({
           "task": task, "predictor": name, "rows": len(test), "positives": int(test.sum()),
-          **{k: v for m in _METRICS for k, v in tables.columns(m, score[m]).items()},
+          **{k: v for m in _METRICS for k, v in tables.columns(m, mine[m]).items()},
           **(tables.columns("ours_minus_it", gain) if name != own else
              {"ours_minus_it": None, "ours_minus_it_lo": None, "ours_minus_it_hi": None}),
           "p": None if name == own else tables.p_value(gain),
           "over_best_yardstick": f"{scores[own]['auroc'].value / max(others) - 1:+.1%}"
                                  if name == own and others else None,
           "paper": PAPER.get(task, "not at hand") if name == own else None})
-      marks.append((f"{task}: {name}", [(score["auroc"].value, *score["auroc"].interval,
+      marks.append((f"{task}: {name}", [(mine["auroc"].value, *mine["auroc"].interval,
                                          figures.ORANGE if name == own else figures.BLUE, "dot")],
                     None))
     for line, p in zip(lines, compare.holm([line["p"] for line in lines])):
