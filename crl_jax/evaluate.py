@@ -6,7 +6,7 @@ Everything here works on the predictions table alone, so it can be run again on 
 
 import numpy as np
 
-from crl_jax import compare, metrics as metrics_lib, scoring
+from crl_jax import compare, conformal, fairness, metrics as metrics_lib, scoring
 from crl_jax.bootstrap import resample
 from crl_jax.data.cohort import pattern_name
 
@@ -45,6 +45,7 @@ def evaluate(predictions, tasks, config, seed, modalities):
     counts distinct rows; "differences": "first-second" -> task -> metric -> {value, lo, hi, p};
     "tests": "first-second" -> task -> {"delong", "resampled_t": metric -> ...}, each with p and
     p_holm; "operating": role -> task -> thresholds; "net_benefit": role -> task -> curves;
+    "fairness" and "conformal": what their modules' study() returns;
     "patterns": task -> rows with outcome rates, largest first.
 
   Raises:
@@ -66,6 +67,12 @@ def evaluate(predictions, tasks, config, seed, modalities):
   result["operating"] = _operating(points, config.evaluate.sensitivity)
   result["net_benefit"] = _net_benefit(predictions, patient, tasks, list(points), counts_RxP,
                                        config.evaluate)
+  if "test" in points:
+    test = (predictions.role == "test").to_numpy()
+    result["fairness"] = fairness.study(predictions[test], tasks, config.evaluate, counts_RxP,
+                                        patient[test], points["test"], seed)
+    result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
+                                          modalities, config.evaluate)
   result["patterns"] = {task: _patterns(predictions, task, modalities) for task in tasks}
   return result
 

@@ -69,7 +69,7 @@ def build_cohort(config, **options):
 
 
 def _execute(config, workdir, command, devices):
-  from crl_jax import evaluate, predictions, report
+  from crl_jax import conformal, evaluate, predictions, report
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
@@ -118,6 +118,7 @@ def _execute(config, workdir, command, devices):
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
                                           config.seed)
   metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  table = conformal.add(table, cohort.tasks, config.evaluate)
   table.to_parquet(workdir / "predictions.parquet", index=False)
   _write_json(workdir / "rectifier.json", rectifiers)
   report.write(workdir / "report.html", metrics, table, facts, rectifiers,

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from crl_jax import config as config_lib, evaluate, metrics as metrics_lib, scoring
 
-EXTRA = {"differences", "tests", "operating", "net_benefit", "patterns"}
+EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "conformal", "patterns"}
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")
 
 
