@@ -83,8 +83,9 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
       mask, k = pair
       mixed, seen = inputs, observed & mask
       if absent == "replaced":
-        mixed = {name: jnp.where(mask[m], x, others[name][k]) for m, (name, x) in
-                 enumerate(inputs.items())}
+        # by name: jit hands a dict's entries over in alphabetical order
+        mixed = {name: jnp.where(mask[m], inputs[name], others[name][k])
+                 for m, name in enumerate(modalities)}
         seen = observed
       return probability(outputs(weights, mixed, seen).logits).mean(0)
     return jax.lax.map(one, (masks, stand_in))
