@@ -156,8 +156,7 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   overall = entry["positives"] / entry["n"] if entry["n"] else None
   return dict(
       forest=_one(draw.discrimination(metrics, task)),
-      curves=_marked(*draw.curves(predictions, task, settings),
-                     draw.decision(metrics.get("net_benefit", {}), task)),
+      curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
       patterns=[dict(name=evaluate.pattern_label(row, 200), n=row["n"],
                      rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
                                                       hi=row["rate_hi"])),

@@ -21,9 +21,9 @@ def discrimination(metrics, task):
                          describe="95% intervals by patient")
 
 
-def curves(predictions, task, settings, prevalence=None):
-  """[ROC, precision-recall, calibration] as <svg>; [] where the test rows have one class."""
-  del prevalence
+def curves(predictions, task, settings, net_benefit=None):
+  """[ROC, precision-recall, calibration, decision curve] as <svg>, the last where `net_benefit`
+  (of metrics.json) has it; [] where the test rows have one class."""
   table = predictions[(predictions.role == "test") & predictions[f"y_{task}"].notna()]
   y = table[f"y_{task}"].to_numpy()
   if len(np.unique(y)) < 2:
@@ -53,7 +53,8 @@ def curves(predictions, task, settings, prevalence=None):
   for predicted, rate, lo, hi, color, label, dash in found:
     calibration.spread(predicted, lo, hi, color).line(predicted, rate, color, label, dash)
     calibration.points(predicted, rate, color, radius=2.8)
-  return [plot.svg() for plot in (roc, pr, calibration)]
+  benefit = decision(net_benefit or {}, task)
+  return [plot.svg() for plot in (roc, pr, calibration)] + ([benefit] if benefit else [])
 
 
 def decision(net_benefit, task):
@@ -61,7 +62,7 @@ def decision(net_benefit, task):
   None without it."""
   found = {role: net_benefit[role][task] for role in ("test_base", "test", "test_boosting")
            if task in net_benefit.get(role, {})}
-  if "test" not in found:
+  if not found.get("test", {}).get("threshold"):
     return None
   after = found["test"]
   shown = [v for entry in found.values() for v in entry["value"]]
