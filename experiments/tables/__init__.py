@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import math
 
-from crl_jax import figures
+from crl_jax import bootstrap, figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,8 @@ def columns(prefix, score):
 
 
 def p_value(score):
-  """Two-sided p of a paired difference, from its resamples: twice the share on the smaller side of
-  0."""
-  import numpy as np
-  known = score.draws[~np.isnan(score.draws)]
-  if not len(known):
-    return None
-  tail = min((known <= 0).sum(), (known >= 0).sum())
-  return float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))
+  """Two-sided p of a paired difference, from its resamples; None without one."""
+  return bootstrap.p_value(score.draws)
 
 
 def write(result, folder):
