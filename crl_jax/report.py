@@ -102,7 +102,8 @@ def _brief(task, metrics):
   """The headline and the tables of one task."""
   entry = metrics["test"][task]
   roles = [role for role in evaluate.LABELS if role in metrics]
-  names = [m for m in (*metrics_lib.METRICS, "slope", "intercept") if m in entry]
+  names = [m for m in metrics_lib.METRICS if m in entry]
+  line = [m for m in ("slope", "intercept") if m in entry]
   cells = lambda found, form: [evaluate.interval_text(found[m], form) if m in found else "-"
                                for m in names]
   lines = [dict(kind="strong" if role == "test" else "", label=evaluate.LABELS[role],
@@ -120,6 +121,9 @@ def _brief(task, metrics):
           label=evaluate.LABELS[role], cells=[evaluate.interval_text(metrics[role][task][m])
                                               for m in point])
           for role in roles if all(m in metrics[role][task] for m in point)]) if point else None,
+      line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in line], lines=[
+          [evaluate.LABELS[role], *(evaluate.interval_text(metrics[role][task][m]) for m in line)]
+          for role in roles if all(m in metrics[role][task] for m in line)]) if line else None,
       tests=_tests(metrics, task),
       reasons=sorted({metrics[role][task][m]["reason"] for role in roles for m in names
                       if "reason" in metrics[role][task].get(m, ())}),
