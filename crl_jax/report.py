@@ -120,7 +120,8 @@ def _brief(task, metrics):
       point=dict(names=[_name(m) for m in point], lines=[dict(
           label=evaluate.LABELS[role], cells=[evaluate.interval_text(metrics[role][task][m])
                                               for m in point])
-          for role in roles if all(m in metrics[role][task] for m in point)]) if point else None,
+          for role in roles if any(metrics[role][task].get(m, {}).get("value") is not None
+                                   for m in point)]) if point else None,
       line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in line], lines=[
           [evaluate.LABELS[role], *(evaluate.interval_text(metrics[role][task][m]) for m in line)]
           for role in roles if all(m in metrics[role][task] for m in line)]) if line else None,
