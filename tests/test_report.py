@@ -167,3 +167,23 @@ def test_a_finished_run_is_reported_again(tiny_run, tmp_path):
   (folder / "metrics.json").unlink()
   with pytest.raises(OSError, match="not a finished run"):
     report.rebuild(folder)
+
+
+@pytest.mark.slow
+def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path):
+  import shutil
+  import subprocess
+  browser = shutil.which("chromium") or shutil.which("google-chrome")
+  if not browser:
+    pytest.skip("no Chromium on this machine: apt install chromium")
+  def complaints(path):
+    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu",
+                           "--enable-logging=stderr", "--dump-dom", f"file://{path}"],
+                          capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+  write(rect=rectifier(), history=history())
+  broken = tmp_path / "broken.html"
+  broken.write_text("<script>console.error('x')</script>")
+  assert complaints(broken)[1]   # it would be heard
+  dom, found = complaints(tmp_path / "report.html")
+  assert not found and dom.count("</svg>") == 2 * 7 + 1 + 3
