@@ -140,9 +140,11 @@ def _key(config):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """A metric of a predictor on test rows: value, (R,) draws, and the sets' own values."""
+  """A metric of a predictor on test rows: value, (R,) draws, and (fold, seed) -> value of a member
+  where it is defined."""
   value: float
   draws: np.ndarray
+  members: dict = dataclasses.field(default_factory=dict)
 
   @property
   def interval(self):
@@ -151,7 +153,9 @@ class Score:
     return tuple(np.quantile(known, (0.025, 0.975))) if len(known) else (np.nan, np.nan)
 
   def __sub__(self, other):
-    return Score(self.value - other.value, self.draws - other.draws)
+    both = self.members.keys() & other.members.keys()
+    return Score(self.value - other.value, self.draws - other.draws,
+                 {key: self.members[key] - other.members[key] for key in sorted(both)})
 
 
 def score(study, table, task, column="p_", rows=None, metrics=METRICS):
@@ -177,7 +181,11 @@ def score(study, table, task, column="p_", rows=None, metrics=METRICS):
     index = np.searchsorted(patients, part.patient_id.to_numpy())
     sets.append((metrics_lib.scores(y, p, only=metrics),
                  metrics_lib.scores(y, p, study.resamples, index, only=metrics)))
+  each = {key: metrics_lib.scores(part[f"y_{task}"].to_numpy(), part[f"{column}{task}"].to_numpy(),
+                                  only=metrics) for key, part in table.groupby(["fold", "seed"])}
   if not sets:
     return {m: Score(np.nan, np.full(len(study.resamples), np.nan)) for m in metrics}
   return {m: Score(float(np.mean([value[m][0] for value, _ in sets])),
-                   np.mean([draws[m] for _, draws in sets], axis=0)) for m in metrics}
+                   np.mean([draws[m] for _, draws in sets], axis=0),
+                   {key: float(v[m][0]) for key, v in each.items() if np.isfinite(v[m][0])})
+          for m in metrics}

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import math
 
+import numpy as np
+
 from crl_jax import bootstrap, figures
 
 
@@ -36,6 +38,19 @@ def columns(prefix, score):
 def p_value(score):
   """Two-sided p of a paired difference, from its resamples; None without one."""
   return bootstrap.p_value(score.draws)
+
+
+def over_members(score):
+  """'0.812 (0.020, n = 5)': mean and standard deviation over folds x seeds; None for one member."""
+  values = np.array(list(score.members.values()))
+  return (f"{values.mean():.3f} ({values.std(ddof=1):.3f}, n = {len(values)})"
+          if len(values) > 1 else None)
+
+
+def resampled_t(difference, config):
+  """p of the corrected resampled t-test over folds x seeds; None for one member."""
+  from crl_jax import compare
+  return compare.resampled_t(list(difference.members.values()), compare.ratio(config))["p"]
 
 
 def write(result, folder):

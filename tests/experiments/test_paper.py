@@ -58,6 +58,8 @@ def test_table1_names_every_model_and_agrees_with_the_run(made):
     for name in ("auroc", "brier"):
       assert [ours[name], ours[f"{name}_lo"], ours[f"{name}_hi"]] == pytest.approx(
           [entry[name][k] for k in ("value", "lo", "hi")], abs=1e-9)
+    folds = entry["auroc"]["folds"]
+    assert ours.auroc_over_members == f"{folds['mean']:.3f} ({folds['sd']:.3f}, n = 2)"
     base = table.loc[(task, "crl_mmnar, no rectifier")]
     assert base.ours_minus_it == pytest.approx(ours.auroc - base.auroc)
     assert (table.loc[task].p_holm.dropna() >= table.loc[task].p.dropna() - 1e-12).all()
