@@ -213,30 +213,28 @@ def _fairness(metrics, task):
 
 
 def _informative(metrics, data):
-  """The test of informative missingness as tables, or None."""
+  """The test of informative missingness (informative.study) as tables, or None."""
   found = metrics.get("informative") or data.get("informative")
   if not found:
     return None
-  rows = []
-  for name, m in found.get("modalities", {}).items():
-    by = m.get("predicted_by_covariates") or {}
-    content = m.get("predicted_by_content") or {}
-    rows.append((name, evaluate.interval_text(by["auroc"]) if by.get("auroc") else "-",
-                 _p(by.get("p_holm", by.get("p"))), _p(content.get("p_holm", content.get("p")))))
-  tasks = []
-  for name, t in found.get("tasks", {}).items():
-    pattern, left = t.get("pattern_predicts") or {}, t.get("left") or {}
-    tasks.append(dict(
-        name=name, auroc=evaluate.interval_text(pattern["auroc"]) if pattern.get("auroc") else "-",
-        p=_p(pattern.get("p")), left=_p(left.get("p")),
-        share="-" if left.get("share") is None else f"{left['share']:.0%}",
-        patterns=[dict(name=row["name"], n=row["n"],
-                       raw=evaluate.interval_text(row["raw"], "+.3f") if row.get("raw") else "-",
-                       left=evaluate.interval_text(row["left"], "+.3f") if row.get("left") else "-",
-                       robustness=_number(row.get("robustness")), e=_number(row.get("e_value"), ".2f"))
-                  for row in t.get("patterns", [])]))
-  return dict(sentence=found.get("sentence", ""), limits=found.get("limits", ""),
-              level=found.get("level"), modalities=rows, tasks=tasks)
+  area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
+  both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
+  tasks = [dict(
+      name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
+      left=_p(task["left"]["p"]), reason=task["left"].get("reason"),
+      share="-" if task["left"].get("share") is None else f"{task['left']['share']:.0%}",
+      benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
+      patterns=[(row["name"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
+                 evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
+                 both(row, "e_value")) for row in task["patterns"]],
+      figure=_one(draw.effects(name, task["patterns"])))
+      for name, task in found.get("tasks", {}).items()]
+  return dict(
+      sentence=found["sentence"], limits=found["limits"], level=found["level"], tasks=tasks,
+      modalities=[(name, f"{m['observed']:.1%}", area(m["covariates"]),
+                   _p(m["covariates"].get("p_holm", m["covariates"]["p"])),
+                   _p(m["content"].get("p_holm", m["content"]["p"])))
+                  for name, m in found["modalities"].items()])
 
 
 def _explained(found):

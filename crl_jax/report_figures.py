@@ -152,6 +152,14 @@ def observed(data):
                 "share of rows", width=560, include=(0.0, 1.0))
 
 
+def effects(task, patterns):
+  """Effects of patterns on the outcome rate, raw and left (informative.study); None without any."""
+  rows = [(row["name"], [_mark(row["raw"], GREY), _mark(row["left"], PURPLE)], f"n = {row['n']}")
+          for row in patterns]
+  return forest(rows, f"{task}: effect of the pattern on the outcome rate", "difference in rate",
+                zero=0.0, names=[("raw", GREY, "dot"), ("left", PURPLE, "dot")]) if rows else None
+
+
 def contributions(task, found):
   """Mean absolute Shapley value of each modality; see explain.py."""
   rows = [(name, [(v["value"], v["lo"], v["hi"], SERIES[i % len(SERIES)], "dot")], None)
