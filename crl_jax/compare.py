@@ -52,6 +52,21 @@ def components(y, p):
   return area, (above_N - area) / np.sqrt(n_N * np.maximum(n_N - 1.0, 1))
 
 
+def area(y, p, patient):
+  """{"value", "lo", "hi"} of the AUROC, the interval of its logit by the components' variance; null
+  with a "reason" where a class has fewer than two rows."""
+  y, p = np.asarray(y, np.float64), np.asarray(p, np.float64)
+  if not 2 <= y.sum() <= len(y) - 2:
+    return {"value": None, "lo": None, "hi": None, "reason": "fewer than two rows of a class"}
+  value, component_N = components(y, p)
+  se = np.sqrt(np.sum(np.bincount(np.unique(patient, return_inverse=True)[1], component_N) ** 2))
+  if not 0 < value < 1:
+    return {"value": value, "lo": value, "hi": value}
+  logit, half = np.log(value / (1 - value)), _Z * se / (value * (1 - value))
+  lo, hi = (float(1 / (1 + np.exp(-v))) for v in (logit - half, logit + half))
+  return {"value": value, "lo": lo, "hi": hi}
+
+
 def resampled_t(differences, ratio):
   """Corrected resampled t-test of the mean difference over folds x seeds (Nadeau and Bengio 2003,
   doi 10.1023/A:1024068626366): training sets overlap, so the variance of the mean is
