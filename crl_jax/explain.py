@@ -7,9 +7,9 @@ Writes explain.json and explain.svg into the run folder and makes its report aga
 single patient is written but the two files that are asked for by name.
 
 Contributions are Shapley values over modalities of the predicted probability before the rectifier.
-"replaced" (default): a modality outside the coalition has the content of other patients who have it,
-the pattern of what was recorded stays; so the prediction is the average, plus what the pattern says,
-plus what each content says. "removed": it counts as never recorded, so the pattern changes with it.
+"replaced" (default): a modality outside the coalition has the content of other patients who have
+it, the pattern of what was recorded stays; so the prediction is the average, plus what the pattern
+says, plus what each content says. "removed": it counts as never recorded, so the pattern changes with it.
 Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival are sampled.
 """
 
@@ -178,8 +178,8 @@ def of_run(workdir, rows=500, absent="replaced", data_root=""):
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
                              config.splits.validation, config.seed)
   if splits.fingerprint() != found.facts["splits_fingerprint"]:
-    raise ValueError(f"The data are not those that {workdir} was made from (splits differ): restore "
-                     "the files of data.root, or name new patients with --data_root.")
+    raise ValueError(f"The data are not those that {workdir} was made from (splits differ): "
+                     "restore the files of data.root, or name new patients with --data_root.")
   one = lambda fold, mine, background: explain(
       outputs, found.model.probability, _members(found.tree, fold), mine[0], mine[1], background,
       absent, config.seed)
@@ -259,15 +259,15 @@ def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0)
       f"Shapley values over modalities of the predicted probability before the rectifier, {how}; "
       f"{len(found.row_id)} " + ("new rows, explained by all members. " if new else
       "test rows, each explained by members that never saw it. ") + stands,
-      "They describe the model, not the patient: a modality that contributes is one the model used, "
-      "not one that would change the outcome."])
+      "They describe the model, not the patient: a modality that contributes is one the model "
+      "used, not one that would change the outcome."])
 
 
 def figure(brief):
   """The cohort's contributions as one <svg>."""
-  rows = [(f"{task}: {name}", [(v["value"], v["lo"], v["hi"],
-                                figures.BLACK if name == PATTERN else figures.SERIES[i % 7], "dot")],
-           None)
+  rows = [(f"{task}: {name}", [(
+      v["value"], v["lo"], v["hi"],
+      figures.BLACK if name == PATTERN else figures.SERIES[i % 7], "dot")], None)
           for i, (task, entry) in enumerate(brief["tasks"].items())
           for name, v in entry["contribution"].items()]
   return figures.forest(rows, "Mean absolute contribution of each modality",
@@ -299,8 +299,8 @@ def patient_page(path, table, ids, modalities):
   from crl_jax import report
   known = table[table.row_id.isin(ids)]
   if absent := len(set(ids) - set(known.row_id)):
-    raise ValueError(f"{absent} of the {len(ids)} --row_ids are not among the explained rows: raise "
-                     "--rows, or name rows of the test folds.")
+    raise ValueError(f"{absent} of the {len(ids)} --row_ids are not among the explained rows: "
+                     "raise --rows, or name rows of the test folds.")
   parts = []
   for row in known.sort_values(["row_id", "task"]).to_dict("records"):
     steps = [(PATTERN, row["pattern"]), *((m, row[f"contribution_{m}"]) for m in modalities)]

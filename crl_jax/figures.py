@@ -1,5 +1,5 @@
-"""Small SVG figures: line plots, forests and bars, each one self-contained element with a title that
-is read aloud.
+"""Small SVG figures: line plots, forests and bars, each one self-contained element with a title
+that is read aloud.
 
 Text stays text, coordinates have one decimal, and nothing depends on the reader's fonts or on a
 plotting library. Colours are those that colour-blind readers can tell apart (Okabe and Ito, 2008).

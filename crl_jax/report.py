@@ -43,7 +43,8 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
       bins=settings["bins"], min_cell=settings["min_cell"], cohort=_cohort(data),
       observed=_marked(draw.observed(data)), informative=_informative(metrics, data),
       explained=_explained(explained), facts=_facts(data, config),
-      subgroups=any(task["fairness"] for task in tasks), sets=any(task["conformal"] for task in tasks))
+      subgroups=any(task["fairness"] for task in tasks),
+      sets=any(task["conformal"] for task in tasks))
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
 
@@ -55,8 +56,8 @@ def rebuild(workdir):
   from crl_jax import writer
   workdir = pathlib.Path(workdir)
   if not (workdir / "metrics.json").exists():
-    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it until "
-                  "it prints its table.")
+    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
+                  "until it prints its table.")
   read = lambda name: json.loads((workdir / name).read_text())
   explained = read("explain.json") if (workdir / "explain.json").exists() else None
   write(workdir / "report.html", read("metrics.json"),
@@ -245,7 +246,8 @@ def _explained(found):
       name=task, figure=_one(draw.contributions(task, entry["contribution"])),
       rows=[dict(name=name, value=evaluate.interval_text(entry["contribution"][name], ".4f"),
                  signed=evaluate.interval_text(entry["signed"][name], "+.4f"),
-                 **{key: _number((found.get(key) or {}).get(name)) for key in ("attention", "gate")})
+                 **{key: _number((found.get(key) or {}).get(name))
+                    for key in ("attention", "gate")})
             for name in entry["contribution"]]) for task, entry in found["tasks"].items()])
 
 

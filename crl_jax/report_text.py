@@ -32,9 +32,9 @@ def findings(metrics, rectifier, data):
     said.append(text + ".")
     brier = metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier")
     if brier and brier["value"] is not None:
-      said.append(f"{task}: the rectifier {_changed(brier)} the Brier score "
-                  f"({evaluate.interval_text(brier, '+.4f')}). {evaluate.threshold(rectifier, task)}"
-                  .rstrip())
+      change = evaluate.interval_text(brier, "+.4f")
+      said.append(f"{task}: the rectifier {_changed(brier)} the Brier score ({change}). "
+                  f"{evaluate.threshold(rectifier, task)}".rstrip())
   verdict = (metrics.get("informative") or data.get("informative") or {}).get("sentence")
   return said + ([f"Missingness: {verdict}"] if verdict else [])
 

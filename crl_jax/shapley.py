@@ -1,8 +1,8 @@
 """Shapley values over few players: exact from all coalitions, or sampled from permutations.
 
-A player is a modality. v(S) is the prediction with the modalities of S; the value of a player is the
-mean over orders of arrival of what it adds (Shapley, 1953). Both estimates hold the efficiency axiom
-to rounding: values sum to v(all) - v(none). Axes in names: C coalitions, R permutations, B rows,
+A player is a modality. v(S) is the prediction with the modalities of S; the value of a player is
+the mean over orders of arrival of what it adds (Shapley, 1953). Both estimates hold the efficiency
+axiom to rounding: values sum to v(all) - v(none). Axes in names: C coalitions, R permutations, B rows,
 M players, T tasks.
 """
 

@@ -1,5 +1,5 @@
-"""One cohort and one split, many variants of a config: what every table of experiments/tables starts
-from.
+"""One cohort and one split, many variants of a config: what every table of experiments/tables
+starts from.
 
 The config itself is a run folder (`run/`, with its report). Every other variant is kept as its
 predictions, rectified as a run's are; variants whose shapes agree are members of one program. What

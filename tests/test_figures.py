@@ -57,7 +57,7 @@ def test_bars_of_a_waterfall_join_and_end_at_the_sum():
   root = parsed(figures.waterfall(("start", 0.2), [("a", 0.3), ("b", -0.1)], "end", "t"))
   bars = [(float(e.get("x")), float(e.get("x")) + float(e.get("width")), e.get("fill"))
           for e in root.iter("rect")]
-  assert bars[0][1] == pytest.approx(bars[1][1], abs=0.2)   # the second ends where the first rose to
+  assert bars[0][1] == pytest.approx(bars[1][1], abs=0.2)   # the second ends at the first
   assert (bars[0][1] - bars[0][0]) / (bars[1][1] - bars[1][0]) == pytest.approx(3, abs=0.05)
   assert bars[0][2] != bars[1][2] and "0.400" in "".join(root.itertext())
 
@@ -87,4 +87,5 @@ def test_nothing_finite_is_survived_and_the_axis_is_not_crossed():
 
 
 def test_a_file_of_its_own_names_its_language():
-  assert parsed(figures.standalone(figures.forest([], "t"))).tag == "{http://www.w3.org/2000/svg}svg"
+  root = parsed(figures.standalone(figures.forest([], "t")))
+  assert root.tag == "{http://www.w3.org/2000/svg}svg"

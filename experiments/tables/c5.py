@@ -20,7 +20,8 @@ def make(study):
   predictor = inference.load(study.run_folder)
   history = writer.history(study.run_folder)
   members = len(restored.tree["fold"])
-  parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(restored.tree["params"])) / members
+  sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(restored.tree["params"])]
+  parameters = sum(sizes) / members
   by_stage = {}
   for record in history:
     by_stage.setdefault(record["stage"], []).append(record["seconds"])

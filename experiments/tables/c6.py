@@ -54,8 +54,8 @@ def make(study):
                     (f"Patterns with at least {floor} rows.",)),
       tables.Result("c6_checks", "C.6: correlations and the pattern from the representation",
                     checks, None, (
-          f"Correlations are over the {len(rows)} patterns: with so few, only a very strong one can "
-          "be told from chance. The probe is a logistic regression on h, fitted on validation rows "
+          f"Correlations are over the {len(rows)} patterns: with so few, only a very strong one "
+          "can be told from chance. The probe is a logistic regression on h, fitted on validation rows "
           "and scored on test rows of fold 0. The pattern is an input of the model, so its being "
           "readable from h shows that fusion keeps it, not that it matters.",
           "The values of the paper's section C.6 were not at hand."), {"p": ".2g"})]
@@ -71,7 +71,8 @@ def representations(study):
   run = inference.restore(study.run_folder)
   members = np.flatnonzero(run.tree["fold"] == 0)
   pick = lambda x: np.asarray(x)[members]
-  weights = dict(run.tree, params=jax.tree.map(pick, run.tree["params"]), fold=run.tree["fold"][members])
+  weights = dict(run.tree, params=jax.tree.map(pick, run.tree["params"]),
+                 fold=run.tree["fold"][members])
   function = jax.jit(inference.make_outputs(run.model, run.modalities))
   cohort = study.cohort
   val, test = (study.splits.rows(0, role) for role in ("val", "test"))

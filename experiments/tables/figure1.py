@@ -1,4 +1,5 @@
-"""Figure 1: how often each outcome occurs by the modalities that were observed, the whole cohort."""
+"""Figure 1: how often each outcome occurs by the modalities that were observed, in the whole
+cohort."""
 
 import numpy as np
 

@@ -48,7 +48,7 @@ def make(study):
       "once, on all patterns. Groups with one class among their outcomes are left out. Intervals "
       "are not adjusted for the number of groups.",
       "The comparators have the method's encoders and heads; they lack gates, attention, "
-      "and reconstruction; the same rectifier is fitted to all three. Scaled inputs have mean zero, so "
-      "filling with zeros and with means differ in whether the mask is an input.",
+      "and reconstruction; the same rectifier is fitted to all three. Scaled inputs have mean "
+      "zero, so filling with zeros and with means differ in whether the mask is an input.",
       "The values of the paper's Table 3 were not at hand."),
       {"over_zero_fill": "+.3f", "over_mean_fill": "+.3f"})]

@@ -121,4 +121,5 @@ def test_figure1_counts_the_whole_cohort_and_patients_as_clusters(made):
 
 def test_a_column_and_its_interval_are_one_cell():
   result = tables.Result("x", "X", [dict(a="k", v=0.5, v_lo=0.4, v_hi=0.6, n=3, none=None)], None)
-  assert tables.cells(result) == (["a", "v", "n", "none"], [["k", "0.500 [0.400, 0.600]", "3", "-"]])
+  assert tables.cells(result) == (["a", "v", "n", "none"],
+                                  [["k", "0.500 [0.400, 0.600]", "3", "-"]])
