@@ -12,6 +12,7 @@ import argparse
 import importlib
 import json
 import pathlib
+import sys
 import time
 
 from crl_jax import config as config_lib, report
@@ -36,7 +37,10 @@ def main():
     parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
   config = config_lib.override(sweep.read(arguments.config),
                                [*(QUICK if arguments.quick else ()), *arguments.settings])
-  paper(config, arguments.workdir, parts, arguments.quick)
+  try:
+    paper(config, arguments.workdir, parts, arguments.quick)
+  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    sys.exit(f"\nError: {error}")
 
 
 def paper(config, workdir, parts=PARTS, quick=False):
