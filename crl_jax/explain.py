@@ -39,6 +39,7 @@ class Explained:
     row_id, patient_id: (N,).
     observed: (N, M) bool.
     prediction, nothing: (N, T) v of all and of no modality, probabilities.
+    average: (N, T) mean of `nothing` over the rows that the same members explained.
     values: (N, M, T) Shapley values, 0 where the modality is unobserved.
     error: (N, M, T) standard error of the sampling; 0 where exact.
     attention, gate: (N, M) attention that the fusion pays to a modality's token (over all tokens,
@@ -50,6 +51,7 @@ class Explained:
   observed: np.ndarray
   prediction: np.ndarray
   nothing: np.ndarray
+  average: np.ndarray
   values: np.ndarray
   error: np.ndarray
   attention: np.ndarray | None
@@ -105,7 +107,8 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
   found = [None if p[0] is None else np.concatenate(p) for p in zip(*parts)]
   prediction, nothing, phi, error, attention, gate = found
   return Explained(cohort.row_id[rows], cohort.patient_id[rows], cohort.observed[rows], prediction,
-                   nothing, phi, error, attention, gate)
+                   nothing, np.broadcast_to(nothing.mean(0), nothing.shape), phi, error, attention,
+                   gate)
 
 
 def _design(players, absent, seed):
@@ -236,9 +239,10 @@ def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0)
   every = np.ones(len(found.row_id), bool)
   by_task = {}
   for t, task in enumerate(tasks):
-    pattern = found.nothing[:, t] - found.nothing[:, t].mean()
+    pattern = found.nothing[:, t] - found.average[:, t]
     entry = dict(average=float(found.nothing[:, t].mean()), contribution={}, signed={})
-    for name, values, rows in ((PATTERN, pattern, every), *(
+    whole = [(PATTERN, pattern, every)] if absent == "replaced" else []
+    for name, values, rows in (*whole, *(
         (m, found.values[:, i, t], found.observed[:, i]) for i, m in enumerate(modalities))):
       entry["contribution"][name] = mean(np.abs(values), rows)
       entry["signed"][name] = mean(values, rows)
@@ -254,7 +258,7 @@ def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0)
             f"'{PATTERN}' is how far the pattern alone moves the prediction from the average."
             if absent == "replaced" else
             "A modality outside a coalition counts as never recorded, so its contribution holds "
-            f"what its being there says; '{PATTERN}' is then the same for everyone.")
+            "what its being there says.")
   return dict(rows=len(found.row_id), absent=absent, tasks=by_task, **looks, said=[
       f"Shapley values over modalities of the predicted probability before the rectifier, {how}; "
       f"{len(found.row_id)} " + ("new rows, explained by all members. " if new else
@@ -280,8 +284,7 @@ def lines(found, modalities, tasks):
   parts = []
   for t, task in enumerate(tasks):
     columns = dict(row_id=found.row_id, task=task, prediction=found.prediction[:, t],
-                   average=found.nothing[:, t].mean(),
-                   pattern=found.nothing[:, t] - found.nothing[:, t].mean())
+                   average=found.average[:, t], pattern=found.nothing[:, t] - found.average[:, t])
     for i, m in enumerate(modalities):
       columns[f"contribution_{m}"] = found.values[:, i, t]
       columns[f"error_{m}"] = found.error[:, i, t]

@@ -136,6 +136,10 @@ def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
   assert (seen > 0).all() and (np.nansum(found.attention, 1) < 1).all()   # the pattern's token too
   assert np.isnan(found.gate[~found.observed]).all() and (found.gate[found.observed] < 1).all()
   assert len(found.row_id) == 24 and set(brief["tasks"]) == set(tasks)
+  for task in tasks:   # what the pattern says is beside the average of the same members
+    assert brief["tasks"][task]["signed"][explain.PATTERN]["value"] == pytest.approx(0, abs=1e-7)
+  away = explain.summary(found, modalities, tasks, "removed")["tasks"][tasks[0]]
+  assert set(away["contribution"]) == set(modalities)
 
 
 def test_the_report_tells_of_it_and_no_patient_is_written(explained):
