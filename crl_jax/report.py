@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-from crl_jax import evaluate, report_figures as draw, report_text as text
+from crl_jax import compare, evaluate, report_figures as draw, report_text as text
 from crl_jax import metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
@@ -160,6 +160,7 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   entry = metrics["test"][task]
   rows = evaluate.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
   overall = entry["positives"] / entry["n"] if entry["n"] else None
+  areas = _areas(predictions, task, [row["pattern"] for row in rows])
   return dict(
       forest=_one(draw.discrimination(metrics, task)),
       curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
@@ -167,13 +168,25 @@ def _task(task, metrics, predictions, data, rectifier, settings):
                      rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
                                                       hi=row["rate_hi"])),
                      before=_number(row.get("predicted_base")), after=_number(row.get("predicted")),
-                     gamma=evaluate.gamma_text(row),
+                     auroc=areas[row["pattern"]], gamma=evaluate.gamma_text(row),
                      true="-" if row["true"] is None else f"{row['true']:+.3f}") for row in rows],
       truth=any(row["true"] is not None for row in rows),
       threshold=evaluate.threshold(rectifier, task),
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
       conformal=_conformal(metrics, task), fairness=_fairness(metrics, task))
+
+
+def _areas(predictions, task, patterns):
+  """pattern -> its AUROC on test rows with DeLong's interval, as text; '-' where there is none. A
+  row that several seeds predicted counts once, with its mean prediction."""
+  table = predictions[(predictions.role == "test") & predictions[f"y_{task}"].notna()]
+  rows = table.groupby("row_id").agg(
+      pattern=("pattern", "first"), patient=("patient_id", "first"), y=(f"y_{task}", "first"),
+      p=(f"p_{task}", "mean"))
+  by_pattern = dict(list(rows.groupby("pattern")))
+  return {pattern: evaluate.interval_text(compare.area(part.y, part.p, part.patient))
+          if (part := by_pattern.get(pattern)) is not None else "-" for pattern in patterns}
 
 
 def _conformal(metrics, task):

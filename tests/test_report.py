@@ -104,6 +104,15 @@ def test_same_run_same_report(write):
   assert write(rect=rectifier(), history=history()) == write(rect=rectifier(), history=history())
 
 
+def test_each_pattern_has_its_auroc(write):
+  from sklearn.metrics import roc_auc_score
+  table = make()
+  text = write(table, rect=rectifier())
+  test = table[(table.role == "test") & table.y_mortality.notna()]
+  large = test[test.pattern == test.pattern.mode()[0]]
+  assert f"{roc_auc_score(large.y_mortality, large.p_mortality):.3f} [" in text
+
+
 def test_figures_and_tables_are_accessible(write):
   text = write(rect=rectifier(), history=history())
   svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
