@@ -39,11 +39,16 @@ class Study:
     return self.folder / "run"
 
   @functools.cached_property
+  def patients(self):
+    """Sorted ids of the patients that the run predicted."""
+    return np.unique(pd.read_parquet(self.run_folder / "predictions.parquet",
+                                     columns=["patient_id"]).patient_id.to_numpy())
+
+  @functools.cached_property
   def resamples(self):
-    """(R, patients) how often each patient is drawn: one draw for all variants, so that differences
-    are paired."""
-    patients = len(np.unique(self.cohort.patient_id))
-    return evaluate.resample(patients, self.config.evaluate.bootstrap, self.config.seed)
+    """(R, patients) how often each patient is drawn: that of metrics.json, and one draw for all
+    variants, so that differences are paired."""
+    return evaluate.resample(len(self.patients), self.config.evaluate.bootstrap, self.config.seed)
 
   def read(self, name):
     """A JSON file of the run folder."""
@@ -174,11 +179,10 @@ def score(study, table, task, column="p_", rows=None, metrics=METRICS):
   """
   keep = (table.role == "test") & table[f"y_{task}"].notna()
   table = table[keep if rows is None else keep & rows]
-  patients = np.unique(study.cohort.patient_id)
   sets = []
   for _, part in table.groupby("seed"):
     y, p = part[f"y_{task}"].to_numpy(), part[f"{column}{task}"].to_numpy()
-    index = np.searchsorted(patients, part.patient_id.to_numpy())
+    index = np.searchsorted(study.patients, part.patient_id.to_numpy())
     sets.append((metrics_lib.scores(y, p, only=metrics),
                  metrics_lib.scores(y, p, study.resamples, index, only=metrics)))
   each = {key: metrics_lib.scores(part[f"y_{task}"].to_numpy(), part[f"{column}{task}"].to_numpy(),

@@ -71,13 +71,13 @@ def test_table2_gains_are_differences_of_its_lines(made):
   for task, part in pd.DataFrame(made[0]["table2"].rows).groupby("task"):
     part = part.set_index("model")
     steps = [label for label, *_ in table2.STEPS]
-    np.testing.assert_allclose(part.loc[steps].auroc_gain[1:], np.diff(part.loc[steps].auroc))
+    np.testing.assert_allclose(part.loc[steps].auroc_gain.iloc[1:], np.diff(part.loc[steps].auroc))
     whole = part.loc[steps[-1]].auroc
     for label, *_ in ALONE:
       assert part.loc[label].auroc_gain == pytest.approx(whole - part.loc[label].auroc)
     same = part.loc["without the rectifier"], part.loc["+ reconstruction, contrastive"]
     assert same[0].brier == same[1].brier
-    assert part.earns_its_place[0] is None and set(part.earns_its_place[1:]) <= {
+    assert pd.isna(part.earns_its_place.iloc[0]) and set(part.earns_its_place.iloc[1:]) <= {
         "yes (AUROC)", "yes (Brier)", "harms (AUROC)", "harms (Brier)", "not shown"}
 
 
