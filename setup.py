@@ -17,7 +17,7 @@ setuptools.setup(
     long_description=(_ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*"]),
-    package_data={"crl_jax": ["templates/*.html"]},
+    package_data={"crl_jax": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -45,6 +45,7 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+                 "fairlearn>=0.12", "statsmodels>=0.14"],
     },
 )

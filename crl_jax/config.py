@@ -158,7 +158,19 @@ def default():
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
   c.evaluate.bins = 10              # equal-mass bins of the calibration error
   c.evaluate.yardsticks = True      # logistic regression and gradient boosting on the same rows
-  c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML tables
+  c.evaluate.explain = 0            # test rows whose predictions are explained (Shapley values over
+                                    # modalities) in the report; 0 is off
+  c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML tables;
+                                    # subgroups with fewer are suppressed
+  c.evaluate.sensitivity = 0.8      # share of the positive validation rows that the operating point
+                                    # flags at least
+  c.evaluate.benefit = 0.5          # decision curves go from a threshold of 0.01 to this
+  c.evaluate.alpha = 0.1            # conformal sets miss the outcome of at most this share of the
+                                    # patients of a pattern
+  c.evaluate.calibrate = 30         # calibration patients that a pattern needs for sets of its own;
+                                    # rarer ones share theirs
+  c.evaluate.permutations = 200     # of subgroup labels: the gap that chance alone would give
+  c.evaluate.informative = True     # is the missingness informative? One pass over the cohort
 
   c.checkpoint = _D()
   c.checkpoint.every_epochs = 5     # epochs between saves
@@ -214,6 +226,12 @@ def check(config):
   need(config.evaluate.bootstrap >= 1 and config.evaluate.bins >= 1,
        f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins "
        f"({config.evaluate.bins}) must be at least 1.")
+  for key in ("sensitivity", "benefit", "alpha"):
+    need(0 < config.evaluate[key] < 1,
+         f"evaluate.{key} is {config.evaluate[key]}; a share between 0 and 1.")
+  need(config.evaluate.calibrate >= 1 and config.evaluate.permutations >= 1,
+       f"evaluate.calibrate ({config.evaluate.calibrate}) and evaluate.permutations "
+       f"({config.evaluate.permutations}) must be at least 1.")
   need(one_of(config.train.precision, "float32", "bfloat16"),
        f"train.precision is '{config.train.precision}'; it may be 'float32' or 'bfloat16'.")
   need(one_of(config.train.data, "auto", "resident", "streamed"),

@@ -6,7 +6,8 @@ Everything here works on the predictions table alone, so it can be run again on 
 
 import numpy as np
 
-from crl_jax import metrics as metrics_lib
+from crl_jax import compare, conformal, fairness, metrics as metrics_lib, scoring
+from crl_jax.bootstrap import resample
 from crl_jax.data.cohort import pattern_name
 
 # Role in metrics.json -> (role of the table's rows, prefix of the predictor's columns).
@@ -26,26 +27,25 @@ DIFFERENCE_LABELS = {"test-test_base": "rectifier's gain", "test-test_boosting":
 def evaluate(predictions, tasks, config, seed, modalities):
   """Scores a predictions table.
 
-  A value is the metric over all labelled rows of the role, as one set per seed in which every row
-  stands once (test: the folds pooled; val, where a row may belong to several members: one set per
-  fold and seed), then the mean over the sets where it is defined. The interval repeats that on
-  resamples of the patients: percentiles, and for the calibration error, which resampling biases
-  upward, percentiles reflected at the value (and widened to hold it). One draw of the patients
-  serves all roles, tasks and predictors, so differences between them are paired.
+  Values are those of `scoring.score`, intervals those of `bootstrap.interval`: one draw of the
+  patients serves all roles, tasks and predictors, so differences between them are paired.
 
   Args:
     predictions: DataFrame with row_id, patient_id, fold, seed, role, pattern and per task y_,
       p_base_, p_ columns; optional predictors p_logistic_, p_boosting_, p_bayes_ are scored on the
       same rows.
     tasks: T names.
-    config: the whole config; `evaluate.bootstrap` and `evaluate.bins` are read.
+    config: the whole config; `evaluate` and `splits` are read.
     seed: int, of the resamples.
     modalities: M names, for the names of the patterns.
 
   Returns:
     JSON-able dict, the contract of metrics.json: role -> task -> {metric: {value, lo, hi, folds:
     {mean, sd, n}}, n, positives}, where a metric that is undefined is null with a "reason" and n
-    counts distinct rows; "differences": "first-second" -> task -> metric -> {value, lo, hi};
+    counts distinct rows; "differences": "first-second" -> task -> metric -> {value, lo, hi, p};
+    "tests": "first-second" -> task -> {"delong", "resampled_t": metric -> ...}, each with p and
+    p_holm; "operating": role -> task -> thresholds; "net_benefit": role -> task -> curves;
+    "fairness" and "conformal": what their modules' study() returns;
     "patterns": task -> rows with outcome rates, largest first.
 
   Raises:
@@ -55,31 +55,26 @@ def evaluate(predictions, tasks, config, seed, modalities):
   _check(predictions, tasks)
   patients, patient = np.unique(predictions.patient_id.to_numpy(), return_inverse=True)
   counts_RxP = resample(len(patients), config.evaluate.bootstrap, seed)
-  result, draws = {}, {}
-  for role, (source, prefix) in ROLES.items():
-    rows = np.flatnonzero((predictions.role == source).to_numpy())
-    if not len(rows) or f"{prefix}{tasks[0]}" not in predictions:
-      continue
-    result[role] = {}
-    for task in tasks:
-      result[role][task], draws[role, task] = _score(
-          predictions.iloc[rows], patient[rows], task, prefix, counts_RxP,
-          config.evaluate.bins, source)
+  scores, points = _score_roles(predictions, patient, tasks, counts_RxP, config.evaluate)
+  result = {}
+  for (role, task), found in scores.items():
+    result.setdefault(role, {})[task] = found.entry
+  pairs = [(a, b) for a, b in DIFFERENCES if a in result and b in result]
   result["differences"] = {
-      f"{a}-{b}": {task: _difference(result, draws, a, b, task) for task in tasks}
-      for a, b in DIFFERENCES if a in result and b in result}
+      f"{a}-{b}": {task: compare.difference(scores[a, task], scores[b, task]) for task in tasks}
+      for a, b in pairs}
+  result["tests"] = _tests(predictions, scores, pairs, tasks, config)
+  result["operating"] = _operating(points, config.evaluate.sensitivity)
+  result["net_benefit"] = _net_benefit(predictions, patient, tasks, list(points), counts_RxP,
+                                       config.evaluate)
+  if "test" in points:
+    test = (predictions.role == "test").to_numpy()
+    result["fairness"] = fairness.study(predictions[test], tasks, config.evaluate, counts_RxP,
+                                        patient[test], points["test"], seed)
+    result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
+                                          modalities, config.evaluate)
   result["patterns"] = {task: _patterns(predictions, task, modalities) for task in tasks}
   return result
-
-
-def resample(patients, resamples, seed):
-  """Returns how often each patient is drawn, (resamples, patients) int16: rows sum to
-  `patients`."""
-  rng = np.random.default_rng([seed, 0xB007])
-  counts_RxP = np.empty((resamples, patients), np.int16)
-  for count_P in counts_RxP:
-    count_P[:] = np.bincount(rng.integers(patients, size=patients), minlength=patients)
-  return counts_RxP
 
 
 def _check(table, tasks):
@@ -95,80 +90,74 @@ def _check(table, tasks):
                        "two members' files were joined, or one was read twice.")
 
 
-def _score(table, patient_N, task, prefix, counts_RxP, bins, source):
-  """Returns the entry of one role and task, and metric -> (R,) draws of its value."""
-  column = f"{prefix}{task}"
-  labelled = table[f"y_{task}"].notna().to_numpy()
-  table, patient_N = table[labelled], patient_N[labelled]
-  y_N, p_N = (table[name].to_numpy(np.float64) for name in (f"y_{task}", column))
-  if bad := int(np.sum(~((p_N >= 0) & (p_N <= 1)))):
-    raise ValueError(f"column '{column}' has {bad} of {len(table)} labelled '{source}' rows "
-                     "without a probability.")
-  score = lambda rows, weights=None: metrics_lib.scores(
-      y_N[rows], p_N[rows], weights, patient_N[rows], bins)
-  sets = _sets(table, ["seed"] if source == "test" else ["fold", "seed"])
-  member = [metrics_lib.scores(y_N[rows], p_N[rows], bins=bins)
-            for rows in _sets(table, ["fold", "seed"])]
-  value = [metrics_lib.scores(y_N[rows], p_N[rows], bins=bins) for rows in sets]
-  drawn = [score(rows, counts_RxP) for rows in sets]
-  distinct = ~table.row_id.duplicated().to_numpy()
-  n, positives = int(distinct.sum()), int(y_N[distinct].sum())
-  entry, draws = {}, {}
+def _score_roles(predictions, patient, tasks, counts_RxP, config):
+  """(role, task) -> Scores, and the thresholds of the test roles: role -> task -> (fold, seed) ->
+  threshold."""
+  found, points = {}, {}
+  for role, (source, prefix) in ROLES.items():
+    rows = np.flatnonzero((predictions.role == source).to_numpy())
+    if not len(rows) or f"{prefix}{tasks[0]}" not in predictions:
+      continue
+    for task in tasks:
+      thresholds = None   # chosen on validation rows, so those are not scored by it
+      if source == "test":
+        thresholds = scoring.operating_points(predictions, task, prefix, config.sensitivity)
+        points.setdefault(role, {})[task] = thresholds
+      found[role, task] = scoring.score(predictions.iloc[rows], patient[rows], task, prefix,
+                                        counts_RxP, config, thresholds)
+  return found, points
+
+
+def _operating(points, target):
+  """The thresholds as JSON."""
+  found = {"rule": f"the highest threshold that flags {target:.0%} of the positive validation rows "
+                   "of the member"}
+  for role, tasks in points.items():
+    found[role] = {task: {"threshold": float(np.mean(list(t.values()))) if t else None,
+                          "thresholds": [dict(fold=fold, seed=seed, threshold=value)
+                                         for (fold, seed), value in t.items()]}
+                   for task, t in tasks.items()}
+  return found
+
+
+def _tests(predictions, scores, pairs, tasks, config):
+  """pair -> task -> DeLong's test and the corrected resampled t-test, each adjusted over all."""
+  test = predictions[predictions.role == "test"]
+  found = {f"{a}-{b}": {task: {
+      "delong": compare.rows_delong(test, task, test[ROLES[a][1] + task], test[ROLES[b][1] + task]),
+      "resampled_t": compare.members(scores[a, task], scores[b, task], compare.ratio(config))}
+      for task in tasks} for a, b in pairs}
+  entries = [entry for pair in found.values() for entry in pair.values()]
+  compare.adjust([entry["delong"] for entry in entries])
   for name in metrics_lib.METRICS:
-    draws[name] = _mean([d[name] for d in drawn], len(counts_RxP))
-    entry[name] = _interval(float(_mean([v[name] for v in value], 1)[0]), draws[name], name)
-    if entry[name]["value"] is None:
-      entry[name]["reason"] = "no row with this outcome" if not n else (
-          f"only one class: {n} rows, {positives} positive" if positives in (0, n)
-          else "one class in every fold")
-    each = np.array([m[name][0] for m in member])
-    each = each[~np.isnan(each)]
-    entry[name]["folds"] = dict(mean=float(each.mean()) if len(each) else None,
-                                sd=float(each.std(ddof=1)) if len(each) > 1 else None, n=len(each))
-  return {**entry, "n": n, "positives": positives}, draws
+    compare.adjust([entry["resampled_t"][name] for entry in entries])
+  return found
 
 
-def _sets(table, keys):
-  """Positions of the rows of each combination of `keys`."""
-  return list(table.groupby(keys, sort=True).indices.values())
-
-
-def _mean(values, length):
-  """Mean over a list of (length,) vectors, leaving NaN out; NaN where all are."""
-  values = np.array(values, np.float64).reshape(len(values), length)
-  known = ~np.isnan(values)
-  total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
-  return np.divide(total, count, out=np.full(length, np.nan), where=count > 0)
-
-
-def _interval(value, draws, metric, difference=False):
-  """{"value", "lo", "hi"} with null for what is undefined. Resamples where the metric is undefined
-  are left out."""
-  draws = draws[~np.isnan(draws)]
-  if np.isnan(value) or not len(draws):
-    lo = hi = None
-  else:
-    lo, hi = (float(v) for v in np.quantile(draws, (0.025, 0.975)))
-    if metric == "ece":
-      lo, hi = min(2 * value - hi, value), max(2 * value - lo, value)
-      lo = lo if difference else max(lo, 0.0)
-  entry = {"value": None if np.isnan(value) else value, "lo": lo, "hi": hi}
-  if lo is None and entry["value"] is not None:
-    entry["reason"] = "no resample in which it is defined"
-  return entry
-
-
-def _difference(result, draws, a, b, task):
-  entry = {}
-  for name in metrics_lib.METRICS:
-    first, second = (result[role][task][name] for role in (a, b))
-    if first["value"] is None or second["value"] is None:
-      entry[name] = {"value": None, "lo": None, "hi": None,
-                     "reason": first.get("reason", second.get("reason"))}
-    else:
-      entry[name] = _interval(first["value"] - second["value"],
-                              draws[a, task][name] - draws[b, task][name], name, difference=True)
-  return entry
+def _net_benefit(predictions, patient, tasks, roles, counts_RxP, config):
+  """role -> task -> the decision curve, its interval, and the curve of treating everybody."""
+  thresholds = np.arange(1, int(round(100 * config.benefit)) + 1) / 100
+  found = {}
+  for role in roles:
+    source, prefix = ROLES[role]
+    found[role] = {}
+    for task in tasks:
+      mine = ((predictions.role == source) & predictions[f"y_{task}"].notna()).to_numpy()
+      table, index = predictions[mine], patient[mine]
+      y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", prefix + task))
+      curves = [metrics_lib.net_benefit(y[rows], p[rows], thresholds, weights, index[rows])
+                for weights in (np.ones((1, counts_RxP.shape[1])), counts_RxP)
+                for rows in scoring.sets_of(table, source)]
+      if not curves:
+        found[role][task] = {"threshold": [], "value": [], "lo": [], "hi": [], "all": [],
+                             "reason": "no row with this outcome"}
+        continue
+      half = len(curves) // 2
+      value_K, all_K = (np.mean([c[i][0] for c in curves[:half]], 0) for i in (0, 1))
+      lo_K, hi_K = np.nanquantile(np.mean([c[0] for c in curves[half:]], 0), (0.025, 0.975), axis=0)
+      found[role][task] = {key: v.tolist() for key, v in dict(
+          threshold=thresholds, value=value_K, lo=lo_K, hi=hi_K, all=all_K).items()}
+  return found
 
 
 def _patterns(table, task, modalities):

@@ -69,6 +69,35 @@ def save(folder, ready, plans, stats):
       "stats": preprocess.stack(stats)}, keep=1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A finished run's parts: config, data.json, rectifier.json, models.record.Model, the tree that
+  `save` kept (params, fold, stats), names of modalities and tasks."""
+  config: object
+  facts: dict
+  rectifiers: dict
+  model: models.record.Model
+  tree: dict
+  modalities: tuple
+  tasks: tuple
+
+
+def restore(workdir):
+  """The Restored of a finished run folder. Raises as `load`."""
+  workdir = pathlib.Path(workdir)
+  config, facts, rectifiers = read_run(workdir)
+  found = checkpoint.restore(workdir / "checkpoints" / "final")
+  if found is None:
+    raise OSError(f"{workdir} has no final parameters: run the same main command on it again to "
+                  "finish it.")
+  modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
+  widths = preprocess.widths(jax.tree.map(lambda x: x[0], found[1]["stats"]))
+  patterns = tuple(entry["pattern"] for entry in facts["patterns"])
+  model = models.build(config, models.Spec(
+      modalities, tasks, {m: (*facts["shapes"][m][:-1], widths[m]) for m in modalities}, patterns))
+  return Restored(config, facts, rectifiers, model, found[1], modalities, tasks)
+
+
 def load(workdir):
   """The Predictor of a finished run folder.
 
@@ -76,26 +105,14 @@ def load(workdir):
     OSError: it is not finished, or its parameters are absent or damaged.
     ValueError: another version of crl_jax made it.
   """
-  workdir = pathlib.Path(workdir)
-  config, facts, rectifiers = read_run(workdir)
-  found = checkpoint.restore(workdir / "checkpoints" / "final")
-  if found is None:
-    raise OSError(f"{workdir} has no final parameters: run the same main command on it again to "
-                  "finish it.")
-  tree = found[1]
-  modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
-  stats = jax.tree.map(lambda x: x[0], tree["stats"])
-  widths = preprocess.widths(stats)
-  shapes = {m: tuple(shape) for m, shape in facts["shapes"].items()}
-  patterns = tuple(entry["pattern"] for entry in facts["patterns"])
-  model = models.build(config, models.Spec(
-      modalities, tasks, {m: (*shapes[m][:-1], widths[m]) for m in modalities}, patterns))
-  rule = rectifier.from_dict(rectifiers["pooled"], tasks)
-  weights = dict(tree, shift=_shift(rule, rectifiers["enabled"]), patterns=np.array(
-      [[bool(p >> m & 1) for m in range(len(modalities))] for p in rule.patterns]))
-  function = _function(model, modalities, rule.scale)
-  return Predictor(function, jax.device_put(weights), modalities, tasks, shapes,
-                   len(tree["fold"]), jax.jit(function))
+  run = restore(workdir)
+  rule = rectifier.from_dict(run.rectifiers["pooled"], run.tasks)
+  weights = dict(run.tree, shift=_shift(rule, run.rectifiers["enabled"]), patterns=np.array(
+      [[bool(p >> m & 1) for m in range(len(run.modalities))] for p in rule.patterns]))
+  function = _function(run.model, run.modalities, rule.scale)
+  shapes = {m: tuple(shape) for m, shape in run.facts["shapes"].items()}
+  return Predictor(function, jax.device_put(weights), run.modalities, run.tasks, shapes,
+                   len(run.tree["fold"]), jax.jit(function))
 
 
 def read_run(workdir):
@@ -116,8 +133,10 @@ def _shift(rule, enabled):
   return np.where((np.abs(table) > rule.threshold) & enabled, table, 0.0).astype(np.float32)
 
 
-def _function(model, modalities, scale):
-  def predict(weights, inputs, observed):
+def make_outputs(model, modalities):
+  """(weights, inputs, observed) -> models.record.Outputs of every member, with a leading member
+  axis; pure. weights: params, fold and stats, as `save` keeps them."""
+  def outputs(weights, inputs, observed):
     rows = observed.shape[0]
 
     def scaled(stats):
@@ -129,8 +148,16 @@ def _function(model, modalities, scale):
       none = jnp.zeros(rows, jnp.int32)
       batch = Batch(jax.tree.map(lambda x: x[fold], by_fold), observed,
                     jnp.full((rows, 1), jnp.nan), jnp.ones(rows, bool), none, none)
-      return model.probability(model.apply(params, batch, False, None).logits)
-    base = jax.vmap(member)(weights["params"], weights["fold"]).mean(0)
+      return model.apply(params, batch, False, None)
+    return jax.vmap(member)(weights["params"], weights["fold"])
+  return outputs
+
+
+def _function(model, modalities, scale):
+  outputs = make_outputs(model, modalities)
+
+  def predict(weights, inputs, observed):
+    base = model.probability(outputs(weights, inputs, observed).logits).mean(0)
 
     same = (observed[:, None] == weights["patterns"][None]).all(-1)
     slot = jnp.where(same.any(1), same.argmax(1), same.shape[1])

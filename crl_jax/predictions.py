@@ -1,8 +1,8 @@
 """The predictions table: the one thing that training hands to statistics.
 
 One line per row, member (fold, seed) and held-out role: row_id, patient_id, fold, seed, role,
-pattern, group_<name>, and per task y_<task>, p_base_<task>, p_<task>, and p_<name>_<task> of each
-reference predictor.
+pattern, group_<name>, and per task y_<task>, p_base_<task>, p_<task>, p_<name>_<task> of each
+reference predictor, and the conformal_ and category_ columns of conformal.add.
 """
 
 import numpy as np

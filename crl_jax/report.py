@@ -1,200 +1,267 @@
-"""report.html: one self-contained page about a run, from its metrics, predictions and facts. No
-script, no patient row."""
+"""report.html and model_card.md: a run on one self-contained page, and in brief, from its files.
 
-import importlib.resources
+python -m crl_jax.report RUN    makes both again, with whatever the folder holds by now.
+
+No script, nothing from elsewhere, no patient row.
+"""
+
+import json
 import pathlib
-import re
+import sys
 
-import numpy as np
-
-from crl_jax import evaluate
+from crl_jax import compare, evaluate, report_figures as draw, report_text as text
 from crl_jax import metrics as metrics_lib
 
-# a palette that colour-blind readers can tell apart
-_BEFORE, _AFTER, _TRUE = "#0072B2", "#D55E00", "#000000"
-_TERMS = ("prediction", "reconstruction", "contrastive", "missingness", "pattern")
-_GRID = np.linspace(0, 1, 101)   # curves are drawn on a grid, so that no point of them is a patient
-_PAPER = ("PAPER PROTOCOL. Inputs hold everything recorded up to discharge and may contain the "
-          "outcome itself (a discharge summary states a death). These numbers are for comparison "
-          "with the literature; they are not what a clinician at the bedside could have had.")
+_BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
+           "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}
+_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE",
+          "slope": "calibration slope", "intercept": "calibration intercept",
+          "ppv": "PPV", "npv": "NPV", "flagged": "flagged"}
+_AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "flagged")
 
 
-def write(path, metrics, predictions, data, rectifier, config, history):
-  """Writes the report of a run.
+def write(path, metrics, predictions, data, rectifier, config, history, explained=None):
+  """Writes the report of a run, and model_card.md beside it.
 
   Args:
     path: the file, replaced at once when complete.
-    metrics: metrics.json, see evaluate.evaluate.
+    metrics: metrics.json, see evaluate.evaluate; parts that are absent are left out.
     predictions: the predictions table; used for curves only.
     data: data.json: the cohort's facts, any of which may be absent.
     rectifier: rectifier.json, or None.
     config: the whole config as plain dicts.
     history: records of metrics.jsonl: member, stage, epoch and scalars; may be empty.
+    explained: explain.json, or None.
   """
-  import jinja2
-  import markupsafe
-  import matplotlib
-  template = (importlib.resources.files("crl_jax") / "templates" / "report.html").read_text(
-      encoding="utf-8")
-  environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
-                                   trim_blocks=True)
-  settings = config["evaluate"]
-  style = {"svg.fonttype": "none", "svg.hashsalt": "crl_jax", "text.parse_math": False,
-           "font.size": 9,
-           "font.family": "sans-serif", "axes.spines.top": False, "axes.spines.right": False}
-  with matplotlib.rc_context(style):
-    draw = lambda name, figure: markupsafe.Markup(_svg(figure, name)) if figure else None
-    tasks = [_task(i, task, metrics, predictions, data, rectifier, settings, draw)
-             for i, task in enumerate(metrics["patterns"])]
-    training = draw("training", _training_figure(history))
-  page = environment.from_string(template).render(
-      title=f"{data.get('title', config['data']['cohort'])}: {config['model']['name']}",
-      question=_question(tasks, data),
-      alarms=[t for t in (data.get("banner"),
-                          _PAPER if config["data"]["protocol"] == "paper" else None) if t],
-      warnings=data.get("warnings", []), tasks=tasks, training=training,
-      bootstrap=settings["bootstrap"], bins=settings["bins"], min_cell=settings["min_cell"],
-      cohort=_cohort(data), notes=data.get("notes", []), facts=_facts(data, config))
   path = pathlib.Path(path)
-  part = path.with_suffix(".part")
-  part.write_text(page, encoding="utf-8")
-  part.replace(path)
+  settings = config["evaluate"]
+  facts = context(metrics, data, rectifier, config)
+  tasks = [{**brief, **_task(brief["name"], metrics, predictions, data, rectifier, settings)}
+           for brief in facts["tasks"]]
+  page = facts | dict(
+      tasks=tasks, training=_marked(*draw.training(history)), bootstrap=settings["bootstrap"],
+      bins=settings["bins"], min_cell=settings["min_cell"], cohort=_cohort(data),
+      observed=_marked(draw.observed(data)), informative=_informative(metrics, data),
+      explained=_explained(explained), facts=_facts(data, config),
+      subgroups=any(task["fairness"] for task in tasks),
+      sets=any(task["conformal"] for task in tasks))
+  _render("report.html", path, page)
+  _render("model_card.md", path.with_name("model_card.md"), facts)
 
 
-def _question(tasks, data):
-  modalities = ", ".join(data.get("modalities", [])) or "the modalities at hand"
-  return (f"How well are {', '.join(task['name'] for task in tasks)} predicted from {modalities}, "
-          "when which of them are "
-          "observed is itself a clinical decision, and what does the correction by pattern change?")
+def rebuild(workdir):
+  """Makes report.html and model_card.md of a finished run again. Raises OSError where it is not
+  finished."""
+  import pandas as pd
+  from crl_jax import writer
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "metrics.json").exists():
+    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
+                  "until it prints its table.")
+  read = lambda name: json.loads((workdir / name).read_text())
+  explained = read("explain.json") if (workdir / "explain.json").exists() else None
+  write(workdir / "report.html", read("metrics.json"),
+        pd.read_parquet(workdir / "predictions.parquet"), read("data.json"),
+        read("rectifier.json"), read("config.json"), writer.history(workdir), explained)
 
 
-def _task(index, task, metrics, predictions, data, rectifier, settings, draw):
-  """What the template shows of one task."""
-  roles = [role for role in evaluate.LABELS if role in metrics]
-  names = metrics_lib.METRICS
-  line = lambda kind, label, entry, form: dict(
-      kind=kind, label=label, cells=[evaluate.interval_text(entry[m], form) for m in names])
-  lines = [line("strong" if role == "test" else "", evaluate.LABELS[role], metrics[role][task],
-                ".3f") for role in roles]
-  lines += [line("delta", label, metrics["differences"][pair][task], "+.3f")
-            for pair, label in evaluate.DIFFERENCE_LABELS.items() if pair in metrics["differences"]]
-  entry = metrics["test"][task]
-  folds = {m: entry[m]["folds"] for m in names if entry[m]["folds"]["sd"] is not None}
-  rows = evaluate.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
-  threshold = evaluate.threshold(rectifier, task)
+def write_tables(path, title, alarms, parts):
+  """One page of tables with their figures.
+
+  Args:
+    path: the file.
+    title: of the page.
+    alarms: sentences in a frame at its top.
+    parts: list of dicts: title, heads, lines (of text), figure (<svg> or None), said (sentences).
+  """
+  parts = [{**part, "figure": _one(part["figure"])} for part in parts]
+  _render("tables.html", pathlib.Path(path), dict(title=title, alarms_=alarms, parts=parts))
+
+
+def context(metrics, data, rectifier, config):
+  """What the report and the model card both say of a run, as plain text and numbers."""
+  members = config["members"]
   return dict(
-      name=task, n=entry["n"], positives=entry["positives"], lines=lines,
+      title=f"{data.get('title', config['data']['cohort'])}: {config['model']['name']}",
+      question=text.question(metrics["patterns"], data),
+      alarms_=[t for t in (data.get("banner"), text.PAPER if config["data"]["protocol"] == "paper"
+                           else None) if t],
+      warnings=data.get("warnings", []), notes=data.get("notes", []),
+      findings=text.findings(metrics, rectifier, data),
+      may=text.may_conclude(metrics, data, config),
+      may_not=text.may_not_conclude(metrics, data, config),
+      members=f"{members['folds']} folds x {members['seeds']} seeds" + (
+          ", seeds averaged" if members.get("ensemble") else ""),
+      protocol=config["data"]["protocol"], model=config["model"]["name"],
+      rows=data.get("rows"), patients=data.get("patients"),
+      modalities=data.get("modalities", []), versions=data.get("versions", {}),
+      fingerprint=data.get("fingerprint"), operating=metrics.get("operating", {}).get("rule"),
+      tasks=[_brief(task, metrics) for task in metrics["patterns"]])
+
+
+def _brief(task, metrics):
+  """The headline and the tables of one task."""
+  entry = metrics["test"][task]
+  roles = [role for role in evaluate.LABELS if role in metrics]
+  names = [m for m in metrics_lib.METRICS if m in entry]
+  line = [m for m in ("slope", "intercept") if m in entry]
+  cells = lambda found, form: [evaluate.interval_text(found[m], form) if m in found else "-"
+                               for m in names]
+  lines = [dict(kind="strong" if role == "test" else "", label=evaluate.LABELS[role],
+                cells=cells(metrics[role][task], ".3f")) for role in roles]
+  lines += [dict(kind="delta", label=label, cells=cells(metrics["differences"][pair][task], "+.3f"))
+            for pair, label in evaluate.DIFFERENCE_LABELS.items() if pair in metrics["differences"]]
+  folds = {m: entry[m]["folds"] for m in names if entry[m].get("folds", {}).get("sd") is not None}
+  point = [m for m in _AT_POINT if m in entry]
+  return dict(
+      name=task, n=entry["n"], positives=entry["positives"],
+      share=entry["positives"] / entry["n"] if entry["n"] else None, lines=lines,
+      metrics=[dict(name=_name(m), hint=_BETTER.get(m, "")) for m in names],
+      auroc=entry["auroc"], over=_over(metrics, task),
+      point=dict(names=[_name(m) for m in point], lines=[dict(
+          label=evaluate.LABELS[role], cells=[evaluate.interval_text(metrics[role][task][m])
+                                              for m in point])
+          for role in roles if any(metrics[role][task].get(m, {}).get("value") is not None
+                                   for m in point)]) if point else None,
+      line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in line], lines=[
+          [evaluate.LABELS[role], *(evaluate.interval_text(metrics[role][task][m]) for m in line)]
+          for role in roles if all(m in metrics[role][task] for m in line)]) if line else None,
+      tests=_tests(metrics, task),
       reasons=sorted({metrics[role][task][m]["reason"] for role in roles for m in names
-                      if "reason" in metrics[role][task][m]}),
+                      if "reason" in metrics[role][task].get(m, ())}),
       members=folds and dict(n=max(f["n"] for f in folds.values()), text=", ".join(
-          f"{m.upper() if m != 'brier' else 'Brier'} {f['mean']:.3f} ({f['sd']:.3f})"
-          for m, f in folds.items())),
-      curves=draw(f"curves{index}", _curves_figure(predictions, task, settings)),
+          f"{_name(m)} {f['mean']:.3f} ({f['sd']:.3f})" for m, f in folds.items())))
+
+
+def _over(metrics, task):
+  """Differences shown under the headline: label, text."""
+  return [(label, evaluate.interval_text(metrics["differences"][pair][task]["auroc"], "+.3f"))
+          for pair, label in evaluate.DIFFERENCE_LABELS.items()
+          if pair in metrics["differences"] and pair != "test-test_base"]
+
+
+def _tests(metrics, task):
+  """p-values of the comparisons: label, DeLong, corrected resampled t."""
+  found = []
+  for pair, by_task in metrics.get("tests", {}).items():
+    entry = by_task.get(task, {})
+    delong = entry.get("delong") or {}
+    t = (entry.get("resampled_t") or {}).get("auroc") or {}
+    if delong.get("p") is not None or t.get("p") is not None:
+      first, second = pair.split("-")
+      found.append((f"{evaluate.LABELS.get(first, first)} against "
+                    f"{evaluate.LABELS.get(second, second)}",
+                    *(_p(source.get(key)) for source in (delong, t) for key in ("p", "p_holm"))))
+  return found
+
+
+def _task(task, metrics, predictions, data, rectifier, settings):
+  """The figures and finer tables of one task."""
+  entry = metrics["test"][task]
+  rows = evaluate.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
+  overall = entry["positives"] / entry["n"] if entry["n"] else None
+  areas = _areas(predictions, task, [row["pattern"] for row in rows])
+  return dict(
+      forest=_one(draw.discrimination(metrics, task)),
+      curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
       patterns=[dict(name=evaluate.pattern_label(row, 200), n=row["n"],
                      rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
                                                       hi=row["rate_hi"])),
-                     gamma=evaluate.gamma_text(row),
-                     true="-" if row["true"] is None else f"{row['true']:+.3f}")
-                for row in rows],
-      truth=any(row["true"] is not None for row in rows), threshold=threshold,
-      gammas=draw(f"gammas{index}", _gamma_figure([row for row in rows if row["cell"]])))
+                     before=_number(row.get("predicted_base")), after=_number(row.get("predicted")),
+                     auroc=areas[row["pattern"]], gamma=evaluate.gamma_text(row),
+                     true="-" if row["true"] is None else f"{row['true']:+.3f}") for row in rows],
+      truth=any(row["true"] is not None for row in rows),
+      threshold=evaluate.threshold(rectifier, task),
+      rates=_one(draw.rates(task, rows, overall)),
+      gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
+      conformal=_conformal(metrics, task), fairness=_fairness(metrics, task))
 
 
-def _curves_figure(predictions, task, settings):
-  """ROC, precision-recall and calibration of the test rows, or None where there is only one
-  class."""
-  from matplotlib.figure import Figure
+def _areas(predictions, task, patterns):
+  """pattern -> its AUROC on test rows with DeLong's interval, as text; '-' where there is none. A
+  row that several seeds predicted counts once, with its mean prediction."""
   table = predictions[(predictions.role == "test") & predictions[f"y_{task}"].notna()]
-  y = table[f"y_{task}"].to_numpy()
-  if len(np.unique(y)) < 2:
+  rows = table.groupby("row_id").agg(
+      pattern=("pattern", "first"), patient=("patient_id", "first"), y=(f"y_{task}", "first"),
+      p=(f"p_{task}", "mean"))
+  by_pattern = dict(list(rows.groupby("pattern")))
+  return {pattern: evaluate.interval_text(compare.area(part.y, part.p, part.patient))
+          if (part := by_pattern.get(pattern)) is not None else "-" for pattern in patterns}
+
+
+def _conformal(metrics, task):
+  found = metrics.get("conformal") or {}
+  mine = found.get("tasks", {}).get(task)
+  if not mine:
     return None
-  figure = Figure(figsize=(9.6, 3.1), layout="constrained")
-  roc, pr, calibration = figure.subplots(1, 3)
-  bins = int(np.clip(len(y) // max(settings["min_cell"], 1), 1, settings["bins"]))
-  limit = 0.0
-  for prefix, label, color, dash in (("p_base_", "before", _BEFORE, "--"),
-                                     ("p_", "after", _AFTER, "-")):
-    p = table[f"{prefix}{task}"].to_numpy()
-    false, recall, precision = metrics_lib.curves(y, p)
-    roc.plot(_GRID, np.interp(_GRID, np.r_[0, false], np.r_[0, recall]), dash, color=color,
-             label=label)
-    reached = np.minimum(np.searchsorted(recall, _GRID[1:]), len(recall) - 1)
-    pr.plot(_GRID[1:], precision[reached], dash, color=color, label=label)
-    predicted, rate, mass = metrics_lib.calibration(y, p, bins)
-    lo, hi = np.transpose([metrics_lib.wilson(r * n, n) for r, n in zip(rate, mass)])
-    calibration.errorbar(predicted, rate, [np.maximum(rate - lo, 0), np.maximum(hi - rate, 0)],
-                         fmt="o" + dash, color=color,
-                         label=label, markersize=3, linewidth=1, elinewidth=0.7)
-    limit = max(limit, hi.max(), predicted.max())
-  roc.plot([0, 1], [0, 1], ":", color="#999999", linewidth=1)
-  pr.axhline(y.mean(), linestyle=":", color="#999999", linewidth=1)
-  calibration.plot([0, limit], [0, limit], ":", color="#999999", linewidth=1)
-  pr.set_ylim(0, 1.02)
-  for axes, x, name in ((roc, "1 - specificity", "sensitivity"), (pr, "recall", "precision"),
-                        (calibration, "predicted probability", "outcome rate")):
-    axes.set_xlabel(x)
-    axes.set_ylabel(name)
-  roc.legend(frameon=False)
-  return figure
+  percent = lambda v: "-" if v is None else f"{v:.1%}"
+  return dict(
+      rule=found.get("rule", ""), level=1 - found["alpha"],
+      coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
+      rows=[dict(name=row["name"], n=row["n"], coverage=evaluate.interval_text(row["coverage"]),
+                 calibration=row.get("calibration_patients", "-"), single=percent(row["single"]),
+                 both=percent(row["both"]), empty=percent(row["empty"]))
+            for row in mine["patterns"]])
 
 
-def _gamma_figure(rows):
-  """A forest plot of gamma by pattern, the true effects where known; None without rows."""
-  from matplotlib.figure import Figure
-  if not rows:
+def _fairness(metrics, task):
+  """Per grouping: table, gaps and a figure; [] without subgroups."""
+  found = metrics.get("fairness") or {}
+  shown = []
+  for grouping, part in found.get("tasks", {}).get(task, {}).items():
+    names = [m for m in ("auroc", "auprc", "tpr", "fpr", "flagged", "bias")
+             if any(m in g for g in part["groups"])]
+    titles = dict(tpr="true positive rate", fpr="false positive rate", bias="outcome - predicted")
+    shown.append(dict(
+        name=grouping, suppressed=part.get("suppressed", 0),
+        heads=[titles.get(m, _name(m)) for m in names],
+        groups=[dict(name=g["group"], n=g["n"], positives=g["positives"], cells=[
+            evaluate.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
+            for m in names]) for g in part["groups"]],
+        gaps=[dict(name=name.replace("_", " "), text=evaluate.interval_text(gap),
+                   expected=_number(gap.get("expected")), p=_p(gap.get("p")))
+              for name, gap in part.get("gaps", {}).items()],
+        figure=_one(draw.groups(task, grouping, part, "auroc", "AUROC"))))
+  return dict(min_cell=found.get("min_cell"), note=found.get("note", ""),
+              groupings=shown) if shown else None
+
+
+def _informative(metrics, data):
+  """The test of informative missingness (informative.study) as tables, or None."""
+  found = metrics.get("informative") or data.get("informative")
+  if not found:
     return None
-  figure = Figure(figsize=(7.2, 0.9 + 0.27 * len(rows)), layout="constrained")
-  axes = figure.subplots()
-  for i, row in enumerate(rows):
-    cell = row["cell"]
-    if cell["lo"] is not None:
-      axes.plot([cell["lo"], cell["hi"]], [i, i], color=_AFTER, linewidth=1.5)
-    if cell["gamma"] is not None:
-      axes.plot(cell["gamma"], i, "o", color=_AFTER, markersize=4)
-    if row["true"] is not None:
-      axes.plot(row["true"], i, "D", color=_TRUE, markerfacecolor="none", markersize=6)
-  axes.axvline(0, color="#999999", linewidth=1)
-  axes.set_yticks(range(len(rows)), [evaluate.pattern_label(row, 44) for row in rows])
-  axes.invert_yaxis()
-  axes.set_xlabel("gamma")
-  return figure
+  area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
+  both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
+  tasks = [dict(
+      name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
+      left=_p(task["left"]["p"]), reason=task["left"].get("reason"),
+      share="-" if task["left"].get("share") is None else f"{task['left']['share']:.0%}",
+      benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
+      patterns=[(row["name"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
+                 evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
+                 both(row, "e_value")) for row in task["patterns"]],
+      figure=_one(draw.effects(name, task["patterns"])))
+      for name, task in found.get("tasks", {}).items()]
+  return dict(
+      sentence=found["sentence"], limits=found["limits"], level=found["level"], tasks=tasks,
+      modalities=[(name, f"{m['observed']:.1%}", area(m["covariates"]),
+                   _p(m["covariates"].get("p_holm", m["covariates"]["p"])),
+                   _p(m["content"].get("p_holm", m["content"]["p"])))
+                  for name, m in found["modalities"].items()])
 
 
-def _training_figure(history):
-  """Losses and validation scores by epoch, a line per member; None without history."""
-  from matplotlib.figure import Figure
-  if not history:
+def _explained(found):
+  """The cohort's explanation as figures and tables, or None."""
+  if not found:
     return None
-  names = sorted({key for record in history for key in record})
-  panels = (("training loss", [f"train/{t}" for t in _TERMS if f"train/{t}" in names]),
-            ("validation log-loss", [k for k in names if k == "val/loss"]),
-            ("validation AUROC", [k for k in names if k.startswith("val/auroc")]))
-  figure = Figure(figsize=(9.6, 3.1), layout="constrained")
-  members = {record["member"]: [r for r in history if r["member"] == record["member"]]
-             for record in history}
-  for axes, (title, keys) in zip(figure.subplots(1, 3), panels):
-    for k, key in enumerate(keys):
-      for i, records in enumerate(members.values()):
-        values = [np.nan if r.get(key) is None else r[key] for r in records]
-        axes.plot([r["epoch"] for r in records], values, color=f"C{k}", alpha=0.8, linewidth=1,
-                  label=key.split("/")[-1] if not i else None)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(title)
-    if len(keys) > 1:
-      axes.legend(frameon=False, fontsize=7)
-  return figure
-
-
-def _svg(figure, name):
-  """The figure as an SVG element for HTML: ids made unique by `name`, no header, no metadata, no
-  namespace address."""
-  import io
-  buffer = io.StringIO()
-  figure.savefig(buffer, format="svg",
-                 metadata={key: None for key in ("Creator", "Date", "Format", "Type")})
-  text = buffer.getvalue()
-  text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text[text.index("<svg"):], count=2)
-  return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+  return dict(said=found["said"], tasks=[dict(
+      name=task, figure=_one(draw.contributions(task, entry["contribution"])),
+      rows=[dict(name=name, value=evaluate.interval_text(entry["contribution"][name], ".4f"),
+                 signed=evaluate.interval_text(entry["signed"][name], "+.4f"),
+                 **{key: _number((found.get(key) or {}).get(name))
+                    for key in ("attention", "gate")})
+            for name in entry["contribution"]]) for task, entry in found["tasks"].items()])
 
 
 def _cohort(data):
@@ -204,8 +271,9 @@ def _cohort(data):
   add("Size", ("rows", "patients"), [(data["rows"], data["patients"])] if "rows" in data else [])
   add("From the files to the rows", ("step", "removed", "left"),
       [(s["step"], s["removed"], s["left"]) for s in data.get("attrition", [])])
-  add("Outcomes", ("task", "labelled rows", "positive"),
-      [(task, v["n"], v["positives"]) for task, v in data.get("labelled", {}).items()])
+  add("Outcomes", ("task", "labelled rows", "positive", "share"),
+      [(task, v["n"], v["positives"], f"{v['positives'] / v['n']:.1%}" if v["n"] else "-")
+       for task, v in data.get("labelled", {}).items()])
   add("Modalities", ("modality", "observed in rows"), list(data.get("observed", {}).items()))
   add("Odd records", ("table", "rule", "count"),
       [(o["table"], o["rule"], o["count"]) for o in data.get("odd_rows", [])])
@@ -219,13 +287,61 @@ def _facts(data, config):
   prints = [(key, data[key]) for key in ("fingerprint", "splits_fingerprint") if key in data]
   grids = [dict(title="Data (SHA-256)", rows=prints + files, open=True),
            dict(title="Versions", rows=list(data.get("versions", {}).items()), open=True),
-           dict(title="Config", rows=list(_flat(config)), open=False)]
+           dict(title="Config", rows=list(flat(config)), open=False)]
   return [grid for grid in grids if grid["rows"]]
 
 
-def _flat(tree, prefix=""):
+def flat(tree, prefix=""):
+  """Yields (dotted key, value) of a nested dict."""
   for key, value in tree.items():
     if isinstance(value, dict):
-      yield from _flat(value, f"{prefix}{key}.")
+      yield from flat(value, f"{prefix}{key}.")
     else:
       yield f"{prefix}{key}", value
+
+
+def _render(template, path, values):
+  """Writes a template of templates/ to `path`, replaced at once when complete."""
+  import jinja2
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader("crl_jax", "templates"), autoescape=True,
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  part = path.with_name(path.name + ".part")
+  part.write_text(environment.get_template(template).render(values), encoding="utf-8")
+  part.replace(path)
+
+
+def _one(svg):
+  """An <svg> made here, which escapes its own words, as markup; None for nothing."""
+  import markupsafe
+  return markupsafe.Markup(svg) if svg else None
+
+
+def _marked(*svgs):
+  return [_one(svg) for svg in svgs if svg]
+
+
+def _name(metric):
+  return _NAMES.get(metric, metric)
+
+
+def _number(value, form=".3f"):
+  return "-" if value is None else f"{value:{form}}"
+
+
+def _p(value):
+  return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def main():
+  if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    sys.exit("Usage: python -m crl_jax.report RUN")
+  try:
+    rebuild(sys.argv[1])
+  except (OSError, ValueError) as error:
+    sys.exit(f"\nError: {error}")
+  print(pathlib.Path(sys.argv[1]) / "report.html")
+
+
+if __name__ == "__main__":
+  main()

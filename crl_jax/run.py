@@ -46,6 +46,9 @@ def run(config, workdir, command=""):
       _execute(config, workdir, command, devices)
       sharding.together("finished")
       finished = _finished(workdir)
+      if config.evaluate.explain and sharding.leader():
+        from crl_jax import explain
+        explain.write(workdir, config.evaluate.explain)
   if sharding.leader():
     print(_table(workdir, finished, config.evaluate.min_cell))
     print(f"\nReport: {workdir / 'report.html'}")
@@ -69,7 +72,7 @@ def build_cohort(config, **options):
 
 
 def _execute(config, workdir, command, devices):
-  from crl_jax import evaluate, predictions, report
+  from crl_jax import conformal, evaluate, informative, predictions, report
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
@@ -118,6 +121,9 @@ def _execute(config, workdir, command, devices):
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
                                           config.seed)
   metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  if config.evaluate.informative:
+    metrics["informative"] = informative.study(cohort, seed=config.seed)
+  table = conformal.add(table, cohort.tasks, config.evaluate)
   table.to_parquet(workdir / "predictions.parquet", index=False)
   _write_json(workdir / "rectifier.json", rectifiers)
   report.write(workdir / "report.html", metrics, table, facts, rectifiers,

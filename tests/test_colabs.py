@@ -1,5 +1,5 @@
-"""colabs/quickstart.ipynb: it runs on tiny settings, draws its pictures, says little, and installs
-only where it must.
+"""The notebooks: they run on tiny settings, draw their pictures, say little, and install only where
+they must.
 """
 
 import base64
@@ -16,7 +16,15 @@ kernelspec = pytest.importorskip("ipykernel.kernelspec", reason="pip install '.[
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PATH = ROOT / "colabs" / "quickstart.ipynb"
-PICTURES = ["training", "auroc", "patterns", "calibration"]   # ids of the cells that draw
+PICTURES = dict(   # ids of the cells that draw
+    quickstart=["training", "auroc", "patterns", "calibration"],
+    your_cohort=["rates", "found", "explain"],
+    eicu_demo=["attrition", "observed", "patterns", "auroc", "curves"],
+    reading_a_report=["auroc", "curves", "gamma", "groups", "training"])
+
+
+def read(name):
+  return nbformat.read(ROOT / "colabs" / f"{name}.ipynb", as_version=4)
 
 
 @pytest.fixture
@@ -35,17 +43,26 @@ def ink(png, color=(0xD5, 0x5E, 0x00)):
   return int((np.abs(pixels * 255 - color) < 2).all(axis=-1).sum())
 
 
-def test_the_committed_notebook_holds_no_output(notebook):
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_committed_notebook_holds_no_output(name):
+  notebook = read(name)
   nbformat.validate(notebook)
   code = [c for c in notebook.cells if c.cell_type == "code"]
   assert not any(c.outputs or c.execution_count for c in code)
-  assert not any("/work" in c.source or "://" in c.source for c in notebook.cells)
+  assert not any("/work/" in c.source or "://" in c.source for c in notebook.cells)
   # Every picture is explained before it is seen.
   for before, here in zip(notebook.cells, notebook.cells[1:]):
-    assert here.id not in PICTURES or before.cell_type == "markdown"
+    assert here.id not in PICTURES[name] or before.cell_type == "markdown"
 
 
-def test_runs_and_draws(notebook, tmp_path, monkeypatch):
+def test_all_notebooks_are_known_and_install_alike():
+  assert {p.stem for p in (ROOT / "colabs").glob("*.ipynb")} == set(PICTURES)
+  assert len({cell(read(name), "install").source for name in PICTURES}) == 1
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+  """Runs a notebook in an empty folder; returns it with its outputs, and the folder."""
   # The interpreter of this test, whatever else is installed.
   kernelspec.install(kernel_name="here", prefix=str(tmp_path))
   monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
@@ -59,26 +76,55 @@ def test_runs_and_draws(notebook, tmp_path, monkeypatch):
                                   "--xla_llvm_disable_expensive_passes=true")
   folder = tmp_path / "anywhere"
   folder.mkdir()
-  nbclient.NotebookClient(notebook, kernel_name="here", timeout=500,
-                          resources={"metadata": {"path": str(folder)}}).execute()
 
-  pictures, texts = [], []
+  def run(name):
+    notebook = read(name)
+    nbclient.NotebookClient(notebook, kernel_name="here", timeout=500,
+                            resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook, folder
+  return run
+
+
+def drawn_and_said(notebook):
+  """(cell id, figure) of every picture, PNG or SVG, and (cell id, text) of every printed line."""
+  pictures, said = [], []
   for c in notebook.cells:
     for output in c.get("outputs", ()):
       assert output.output_type != "error"
-      if "image/png" in output.get("data", {}):
-        pictures.append(c.id)
-        # In the colour that each picture draws its result with.
-        assert ink(output.data["image/png"]) > 50, c.id
-      else:
-        texts.append((c.id, output.get("name"), output.get("text", "")))
-  assert pictures == PICTURES
-  assert not any("Traceback" in text for _, _, text in texts)
+      data = output.get("data", {})
+      if figure := data.get("image/png") or data.get("image/svg+xml"):
+        pictures.append((c.id, figure))
+      elif output.get("name"):
+        said.append((c.id, output.name, output.text))
+  assert not any("Traceback" in text for *_, text in said)
+  return pictures, said
+
+
+def test_runs_and_draws(execute):
+  notebook, folder = execute("quickstart")
+  pictures, texts = drawn_and_said(notebook)
+  assert [where for where, _ in pictures] == PICTURES["quickstart"]
+  for where, figure in pictures:   # in the colour that each picture draws its result with
+    assert ink(figure) > 50, where
   assert [where for where, name, _ in texts if name == "stdout"] == ["run"]   # pictures, not logs
   said = "".join(text for _, name, text in texts if name == "stdout")
   assert said.startswith("SIMULATED COHORT") and len(said.splitlines()) == 2
   assert {p.name for p in (folder / "runs").glob("quickstart-*/*")} >= {
       "metrics.json", "report.html", "predictions.parquet"}
+
+
+@pytest.mark.parametrize("name", ["your_cohort", "eicu_demo", "reading_a_report"])
+def test_the_other_notebooks_run_and_draw(name, execute, request, monkeypatch):
+  if name == "eicu_demo":
+    monkeypatch.setenv("CRL_JAX_EICU", str(request.getfixturevalue("eicu_root")))
+  notebook, folder = execute(name)
+  pictures, texts = drawn_and_said(notebook)
+  assert list(dict.fromkeys(where for where, _ in pictures)) == PICTURES[name]
+  assert all(figure.count("<text") > 4 for _, figure in pictures)
+  printed = [(where, text) for where, stream, text in texts if stream == "stdout"]
+  assert [where for where, _ in printed] == ["run"] and "report.html" in printed[0][1]
+  assert len(printed[0][1].splitlines()) <= 2
+  assert list(folder.glob("runs/*/report.html"))
 
 
 @pytest.fixture

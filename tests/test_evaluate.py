@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import config as config_lib, evaluate, metrics as metrics_lib
+from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
 
+EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "conformal", "patterns"}
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")
 
 
@@ -51,14 +52,19 @@ def run(table, config, seed=0):
 def test_contract(config):
   found = run(make(), config)
   assert found == json.loads(json.dumps(found, allow_nan=False))
-  assert set(found) == {*evaluate.ROLES, "differences", "patterns"}
+  assert set(found) == {*evaluate.ROLES, *EXTRA}
   assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
                                        "test_bayes-test"}
   for role in evaluate.ROLES:
     for task, n in zip(TASKS, (300, 280)):
       entry = found[role][task]
-      assert set(entry) == {*metrics_lib.METRICS, "n", "positives"} and entry["n"] == n
-      for name in metrics_lib.METRICS:
+      names = metrics_lib.METRICS + metrics_lib.LINE
+      names += scoring.RATES if role.startswith("test") else ()
+      assert set(entry) == {*names, "n", "positives"} and entry["n"] == n
+      for name in names:
+        if name in scoring.RATES and role in ("test_logistic", "test_boosting"):
+          assert entry[name]["value"] is None and "operating point" in entry[name]["reason"]
+          continue
         assert entry[name]["lo"] <= entry[name]["value"] <= entry[name]["hi"]
         assert entry[name]["folds"]["n"] == 5
 
@@ -115,7 +121,8 @@ def test_differences_are_paired(config):
     table[f"p_boosting_{task}"] = table[f"p_{task}"]
   found = run(table, config)
   for name in metrics_lib.METRICS:
-    assert found["differences"]["test-test_boosting"]["icu"][name] == {"value": 0, "lo": 0, "hi": 0}
+    assert found["differences"]["test-test_boosting"]["icu"][name] == {"value": 0, "lo": 0, "hi": 0,
+                                                                       "p": 1}
   regret, bayes, model = (found["differences"]["test_bayes-test"]["icu"]["auroc"],
                           found["test_bayes"]["icu"]["auroc"], found["test"]["icu"]["auroc"])
   np.testing.assert_allclose(regret["value"], bayes["value"] - model["value"])
@@ -139,6 +146,44 @@ def test_undefined_is_null_with_a_reason(config):
   assert found["patterns"]["mortality"] == []
   json.dumps(found, allow_nan=False)
   assert "no value: only one class" in evaluate.table(found, None, {})
+
+
+def test_tests_of_differences(config):
+  found = run(make(seeds=2), config)
+  entry = found["tests"]["test-test_boosting"]["icu"]
+  np.testing.assert_allclose(entry["delong"]["value"],
+                             found["differences"]["test-test_boosting"]["icu"]["auroc"]["value"])
+  adjusted = [pair[task]["delong"]["p_holm"] for pair in found["tests"].values() for task in TASKS]
+  raw = [pair[task]["delong"]["p"] for pair in found["tests"].values() for task in TASKS]
+  assert adjusted == compare.holm(raw) and adjusted != raw
+  for name in metrics_lib.METRICS:
+    assert entry["resampled_t"][name]["n"] == 10 and entry["resampled_t"][name]["p_holm"] <= 1
+
+
+def test_operating_points_and_decision_curves(config):
+  table = make()
+  found = run(table, config)
+  points = found["operating"]["test"]["icu"]
+  assert len(points["thresholds"]) == 5 and "80%" in found["operating"]["rule"]
+  assert 0.6 < found["test"]["icu"]["sensitivity"]["value"] < 0.95
+  curve, test = found["net_benefit"]["test"]["icu"], table[table.role == "test"]
+  k = curve["threshold"].index(0.2)
+  flag = test.p_icu >= 0.2
+  benefit = (flag & (test.y_icu == 1)).mean() - (flag & (test.y_icu == 0)).mean() / 4
+  np.testing.assert_allclose(curve["value"][k], benefit)
+  np.testing.assert_allclose(curve["all"][k], test.y_icu.mean() - (1 - test.y_icu).mean() / 4)
+  assert curve["lo"][k] < benefit < curve["hi"][k] and len(curve["threshold"]) == 50
+
+
+def test_subgroups_and_prediction_sets_are_there(config):
+  table = make()
+  table["group_sex"] = np.where(table.patient_id % 3, "female", "male")
+  found = run(table, config)
+  groups = found["fairness"]["tasks"]["icu"]["sex"]["groups"]
+  assert [g["group"] for g in groups] == ["female", "male"] and sum(g["n"] for g in groups) == 300
+  entry = found["conformal"]["tasks"]["icu"]
+  assert entry["coverage"]["value"] > 0.85 and entry["n"] == 300
+  assert found["conformal"]["tasks"]["mortality"]["n"] == 280
 
 
 def test_patterns(config):
@@ -169,7 +214,7 @@ def test_references_are_optional(config):
   table = make()
   table = table[[c for c in table if not c.startswith(("p_logistic", "p_boosting", "p_bayes"))]]
   found = run(table[table.role == "test"], config)
-  assert (set(found) == {"test", "test_base", "differences", "patterns"} and
+  assert (set(found) == {"test", "test_base", *EXTRA} and
           list(found["differences"]) == ["test-test_base"])
 
 

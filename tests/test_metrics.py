@@ -120,3 +120,74 @@ def test_wilson():
   # a textbook's example
   np.testing.assert_allclose(metrics.wilson(10, 100), (0.05523, 0.17437), atol=2e-5)
   assert metrics.wilson(0, 5)[0] == 0 and metrics.wilson(5, 5)[1] == 1
+
+
+def _logit(p):
+  p = np.clip(p, 1e-6, 1 - 1e-6)
+  return np.log(p / (1 - p))
+
+
+def test_calibration_line_equals_statsmodels():
+  sm = pytest.importorskip("statsmodels.api")
+  y, p, w = _rows(decimals=2)
+  p = p ** 1.4
+  found = metrics.scores(y, p, w, only=metrics.LINE)
+  binomial, x = sm.families.Binomial(), _logit(p)
+  for r, v in enumerate(w):
+    slope = sm.GLM(y, sm.add_constant(x), binomial, freq_weights=v).fit(tol=1e-12).params[1]
+    shift = sm.GLM(y, np.ones((len(y), 1)), binomial, offset=x, freq_weights=v).fit(tol=1e-12)
+    np.testing.assert_allclose([found["slope"][r], found["intercept"][r]],
+                               [slope, shift.params[0]], rtol=1e-7)
+
+
+def test_merging_near_predictions_moves_the_line_by_nothing():
+  y, p, w = _rows(n=5000, decimals=16)
+  many = metrics.scores(y, p, w[:2], only=metrics.LINE)
+  for r in range(2):
+    one = metrics.scores(y, p, w[r:r + 1], only=metrics.LINE)
+    for name in metrics.LINE:
+      np.testing.assert_allclose(many[name][r], one[name][0], rtol=1e-4, atol=1e-4)
+      assert many[name][r] != one[name][0]   # it was merged
+
+
+@pytest.mark.parametrize("y, p, slope, intercept", [
+    ([0, 0, 0], [.1, .5, .7], False, False), ([0, 1, 1], [.3, .3, .3], False, True),
+    ([0, 0, 1, 1], [.1, .2, .3, .4], False, True), ([1, 1, 0, 0], [.1, .2, .3, .4], False, True),
+    ([0, 0, 1, 1], [.1, .2, .2, .4], False, True), ([0, 1, 0, 1], [0., .2, .3, 1.], True, True)])
+def test_where_the_calibration_line_is_defined(y, p, slope, intercept):
+  found = metrics.scores(y, p, only=metrics.LINE)
+  assert [not np.isnan(found[name][0]) for name in metrics.LINE] == [slope, intercept]
+
+
+def test_a_calibrated_and_an_overconfident_prediction():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=200_000)
+  y = rng.random(len(x)) < 1 / (1 + np.exp(-x))
+  found = metrics.scores(y, 1 / (1 + np.exp(-2 * x - 1)), only=metrics.LINE)
+  np.testing.assert_allclose(found["slope"], 0.5, atol=0.01)
+  assert metrics.scores(y, 1 / (1 + np.exp(-x)), only=("intercept",))["intercept"][0] == (
+      pytest.approx(0, abs=0.02))
+  assert found["intercept"][0] < -0.5
+
+
+def test_net_benefit_by_its_definition():
+  y, p, w = _rows()
+  thresholds = np.array([0, 0.1, 0.25, 0.3, 0.95])
+  found, everybody = metrics.net_benefit(y, p, thresholds, w)
+  for r, v in enumerate(w):
+    for k, t in enumerate(thresholds):
+      benefit = lambda who: np.sum(v * who * (y - (1 - y) * t / (1 - t))) / v.sum()
+      np.testing.assert_allclose([found[r, k], everybody[r, k]],
+                                 [benefit(p >= t), benefit(1)], atol=1e-14)
+  assert np.isnan(metrics.net_benefit([0, 1], [0.1, 0.2], [0.1], np.zeros((1, 2)))[0]).all()
+  with pytest.raises(ValueError, match="ascending"):
+    metrics.net_benefit(y, p, [0.2, 0.1])
+
+
+def test_fractional_weights_equal_scikit_learn():
+  y, p, _ = _rows(decimals=16)
+  w = np.random.default_rng(5).random((3, len(y)))
+  np.testing.assert_allclose(metrics.auroc(y, p, w),
+                             [roc_auc_score(y, p, sample_weight=v) for v in w])
+  np.testing.assert_allclose(metrics.auprc(y, p, w),
+                             [average_precision_score(y, p, sample_weight=v) for v in w])

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, evaluate, report
+from crl_jax import config as config_lib, evaluate, report, report_text
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
@@ -44,7 +44,8 @@ def test_complete(write):
                 "a" * 64, "Bayes-optimal", "boosting", "+0.030 [+0.010, +0.050]", "+0.044",
                 "evaluate.bootstrap", "intakeOutput", "Rows: at 24 h.", "jax"):
     assert words in text, words
-  assert text.count("<svg") == 5   # curves and gammas per task, training
+  # per task: AUROCs, four curves, rates and gammas; modalities; losses, log-loss, AUROC by epoch
+  assert text.count("<svg") == 2 * 7 + 1 + 3
 
 
 def test_is_self_contained_and_well_formed(write):
@@ -96,8 +97,102 @@ def test_bare_facts_and_one_class_are_survived(write):
   text = write(table, data={})
   assert ("cannot be computed: only one class: 300 rows, 0 positive" in text and
           "no row with this outcome" in text)
-  assert "<svg" not in text
+  assert "specificity</text>" not in text and "decision curve" not in text   # no curve of one class
 
 
 def test_same_run_same_report(write):
   assert write(rect=rectifier(), history=history()) == write(rect=rectifier(), history=history())
+
+
+def test_each_pattern_has_its_auroc(write):
+  from sklearn.metrics import roc_auc_score
+  table = make()
+  text = write(table, rect=rectifier())
+  test = table[(table.role == "test") & table.y_mortality.notna()]
+  large = test[test.pattern == test.pattern.mode()[0]]
+  assert f"{roc_auc_score(large.y_mortality, large.p_mortality):.3f} [" in text
+
+
+def test_figures_and_tables_are_accessible(write):
+  text = write(rect=rectifier(), history=history())
+  svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+  assert all('role="img"' in svg and re.search(r'aria-label="[^"]{8,}"', svg) and "<title>" in svg
+             for svg in svgs)
+  for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+    if "<thead" in table:
+      assert "<caption" in table and 'scope="col"' in table
+    assert 'scope="row"' in table
+  assert 'lang="en"' in text and 'name="viewport"' in text
+  assert {*re.findall(r'<a href="#(\w+)"', text)} <= {*re.findall(r'id="(\w+)"', text)}
+
+
+def test_says_what_may_be_concluded(write):
+  text = write(rect=rectifier())
+  assert "Anything about patients: the cohort is simulated." in text   # it has a banner
+  assert "one member was trained" in text and "not hospitals or years" in text
+  assert "Anything about patients" not in write(data={**DATA, "banner": None})
+  assert "inputs reach up to discharge" in write(protocol="paper")
+
+
+def test_model_card_has_the_same_facts(write, tmp_path):
+  write(rect=rectifier())
+  card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+  page = (tmp_path / "report.html").read_text(encoding="utf-8")
+  numbers = re.findall(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", card)
+  assert len(numbers) > 20 and all(n in page for n in numbers)
+  assert "# Model card" in card and "SIMULATED COHORT" in card and "a" * 64 in card
+  tables = [line for line in card.splitlines() if line.startswith("|")]
+  columns = {line.count("|") for line in tables}
+  assert len(columns) == 1   # every line of a table has its cells
+
+
+def test_sentences_follow_the_intervals():
+  entry = lambda value, lo, hi: dict(value=value, lo=lo, hi=hi)
+  def said(auroc, brier):
+    metrics = {"test": {"icu": {"auroc": entry(0.7, 0.6, 0.8), "n": 300, "positives": 100}},
+               "test_boosting": {"icu": {"auroc": entry(0.6, 0.5, 0.7)}},
+               "differences": {"test-test_boosting": {"icu": {"auroc": auroc}},
+                               "test-test_base": {"icu": {"brier": brier}}}}
+    return " ".join(report_text.findings(metrics, None, {}))
+  assert "better than the best yardstick (boosting; +0.100" in said(
+      entry(0.1, 0.01, 0.2), entry(-0.01, -0.02, -0.001))
+  assert "worse than" in said(entry(-0.1, -0.2, -0.01), entry(0, 0, 0))
+  text = said(entry(0.1, -0.01, 0.2), entry(0.01, 0.001, 0.02))
+  assert "not distinguishable from" in text and "worsens the Brier" in text
+  assert "improves the Brier" in said(entry(0, 0, 0), entry(-0.01, -0.02, -0.001))
+  assert "leaves the Brier" in said(entry(0, 0, 0), entry(0, 0, 0))
+  assert "does not demonstrably change" in said(entry(0, 0, 0), entry(0, -0.1, 0.1))
+
+
+def test_a_finished_run_is_reported_again(tiny_run, tmp_path):
+  import shutil
+  folder = tmp_path / "run"
+  shutil.copytree(tiny_run.folder, folder)
+  before = (folder / "report.html").read_text()
+  for name in ("report.html", "model_card.md"):
+    (folder / name).unlink()
+  report.rebuild(folder)
+  assert (folder / "report.html").read_text() == before and (folder / "model_card.md").exists()
+  (folder / "metrics.json").unlink()
+  with pytest.raises(OSError, match="not a finished run"):
+    report.rebuild(folder)
+
+
+@pytest.mark.slow
+def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path):
+  import shutil
+  import subprocess
+  browser = shutil.which("chromium") or shutil.which("google-chrome")
+  if not browser:
+    pytest.skip("no Chromium on this machine: apt install chromium")
+  def complaints(path):
+    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu",
+                           "--enable-logging=stderr", "--dump-dom", f"file://{path}"],
+                          capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+  write(rect=rectifier(), history=history())
+  broken = tmp_path / "broken.html"
+  broken.write_text("<script>console.error('x')</script>")
+  assert complaints(broken)[1]   # it would be heard
+  dom, found = complaints(tmp_path / "report.html")
+  assert not found and dom.count("</svg>") == 2 * 7 + 1 + 3

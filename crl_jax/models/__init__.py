@@ -1,10 +1,12 @@
 """The models by name. A new model is one file here and one line in MODELS."""
 
-from crl_jax.models import crl_mmnar
+from crl_jax.models import crl_mmnar, filled
 from crl_jax.models.record import Spec
 
 MODELS = {
     "crl_mmnar": crl_mmnar.build,
+    "zero_fill": filled.build_zero,
+    "mean_fill": filled.build_mean,
 }
 
 

@@ -1,0 +1,66 @@
+"""Intervals and tests from resamples of the patients: one draw serves every statistic, so that
+differences are paired."""
+
+import numpy as np
+
+
+def resample(patients, resamples, seed):
+  """Returns how often each patient is drawn, (resamples, patients) int16: rows sum to
+  `patients`."""
+  rng = np.random.default_rng([seed, 0xB007])
+  counts_RxP = np.empty((resamples, patients), np.int16)
+  for count_P in counts_RxP:
+    count_P[:] = np.bincount(rng.integers(patients, size=patients), minlength=patients)
+  return counts_RxP
+
+
+def totals(counts_RxP, patient_N, values_NxK):
+  """Sums of the columns of `values_NxK` in every resample, (R, K): of statistics that are ratios of
+  sums, a thousand resamples are one matrix product."""
+  values_NxK = np.asarray(values_NxK, np.float64)
+  sums_PxK = np.stack([np.bincount(patient_N, v, counts_RxP.shape[1]) for v in values_NxK.T], 1)
+  parts = np.array_split(counts_RxP, -(-counts_RxP.size // 10**7))
+  return np.concatenate([part.astype(np.float64) @ sums_PxK for part in parts])
+
+
+def mean(values, length):
+  """Mean over a list of (length,) vectors, leaving NaN out; NaN where all are."""
+  values = np.array(values, np.float64).reshape(len(values), length)
+  known = ~np.isnan(values)
+  total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+  return np.divide(total, count, out=np.full(length, np.nan), where=count > 0)
+
+
+def interval(value, draws, upward=False, floor=None):
+  """The 95% percentile interval {"value", "lo", "hi"}, null where undefined and then with a
+  "reason".
+
+  Args:
+    value: the statistic, or NaN.
+    draws: (R,) of it under resamples; NaN, where it is undefined, is left out.
+    upward: resampling biases the statistic upward (an absolute error): the percentiles are
+      reflected at the value, and the interval is widened to hold it.
+    floor: the least value that the statistic can have, or None.
+  """
+  draws = draws[~np.isnan(draws)]
+  if np.isnan(value):
+    return {"value": None, "lo": None, "hi": None}
+  if not len(draws):
+    return {"value": float(value), "lo": None, "hi": None,
+            "reason": "no resample in which it is defined"}
+  lo, hi = (float(v) for v in np.quantile(draws, (0.025, 0.975)))
+  if upward:
+    lo, hi = min(2 * value - hi, value), max(2 * value - lo, value)
+  if floor is not None:
+    lo = max(lo, floor)
+  return {"value": float(value), "lo": lo, "hi": hi}
+
+
+def p_value(draws):
+  """Two-sided p-value of a difference being 0: twice the share of the resamples on its rarer side,
+  itself counted as one more (Davison and Hinkley 1997, section 4.4). None without a draw."""
+  draws = draws[~np.isnan(draws)]
+  if not len(draws):
+    return None
+  rarer = min(np.sum(draws <= 0), np.sum(draws >= 0))
+  return float(min(1.0, 2 * (1 + rarer) / (1 + len(draws))))

@@ -1,0 +1,157 @@
+"""Prediction sets for one patient: split conformal prediction, calibrated per missingness pattern.
+
+A label's nonconformity is 1 minus its predicted probability. Its p-value for a new row is the share
+of calibration patients of the row's category (Mondrian; Vovk et al. 2005, section 4.5) at least as
+nonconforming, the new row itself counted; the set at level alpha holds the labels with a p-value
+above alpha. It misses the outcome of at most a share alpha of the patients of a category, whatever
+the model, provided that calibration and new patients are exchangeable. A patient's rows share the
+weight of one (Lee, Barber and Willett 2023, arXiv 2306.06342): coverage is that of a random row of
+a new patient.
+
+Categories are patterns. Those with too few patients are merged into one; whether a pattern has too
+few is read off the calibration and the new rows together, without outcomes, which keeps the two
+exchangeable. Where even the merged category has fewer than 1 / alpha - 1 calibration patients,
+every set holds both labels. The base predictions are used: validation rows had no part in them
+(but in choosing when to stop), whereas the rectifier is fitted on the validation rows' outcomes.
+"""
+
+import numpy as np
+
+from crl_jax import metrics as metrics_lib, scoring
+from crl_jax.data.cohort import pattern_name
+
+MERGED = -1   # the category of all rare patterns
+
+
+def categories(pattern, patient, calibration, least):
+  """The category of each row: its pattern, or MERGED where the pattern has too few patients.
+
+  Args:
+    pattern, patient: (N,) ids, of calibration and new rows together.
+    calibration: (N,) bool.
+    least: calibration patients that a pattern must be expected to have: its patients in all rows
+      times the share of the patients who are in calibration.
+  Returns:
+    (N,) int64.
+  """
+  pattern, patient = np.asarray(pattern, np.int64), np.asarray(patient)
+  everyone = len(np.unique(patient))
+  share = len(np.unique(patient[calibration])) / max(everyone, 1)
+  found = np.full(len(pattern), MERGED, np.int64)
+  for p in np.unique(pattern):
+    mine = pattern == p
+    if len(np.unique(patient[mine])) * share >= least:
+      found[mine] = p
+  return found
+
+
+def p_values(score, category, patient, score_new, category_new):
+  """Conformal p-values (n, L) of the nonconformities `score_new` (n, L) of L labels.
+
+  Args:
+    score: (N,) nonconformity of the calibration rows with their outcomes.
+    category: (N,) their categories; category_new: (n,).
+    patient: (N,) ids; the rows of a patient in a category weigh 1 together.
+  """
+  score_new = np.asarray(score_new, np.float64)
+  found = np.ones(score_new.shape)
+  for c in np.unique(category_new):
+    mine, new = category == c, category_new == c
+    _, who, rows = np.unique(patient[mine], return_inverse=True, return_counts=True)
+    order = np.argsort(score[mine])
+    ordered, weight = score[mine][order], (1 / rows[who])[order]
+    above = np.append(np.cumsum(weight[::-1])[::-1], 0)   # weight from here up
+    at_least = above[np.searchsorted(ordered, score_new[new] - 1e-12)]
+    found[new] = (1 + at_least) / (1 + len(rows))
+  return found
+
+
+def add(table, tasks, config):
+  """Adds columns conformal_<task>_0 and conformal_<task>_1, the p-values of either label, to the
+  test rows of a predictions table (NaN on others); each member is calibrated on its own labelled
+  validation rows.
+
+  Args:
+    table: DataFrame of predictions.parquet.
+    tasks: T names.
+    config: config.evaluate; `calibrate` is read.
+  Returns:
+    DataFrame with 2 T more columns, and `category_<task>`: the pattern, or MERGED.
+  """
+  added = {}
+  for task in tasks:
+    y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", f"p_base_{task}"))
+    value, category = np.full((len(table), 2), np.nan), np.full(len(table), MERGED, np.int64)
+    role, pattern = table.role.to_numpy(), table.pattern.to_numpy()
+    patient = table.patient_id.to_numpy()
+    for rows in scoring.members_of(table).values():
+      rows = rows[(role[rows] == "test") | (role[rows] == "val") & ~np.isnan(y[rows])]
+      val = role[rows] == "val"
+      category[rows] = categories(pattern[rows], patient[rows], val, config.calibrate)
+      held, new = rows[val], rows[~val]
+      wrong = np.where(y[held] == 1, 1 - p[held], p[held])
+      value[new] = p_values(wrong, category[held], patient[held],
+                            np.stack([p[new], 1 - p[new]], 1), category[new])
+    added |= {f"conformal_{task}_{label}": value[:, label] for label in (0, 1)}
+    added[f"category_{task}"] = category
+  return table.assign(**added)
+
+
+def study(table, tasks, modalities, config):
+  """Coverage and size of the sets of a table that `add` returned, over all and per pattern.
+
+  Returns:
+    {"alpha", "rule", "tasks": task -> {"coverage": {value, lo, hi}, "size", "both", "single",
+    "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
+    "pattern", "name", "merged", "calibration_patients" (a member's mean)], largest first}}. Shares
+    weigh patients alike; patterns under config.min_cell patients are left out, and counted in
+    "suppressed".
+  """
+  alpha = float(config.alpha)
+  found = {"alpha": alpha, "rule": (
+      f"A set misses the outcome of at most {alpha:.0%} of the patients of a category. A category "
+      f"is a pattern expected to have {config.calibrate} calibration patients or more; all rarer "
+      f"ones share one category. With fewer than {int(np.ceil(1 / alpha - 1 - 1e-9))} calibration "
+      "patients every set holds both labels. Base predictions, calibrated on each member's "
+      "validation patients."), "tasks": {}}
+  for task in tasks:
+    known = table[f"y_{task}"].notna()
+    test, val = (table[(table.role == role) & known] for role in ("test", "val"))
+    entry = _cell(test, task, alpha)
+    patterns, entry["suppressed"] = [], 0
+    for pattern, rows in test.groupby("pattern"):
+      if rows.patient_id.nunique() < config.min_cell:
+        entry["suppressed"] += 1
+        continue
+      merged = bool((rows[f"category_{task}"] == MERGED).any())
+      mine = val[(val.pattern == pattern) if not merged else (val[f"category_{task}"] == MERGED)]
+      members = max(1, len(scoring.members_of(test)))
+      patterns.append({
+          "pattern": int(pattern), "name": pattern_name(pattern, modalities), "merged": merged,
+          "calibration_patients": mine.groupby(["fold", "seed"]).patient_id.nunique().sum()
+                                  / members, **_cell(rows, task, alpha)})
+    entry["patterns"] = sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))
+    found["tasks"][task] = entry
+  return found
+
+
+def _cell(rows, task, alpha):
+  """Coverage and size over rows; a patient's rows share the weight of one. The interval is
+  Wilson's with patients for n: conservative where a patient has several rows."""
+  y = rows[f"y_{task}"].to_numpy()
+  zero, one = (rows[f"conformal_{task}_{label}"].to_numpy() > alpha for label in (0, 1))
+  patients, who = np.unique(rows.patient_id.to_numpy(), return_inverse=True)
+  weight = 1 / np.bincount(who)[who] if len(rows) else np.ones(0)
+  share = lambda v, among=1.0: (float((v * among * weight).sum() / total)
+                                if (total := np.sum(among * weight)) > 0 else None)
+  covered = np.where(y == 1, one, zero)
+  value = share(covered)
+  lo, hi = (None, None) if value is None else metrics_lib.wilson(value * len(patients),
+                                                                 len(patients))
+  coverage = {"value": value, "lo": lo, "hi": hi}
+  if value is None:
+    coverage["reason"] = "no row with this outcome"
+  return {"n": int(rows.row_id.nunique()), "patients": len(patients), "coverage": coverage,
+          "positives_covered": share(covered, y == 1), "both": share(zero & one),
+          "single": share(zero != one), "empty": share(~zero & ~one),
+          "size": share(zero.astype(float) + one)}

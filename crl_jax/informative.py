@@ -1,0 +1,250 @@
+"""Is the missingness informative? What a cohort's own data say of why modalities are missing.
+
+    mcar    whether a modality was recorded has to do with nothing that is seen
+    mar     ... only with what everyone has (modalities that nearly all rows have, and the groups)
+    mmnar   ... with more: given what everyone has, the content of one modality still tells
+            whether another was recorded, so clinicians saw something that is not in it
+
+Two tests per modality m that some rows have and some lack, with cross-fitted residuals: of delta_m
+on what everyone has; and of delta_m, given that, on the residuals of the other modalities' content
+where it was observed. Holm's correction over the modalities; the second kind of rejection says
+"mmnar", else the first says "mar", else "mcar".
+
+Per task: does the pattern predict the outcome, and what of its effect is left once what everyone
+has is known, y = g(W) + theta[pattern] + noise (Robinson 1988, doi 10.2307/1912705): under mcar and
+mar theta is the direct effect gamma, up to the reference pattern; under mmnar it also holds what the
+unseen says of the outcome. `sensitivity` says how much of that it would take.
+"""
+
+import numpy as np
+
+from crl_jax import compare, orthogonal, sensitivity
+from crl_jax.data.cohort import pattern_name
+
+COMMON = 0.95     # a modality that so many rows have is what everyone has
+LEVELS = 20       # groups with more levels (hospitals) are left out
+FOLDS = 5
+ROWS = 20_000     # patients' rows are sampled down to so many
+_WIDTH = 16       # components of a modality that everyone has; of another half as many
+_FEWEST = 30      # patients with, and without, a modality; patients of a pattern
+LIMITS = (
+    "These data can refute mcar, and that recording depends only on what everyone has; they can prove "
+    "neither. A dependence on something unseen that left no trace in any recorded content would look "
+    "like mcar or mar; a dependence on content that only some patients have (mar in the wider sense) "
+    "looks like mmnar. What is left of a pattern's effect on an outcome is the direct effect and all "
+    "that is unmeasured together; no data of this kind separate the two. The robustness value says "
+    "how strong the unmeasured would have to be to make up all of it.")
+
+
+def study(cohort, level=0.01, seed=0):
+  """Tests why modalities are missing, and what their patterns say of the outcomes.
+
+  Args:
+    cohort: data.cohort.Cohort.
+    level: of the tests behind the verdict.
+    seed: deals the patients into folds.
+  Returns:
+    JSON-able dict: "verdict" (null where no modality can be tested), "sentence", "limits", "level",
+    "common" (names of what everyone has), "modalities": name -> {"observed", "covariates": {auroc:
+    {value, lo, hi}, p, p_holm}, "content": {p, p_holm}}, "tasks": task -> {"n", "predicts": {auroc,
+    p}, "left": {p, raw, left, share}, "benchmark": {outcome, pattern}, "reference", "patterns"}.
+    What cannot be computed is null with a "reason".
+  """
+  import threadpoolctl
+  with threadpoolctl.threadpool_limits(1, "blas"):   # many small products: threads only wait
+    return _study(cohort, level, seed)
+
+
+def _study(cohort, level, seed):
+  if len(cohort) > ROWS:
+    cohort = cohort.take(_sample(cohort.patient_id, seed))
+  fold = orthogonal.deal(cohort.patient_id, FOLDS, seed)
+  rate_M = cohort.observed.mean(0)
+  common = [m for m, rate in zip(cohort.modalities, rate_M) if rate >= COMMON]
+  known = _everyone(cohort, common)
+  found = {m: _modality(cohort, i, common, known, fold)
+           for i, m in enumerate(cohort.modalities) if m not in common}
+  for kind in ("covariates", "content"):
+    compare.adjust([entry[kind] for entry in found.values()])
+  groups = [name for name, level_N in cohort.groups.items() if _usable(level_N)]
+  verdict = _verdict(found, level)
+  return {"verdict": verdict, "sentence": _sentence(verdict, level, common + groups),
+          "limits": LIMITS, "level": level, "rows": len(cohort), "common": common + groups,
+          "modalities": found,
+          "tasks": {task: _task(cohort, t, known, fold) for t, task in enumerate(cohort.tasks)}}
+
+
+def _sample(patient, seed):
+  """Rows of about ROWS rows' worth of patients, in order."""
+  patients, who = np.unique(patient, return_inverse=True)
+  keep = np.random.default_rng([seed, 0x5A3]).random(len(patients)) < ROWS / len(patient)
+  return np.flatnonzero(keep[who])
+
+
+def _usable(level_N):
+  return 2 <= len(np.unique(level_N)) <= LEVELS
+
+
+def _everyone(cohort, common):
+  """(N, D) what everyone has, standardised, with the squares of its components."""
+  blocks = []
+  for name in common:
+    z = components(cohort.inputs[name], cohort.observed[:, cohort.modalities.index(name)], _WIDTH)
+    blocks += [z, (z**2 - 1) / np.sqrt(2)]
+  for level_N in cohort.groups.values():
+    if _usable(level_N):
+      names, at = np.unique(np.asarray(level_N, str), return_inverse=True)
+      share = np.bincount(at) / len(at)
+      blocks.append((np.eye(len(names))[at] - share)[:, 1:] / np.sqrt(share * (1 - share))[1:])
+  return np.concatenate(blocks, 1) if blocks else np.zeros((len(cohort), 0))
+
+
+def components(x, present, width):
+  """(N, <= width) leading principal components of a modality's standardised features, of unit
+  variance among the rows that have it, 0 elsewhere. A sequence enters by its means over time, a
+  missing feature by its mean."""
+  rows = np.flatnonzero(present)
+  if not len(rows):
+    return np.zeros((len(present), 0))
+  x = np.asarray(x[rows], np.float64)
+  if x.ndim == 3:
+    count = (~np.isnan(x)).sum(1)
+    x = np.divide(np.nansum(x, 1), count, out=np.full(count.shape, np.nan), where=count > 0)
+  count = np.maximum((~np.isnan(x)).sum(0), 1)
+  x = x - np.nansum(x, 0) / count
+  x = np.nan_to_num(x / np.sqrt(np.maximum(np.nansum(x**2, 0) / count, 1e-12)))
+  x = np.clip(x, -6, 6)[:, x.std(0) > 1e-6]
+  found = np.zeros((len(present), min(width, x.shape[1], max(len(rows) - 1, 0))))
+  if not found.size:
+    return found
+  # the leading directions, by three power iterations from a random start (Halko et al. 2011)
+  start = np.random.default_rng(0).normal(size=(x.shape[1], min(found.shape[1] + 8, x.shape[1])))
+  for _ in range(3):
+    start = np.linalg.qr(x.T @ (x @ start))[0]
+  projected = x @ start
+  values, vectors = np.linalg.eigh(projected.T @ projected)
+  z = projected @ vectors[:, ::-1][:, :found.shape[1]]
+  found[rows] = z / np.maximum(z.std(0), 1e-9)
+  return found
+
+
+def _modality(cohort, m, common, known, fold):
+  """Do the covariates that everyone has, and given them other modalities' content, tell whether
+  modality m was recorded?"""
+  delta, patient = cohort.observed[:, m], cohort.patient_id
+  count = [len(np.unique(patient[delta == value])) for value in (False, True)]
+  entry = {"observed": float(delta.mean())}
+  if min(count) < _FEWEST:
+    reason = f"fewer than {_FEWEST} patients {'have' if count[1] < _FEWEST else 'lack'} it"
+    return {**entry, "covariates": {"p": None, "auroc": None, "reason": reason},
+            "content": {"p": None, "reason": reason}}
+  label = delta.astype(int)
+  predicted = orthogonal.classes(known, label, fold, 2)[:, 1]
+  covariates = orthogonal.score_test(delta - delta.mean(), known, patient)
+  if "reason" in covariates:
+    covariates["reason"] = "nothing that everyone has was recorded"
+  area = compare.area(delta, predicted, patient) if known.shape[1] else None
+  others = [i for i, name in enumerate(cohort.modalities) if i != m and name not in common]
+  # one column for ten patients of the rarer kind at most
+  width = int(np.clip(min(count) / 10 / max(len(others), 1), 1, _WIDTH // 2))
+  blocks = []
+  for i in others:
+    seen = cohort.observed[:, i]
+    z = components(cohort.inputs[cohort.modalities[i]], seen, width)
+    blocks.append((z - orthogonal.linear(known, z, fold, seen)) * seen[:, None])
+  residual = np.concatenate(blocks, 1) if blocks else np.zeros((len(label), 0))
+  content = orthogonal.score_test(delta - predicted, residual, patient)
+  if not blocks:
+    content["reason"] = "no other modality is sometimes missing, to look through"
+  return {**entry, "covariates": {"auroc": area, **covariates}, "content": content}
+
+
+def _verdict(found, level):
+  small = lambda kind: any(entry[kind].get("p_holm") is not None and entry[kind]["p_holm"] < level
+                           for entry in found.values())
+  if all(entry[kind]["p"] is None for entry in found.values() for kind in ("covariates", "content")):
+    return None
+  return "mmnar" if small("content") else "mar" if small("covariates") else "mcar"
+
+
+def _sentence(verdict, level, common):
+  everyone = f"what everyone has ({', '.join(common)})" if common else "what everyone has (nothing)"
+  return {
+      None: "No modality is missing often enough, or present often enough, to ask why.",
+      "mcar": f"Consistent with mcar: nothing seen tells which modalities were recorded "
+              f"(tests at {level:g}).",
+      "mar": f"Not mcar; consistent with mar: {everyone} tells which modalities were recorded, and "
+             f"given it, no other content does (tests at {level:g}).",
+      "mmnar": f"Consistent with mmnar, and with neither mcar nor with recording that depends only on "
+               f"{everyone}: given that, the content of other modalities still tells which were "
+               f"recorded (tests at {level:g})."}[verdict]
+
+
+def _task(cohort, t, known, fold):
+  """What the pattern says of the outcome, before and after what everyone has."""
+  labelled = ~np.isnan(cohort.labels[:, t])
+  y, pattern, patient = (v[labelled] for v in (cohort.labels[:, t], cohort.pattern,
+                                               cohort.patient_id))
+  y, known, fold = y.astype(np.float64), known[labelled], fold[labelled]
+  ids, at = np.unique(pattern, return_inverse=True)
+  n_P = np.array([len(np.unique(patient[at == k])) for k in range(len(ids))])
+  large = ids[n_P >= _FEWEST]
+  nothing = {"n": len(y), "predicts": {"auroc": None, "p": None}, "left": {"p": None}, "patterns": []}
+  if len(large) < 2 or min(y.sum(), len(y) - y.sum()) < _FEWEST:
+    reason = (f"fewer than two patterns with {_FEWEST} patients" if len(large) < 2 else
+              f"fewer than {_FEWEST} rows of an outcome")
+    for key in ("predicts", "left"):
+      nothing[key]["reason"] = reason
+    return nothing
+  reference = large[np.argmax(n_P[n_P >= _FEWEST])]
+  ids = np.append(reference, large[large != reference])
+  label = np.select([pattern == p for p in ids], np.arange(len(ids)), len(ids))   # last: the rare
+  count = int(label.max()) + 1
+  dummies = np.eye(count)[label][:, 1:]
+  rate = np.stack([_rates(y, label, count, fold != k) for k in range(FOLDS)])
+  raw = orthogonal.contrast(y - y.mean(), dummies - dummies.mean(0), patient)
+  y_left = y - orthogonal.classes(known, y.astype(int), fold, 2)[:, 1]
+  d_left = dummies - orthogonal.classes(known, label, fold, count)[:, 1:]
+  left = orthogonal.contrast(y_left, d_left, patient)
+  share = np.bincount(label, minlength=count) / len(y)
+  spread = {name: _spread(share, c) for name, c in (("raw", raw), ("left", left))}
+  reference_rate = float(y[label == 0].mean())
+  patterns = []
+  for k in range(1, len(ids)):
+    effect, se = left["coefficient"][k - 1], np.sqrt(left["covariance"][k - 1, k - 1])
+    patterns.append({
+        "pattern": int(ids[k]), "name": pattern_name(ids[k], cohort.modalities),
+        "n": int((label == k).sum()),
+        "raw": orthogonal.interval(raw["coefficient"][k - 1],
+                                   np.sqrt(raw["covariance"][k - 1, k - 1])),
+        "left": orthogonal.interval(effect, se),
+        **sensitivity.describe(effect, se, left["scale"][k - 1], reference_rate)})
+  return {
+      "n": len(y),
+      "predicts": {"auroc": compare.area(y, rate[fold, label], patient), "p": raw["p"]},
+      "left": {"p": left["p"], **spread,
+               "share": spread["left"] / spread["raw"] if spread["raw"] > 0 else None},
+      "benchmark": {"outcome": _explained(y_left, y), "pattern": _explained(d_left, dummies)},
+      "reference": {"pattern": int(reference), "name": pattern_name(reference, cohort.modalities),
+                    "n": int((label == 0).sum()), "rate": reference_rate},
+      "patterns": sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))}
+
+
+def _rates(y, label, count, rows):
+  """(count,) outcome rate of each pattern among `rows`, drawn to the mean as by ten more rows."""
+  n, positives = (np.bincount(label[rows], w, count) for w in (None, y[rows]))
+  return (positives + 10 * y[rows].mean()) / (n + 10)
+
+
+def _spread(share, contrast):
+  """Standard deviation over rows of the patterns' effects, the estimates' own variance taken
+  out."""
+  effect = np.append(0.0, contrast["coefficient"])
+  centre = np.diag(share) - np.outer(share, share)
+  variance = effect @ centre @ effect - np.trace(centre[1:, 1:] @ contrast["covariance"])
+  return float(np.sqrt(max(variance, 0.0)))
+
+
+def _explained(left, before):
+  """Share of the variance that what everyone has explains, out of fold; not below 0."""
+  return float(max(0.0, 1 - np.sum(left**2) / np.sum((before - before.mean(0)) ** 2)))

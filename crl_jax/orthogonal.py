@@ -1,0 +1,105 @@
+"""Cross-fitted residuals, and what can be said of them: a test of conditional independence and
+contrasts adjusted for covariates, both with patients as clusters.
+
+Residuals of both sides make the error of the two fits count as a product (Chernozhukov et al. 2018,
+doi 10.1111/ectj.12097), so simple fits suffice.
+"""
+
+import numpy as np
+
+_Z = 1.959963984540054
+_RIDGE = 1e-3   # of the linear fits, per row, for standardised columns
+# inverse strength of the logistic fits' penalty: weak, it only keeps separated classes finite
+_STRENGTH = 1.0
+
+
+def deal(patient, folds, seed):
+  """(N,) fold of each row; a patient's rows share theirs."""
+  patients, who = np.unique(patient, return_inverse=True)
+  order = np.random.default_rng([seed, 0x0D0]).permutation(len(patients))
+  return (order % folds)[who]
+
+
+def linear(x, targets, fold, rows=None):
+  """Cross-fitted ridge predictions (N, K) of `targets` (N, K) from `x` (N, D); fitted on `rows`
+  (N,) bool of the other folds."""
+  x1 = np.concatenate([np.ones((len(x), 1)), x], 1)
+  found = np.zeros(targets.shape)
+  for k in np.unique(fold):
+    train = (fold != k) if rows is None else (fold != k) & rows
+    if not train.any():
+      continue
+    gram = x1[train].T @ x1[train] + _RIDGE * train.sum() * np.diag([0.0] + [1.0] * x.shape[1])
+    found[fold == k] = x1[fold == k] @ np.linalg.lstsq(gram, x1[train].T @ targets[train],
+                                                       rcond=None)[0]
+  return found
+
+
+def classes(x, label, fold, count):
+  """Cross-fitted probabilities (N, count) of the classes `label` (N,) in 0..count-1, by multinomial
+  logistic regression on `x` (N, D); their rates where x has no column."""
+  from sklearn.linear_model import LogisticRegression
+  found = np.zeros((len(label), count))
+  for k in np.unique(fold):
+    train, test = fold != k, fold == k
+    seen = np.unique(label[train])
+    if len(seen) < 2 or not x.shape[1]:
+      found[np.ix_(test, seen)] = np.bincount(label[train], minlength=count)[seen] / train.sum()
+      continue
+    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-4).fit(x[train], label[train])
+    found[np.ix_(test, model.classes_)] = model.predict_proba(x[test])
+  return found
+
+
+def score_test(e, r, patient):
+  """Tests that residuals `e` (N,) and `r` (N, D) are uncorrelated in every column (the generalised
+  covariance measure of Shah and Peters 2020, doi 10.1214/19-AOS1857, with D columns).
+
+  Returns:
+    {"statistic", "freedom", "p"}: Hotelling's T^2 of the patients' sums of e r, as F of (D, C - D),
+    C patients; p is null with a "reason" where C <= D + 1 or nothing varies.
+  """
+  from scipy import special
+  _, who = np.unique(patient, return_inverse=True)
+  products = e[:, None] * r
+  sums = np.stack([np.bincount(who, v) for v in products.T], 1) if r.shape[1] else np.zeros((0, 0))
+  # directions in which nothing varies say nothing
+  values, vectors = np.linalg.eigh(sums.T @ sums) if sums.size else (np.zeros(0), np.zeros((0, 0)))
+  kept = values > 1e-9 * max(values.max(initial=0), 1e-300)
+  d, c = int(kept.sum()), len(sums)
+  if not d or c <= d + 1:
+    return {"statistic": None, "freedom": d, "p": None,
+            "reason": "nothing varies" if not d else f"{c} patients are too few for {d} columns"}
+  total = sums.sum(0) @ vectors[:, kept]
+  explained = min(float(np.sum(total ** 2 / values[kept])) / c, 1 - 1e-12)   # as an R^2
+  f = explained / (1 - explained) * (c - d) / d
+  return {"statistic": float(f), "freedom": d, "p": float(special.fdtrc(d, c - d, f))}
+
+
+def contrast(y, d, patient):
+  """Least squares of residuals `y` (N,) on residuals `d` (N, K), no intercept: coefficients, their
+  covariance clustered by patient (as statsmodels corrects it), and per column what a robustness value needs.
+
+  Returns:
+    dict: coefficient (K,), covariance (K, K), scale (K,) = sd(remaining y) / sd(d_k given the
+    other columns), p of all coefficients being 0.
+  """
+  from scipy import special
+  gram = d.T @ d
+  inverse = np.linalg.pinv(gram)
+  coefficient = inverse @ (d.T @ y)
+  rest = y - d @ coefficient
+  _, who = np.unique(patient, return_inverse=True)
+  sums = np.stack([np.bincount(who, v) for v in (rest[:, None] * d).T], 1)
+  c, k = len(sums), d.shape[1]
+  covariance = inverse @ (sums.T @ sums) @ inverse * (
+      c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1))
+  wald = float(coefficient @ np.linalg.pinv(covariance) @ coefficient)
+  scale = np.sqrt(rest @ rest * np.maximum(np.diag(inverse), 0))
+  return dict(coefficient=coefficient, covariance=covariance, scale=scale,
+              p=float(special.fdtrc(k, max(c - k, 1), wald / k)))
+
+
+def interval(value, se):
+  """{"value", "lo", "hi"}, normal."""
+  return {"value": float(value), "lo": float(value - _Z * se), "hi": float(value + _Z * se)}

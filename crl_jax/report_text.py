@@ -1,0 +1,115 @@
+"""What a run's facts allow one to say, in sentences: the question, the findings, what may be
+concluded and what not. The report and the model card share them."""
+
+from crl_jax import evaluate
+
+PAPER = ("PAPER PROTOCOL. Inputs hold everything recorded up to discharge and may contain the "
+         "outcome itself (a discharge summary states a death). These numbers are for comparison "
+         "with the literature; they are not what a clinician at the bedside could have had.")
+
+
+def question(tasks, data):
+  """One sentence."""
+  modalities = listed(data.get("modalities", [])) or "the modalities at hand"
+  return (f"How well are {listed(tasks)} predicted from {modalities}, when which of them were "
+          "recorded is itself a clinical decision, and what does a correction by pattern change?")
+
+
+def findings(metrics, rectifier, data):
+  """Sentences on what was found, per task, each with its interval."""
+  said = []
+  for task, entry in metrics["test"].items():
+    auroc = entry["auroc"]
+    if auroc["value"] is None:
+      said.append(f"{task}: the AUROC cannot be computed ({auroc.get('reason', 'no value')}).")
+      continue
+    text = f"{task}: AUROC {evaluate.interval_text(auroc)} on {entry['n']} test rows"
+    rival = _best_yardstick(metrics, task)
+    if rival:
+      name, difference = rival
+      text += (f", {_compared(difference)} the best yardstick ({name}; "
+               f"{evaluate.interval_text(difference, '+.3f')})")
+    said.append(text + ".")
+    brier = metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier")
+    if brier and brier["value"] is not None:
+      change = evaluate.interval_text(brier, "+.4f")
+      said.append(f"{task}: the rectifier {_changed(brier)} the Brier score ({change}). "
+                  f"{evaluate.threshold(rectifier, task)}".rstrip())
+  verdict = (metrics.get("informative") or data.get("informative") or {}).get("sentence")
+  return said + ([f"Missingness: {verdict}"] if verdict else [])
+
+
+def may_conclude(metrics, data, config):
+  """Sentences on what the design supports."""
+  tasks = listed(list(metrics["test"]))
+  said = [f"How well {tasks} are ranked, and whether probabilities can be taken at their word, for "
+          "patients of this cohort that the model did not see: no test row had a part in training, "
+          "early stopping, thresholds or its own correction."]
+  if config["data"]["protocol"] == "honest":
+    said.append("What could have been known: a row is a patient at a prediction time, and nothing "
+                "recorded at or after it is an input, the pattern of missing modalities included.")
+  said.append("Whether this model and a yardstick differ on these patients: they share rows and "
+              "resamples, so an interval of a difference that leaves out 0 is not an accident of "
+              "which patients were drawn.")
+  if data.get("truth"):
+    said.append("How far the model is from the best possible predictor, which is known here "
+                "because the cohort is simulated.")
+  return said
+
+
+def may_not_conclude(metrics, data, config):
+  """Sentences on what it does not support."""
+  said = []
+  if data.get("banner"):
+    said.append("Anything about patients: the cohort is simulated.")
+  if config["data"]["protocol"] == "paper":
+    said.append("That these predictions were possible when they would have been needed: inputs "
+                "reach up to discharge.")
+  said += ["That ordering an examination changes an outcome. Gamma is what the model leaves of a "
+           "pattern's outcome rate; it is a direct effect only if the representation holds all of "
+           "the health that drove both the order and the outcome, which no data can show.",
+           "That it holds elsewhere: folds divide patients, not hospitals or years.",
+           "That two predictors are equal where the interval of their difference holds 0: it may "
+           "hold every difference that matters."]
+  few = [task for task, entry in metrics["test"].items()
+         if min(entry["positives"], entry["n"] - entry["positives"]) < 200]
+  if few:
+    said.append(f"Small differences in {listed(few)}: with fewer than 200 rows of the rarer class "
+                "an AUROC is uncertain by some hundredths.")
+  if config["members"]["folds"] * config["members"]["seeds"] == 1:
+    said.append("How much another initialisation or split would change: one member was trained.")
+  return said
+
+
+def listed(names):
+  """'a, b and c'."""
+  names = list(names)
+  return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1] if names \
+      else ""
+
+
+def _best_yardstick(metrics, task):
+  """(label, difference of the AUROCs, ours minus it) of the yardstick with the highest AUROC."""
+  found = []
+  for role in ("test_logistic", "test_boosting"):
+    pair = metrics["differences"].get(f"test-{role}", {}).get(task, {}).get("auroc")
+    value = metrics.get(role, {}).get(task, {}).get("auroc", {}).get("value")
+    if pair and pair["value"] is not None and value is not None:
+      found.append((value, evaluate.LABELS[role], pair))
+  return max(found, key=lambda f: f[0])[1:] if found else None
+
+
+def _compared(difference):
+  if difference["lo"] is None:
+    return "beside"
+  return ("better than" if difference["lo"] > 0 else "worse than" if difference["hi"] < 0
+          else "not distinguishable from")
+
+
+def _changed(difference):
+  if difference["value"] == 0 and difference["lo"] == difference["hi"] == 0:
+    return "leaves"
+  if difference["lo"] is None:
+    return "changes"
+  return ("improves" if difference["hi"] < 0 else "worsens" if difference["lo"] > 0
+          else "does not demonstrably change")

@@ -1,0 +1,149 @@
+"""One predictor, one task: every metric's value over the sets that a table holds, its draws under
+resampled patients, and its spread over members."""
+
+import dataclasses
+
+import numpy as np
+
+from crl_jax import bootstrap, metrics as metrics_lib
+
+RATES = ("sensitivity", "specificity", "ppv", "npv", "flagged")   # at an operating point
+_FLOOR = {"slope": None, "intercept": None}   # of the others 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """Attributes, R resamples:
+    entry: metric -> {value, lo, hi, folds: {mean, sd, n}[, reason]}, and n, positives.
+    draws: metric -> (R,), NaN where undefined.
+    members: metric -> (fold, seed) -> value, of the members where it is defined.
+  """
+  entry: dict
+  draws: dict
+  members: dict
+
+
+def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
+  """Scores the predictor `<prefix><task>` on the rows of one role.
+
+  A value is the metric over all labelled rows, as one set per seed in which every row stands once
+  (test: the folds pooled; val, where a row may belong to several members: one set per fold and
+  seed), then the mean over the sets where it is defined.
+
+  Args:
+    table: the rows of one role, DataFrame.
+    patient_N: (N,) their patients' columns in the resamples.
+    task, prefix: strings.
+    counts_RxP: (R, P) how often each patient was drawn.
+    config: config.evaluate.
+    thresholds: (fold, seed) -> operating point, for RATES; {}: there is none; None: leave RATES
+      out.
+  Returns:
+    Scores.
+  Raises:
+    ValueError: labelled rows without a probability, with the column's name and their number.
+  """
+  column, role = f"{prefix}{task}", "".join(table.role.iloc[:1])
+  labelled = table[f"y_{task}"].notna().to_numpy()
+  table, patient_N = table[labelled], patient_N[labelled]
+  y_N, p_N = (table[name].to_numpy(np.float64) for name in (f"y_{task}", column))
+  if bad := int(np.sum(~((p_N >= 0) & (p_N <= 1)))):
+    raise ValueError(f"column '{column}' has {bad} of {len(table)} labelled '{role}' rows "
+                     "without a probability.")
+  ranked = metrics_lib.METRICS + metrics_lib.LINE
+  values = lambda rows, weights=None: metrics_lib.scores(
+      y_N[rows], p_N[rows], weights, None if weights is None else patient_N[rows], config.bins,
+      ranked)
+  members, sets = members_of(table), sets_of(table, role)
+  if thresholds is not None:
+    counted_NxK = _counted(y_N, p_N, table, thresholds)
+    plain = values
+    def values(rows, weights=None):
+      sums = (counted_NxK[rows].sum(axis=0, keepdims=True) if weights is None else
+              bootstrap.totals(weights, patient_N[rows], counted_NxK[rows]))
+      return {**plain(rows, weights), **_rates(sums)}
+  names = ranked + (RATES if thresholds is not None else ())
+  each = {key: values(rows) for key, rows in members.items()}
+  alone = [values(rows) for rows in sets]
+  drawn = [values(rows, counts_RxP) for rows in sets]
+  distinct = ~table.row_id.duplicated().to_numpy()
+  n, positives = int(distinct.sum()), int(y_N[distinct].sum())
+  entry = {"n": n, "positives": positives}
+  draws = {name: bootstrap.mean([d[name] for d in drawn], len(counts_RxP)) for name in names}
+  known = {name: {key: float(found[name][0]) for key, found in each.items()
+                  if not np.isnan(found[name][0])} for name in names}
+  for name in names:
+    value = bootstrap.mean([v[name] for v in alone], 1)[0]
+    entry[name] = bootstrap.interval(value, draws[name], upward=name == "ece",
+                                     floor=_FLOOR.get(name, 0.0))
+    if entry[name]["value"] is None:
+      entry[name]["reason"] = _reason(name, n, positives, p_N, thresholds)
+    spread = np.array(list(known[name].values()))
+    entry[name]["folds"] = dict(mean=float(spread.mean()) if len(spread) else None,
+                                sd=float(spread.std(ddof=1)) if len(spread) > 1 else None,
+                                n=len(spread))
+  return Scores(entry, draws, known)
+
+
+def members_of(table):
+  """(fold, seed) -> positions of its rows."""
+  found = table.groupby(["fold", "seed"], sort=True).indices
+  return {(int(fold), int(seed)): rows for (fold, seed), rows in found.items()}
+
+
+def sets_of(table, role):
+  """Positions of the rows of each set: a seed's test rows, a member's other rows."""
+  keys = ["seed"] if role == "test" else ["fold", "seed"]
+  return list(table.groupby(keys, sort=True).indices.values())
+
+
+def operating_points(table, task, prefix, target):
+  """The threshold of each member: the highest at which at least the share `target` of its positive
+  validation rows is flagged (p >= threshold).
+
+  Returns:
+    (fold, seed) -> threshold, without the members that have no positive validation row or no
+    prediction there.
+  """
+  val = table[(table.role == "val") & (table[f"y_{task}"] == 1)]
+  p_N = val[f"{prefix}{task}"].to_numpy(np.float64)
+  found = {}
+  for member, rows in members_of(val).items():
+    p = np.sort(p_N[rows])[::-1]
+    if not np.isnan(p).any():
+      # the guard: 0.8 x 5 is not 5 by rounding
+      found[member] = float(p[max(1, int(np.ceil(target * len(p) - 1e-9))) - 1])
+  return found
+
+
+def _counted(y_N, p_N, table, thresholds):
+  """(N, 4): true positives, false positives, false negatives, true negatives, as 0/1; rows of a
+  member without a threshold count in nothing."""
+  cut_N = np.array([thresholds.get(key, np.nan)
+                    for key in zip(table.fold.to_numpy(), table.seed.to_numpy())], float)
+  flagged, known = p_N >= cut_N, ~np.isnan(cut_N)
+  return np.stack([flagged & (y_N == 1), flagged & (y_N == 0), known & ~flagged & (y_N == 1),
+                   known & ~flagged & (y_N == 0)], 1).astype(float)
+
+
+def _rates(sums_Rx4):
+  tp, fp, fn, tn = sums_Rx4.T
+  divide = lambda a, b: np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+  return dict(sensitivity=divide(tp, tp + fn), specificity=divide(tn, tn + fp),
+              ppv=divide(tp, tp + fp), npv=divide(tn, tn + fn),
+              flagged=divide(tp + fp, tp + fp + fn + tn))
+
+
+def _reason(name, n, positives, p_N, thresholds):
+  if not n:
+    return "no row with this outcome"
+  if name in RATES and not thresholds:
+    return "no prediction of positive validation rows to choose an operating point on"
+  if positives in (0, n):
+    return f"only one class: {n} rows, {positives} positive"
+  if name == "slope":
+    return ("all predictions are equal" if len(np.unique(p_N)) == 1 else
+            "the predictions separate the outcomes")
+  if name in ("ppv", "npv"):
+    return "nobody is flagged" if name == "ppv" else "everybody is flagged"
+  return "one class in every fold"

@@ -1,0 +1,89 @@
+"""Do prediction sets per missingness pattern cover, in patterns with few patients too?
+
+    python -m experiments.conformal --config=configs/eicu.py --config.data.root=DIR [--splits=20]
+    python -m experiments.conformal --config=configs/mimic.py --splits=1
+
+Base predictions by logistic regression (coverage does not depend on the model), over all folds of several splits of the patients, at miss rates of 10% and 20%. Patterns are grouped by the
+calibration patients that they had; "pooled" calibrates without regard to the pattern.
+"""
+
+from absl import app, flags
+from ml_collections import config_flags
+import numpy as np
+import pandas as pd
+from sklearn import linear_model
+
+from crl_jax import conformal, predictions, run, yardsticks
+from crl_jax.data import preprocess, splits as splits_lib
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/mimic.py", "The cohort's config.")
+_SPLITS = flags.DEFINE_integer("splits", 5, "Splits of the patients into folds.")
+BANDS = (0, 9, 30, 100, 10**9)   # calibration patients of a pattern
+
+
+def tables(cohort, config, splits):
+  """Yields a predictions table per split, its base predictions by logistic regression."""
+  for seed in range(splits):
+    dealt = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                              config.splits.validation, seed)
+    parts = []
+    for fold in range(config.splits.folds):
+      rows = {role: dealt.rows(fold, role) for role in splits_lib.ROLES}
+      stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
+                             config.preprocess)
+      x = yardsticks.design_matrix(
+          preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities),
+          cohort.observed, cohort.modalities)
+      held = np.concatenate([rows["val"], rows["test"]])
+      found = np.empty((len(held), len(cohort.tasks)))
+      for t in range(len(cohort.tasks)):
+        train = rows["train"][~np.isnan(cohort.labels[rows["train"], t])]
+        model = linear_model.LogisticRegression(C=1e-2, max_iter=300, tol=1e-3)
+        found[:, t] = model.fit(x[train], cohort.labels[train, t]).predict_proba(x[held])[:, 1]
+      for role, p in zip(("val", "test"), np.split(found, [len(rows["val"])])):
+        parts.append(predictions.part(cohort, rows[role], fold, seed, role, p, {}))
+    yield pd.concat(parts, ignore_index=True)
+
+
+def coverage(table, tasks, config, alpha):
+  """Rows (method, band of calibration patients, test rows, covered, both labels) of one table."""
+  lines = []
+  for method, one in (("per pattern", table), ("pooled", table.assign(pattern=0))):
+    sets = conformal.add(one, tasks, config)
+    sets["pattern"] = table.pattern
+    for task in tasks:
+      known = sets[f"y_{task}"].notna()
+      val = sets[known & (sets.role == "val")].groupby(["fold", "pattern"]).patient_id.nunique()
+      test = sets[known & (sets.role == "test")]
+      n = val.reindex(pd.MultiIndex.from_frame(test[["fold", "pattern"]]), fill_value=0).to_numpy()
+      inside = test[[f"conformal_{task}_0", f"conformal_{task}_1"]].to_numpy() > alpha
+      y = test[f"y_{task}"].to_numpy().astype(int)
+      for band in range(len(BANDS) - 1):
+        mine = (n >= BANDS[band]) & (n < BANDS[band + 1])
+        lines.append((method, band, mine.sum(), inside[mine, y[mine]].sum(),
+                      inside[mine].all(1).sum()))
+  return lines
+
+
+def main(argv):
+  del argv
+  config = _CONFIG.value
+  cohort = run.build_cohort(config)
+  lines = {alpha: [] for alpha in (0.1, 0.2)}
+  for table in tables(cohort, config, _SPLITS.value):
+    for alpha, found in lines.items():
+      found += coverage(table, cohort.tasks, config.evaluate, alpha)
+  print("| miss rate | calibration | calibration patients of the pattern | test rows | covered | "
+        "both labels |\n| --- | --- | --- | --- | --- | --- |")
+  for alpha, found in lines.items():
+    sums = pd.DataFrame(found, columns=["method", "band", "n", "covered", "both"]).groupby(
+        ["method", "band"], sort=True).sum()
+    for (method, band), row in sums.iterrows():
+      if row.n:
+        upper = f"to {BANDS[band + 1] - 1}" if band < len(BANDS) - 2 else "or more"
+        print(f"| {alpha:.0%} | {method} | {BANDS[band]} {upper} | {row.n} | "
+              f"{row.covered / row.n:.3f} | {row.both / row.n:.3f} |")
+
+
+if __name__ == "__main__":
+  app.run(main)

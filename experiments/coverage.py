@@ -1,0 +1,174 @@
+"""Do 95% intervals cover 95% of the time, and do tests reject 5% of what is true?
+
+    python -m experiments.coverage [--cohorts=500] [--out=DIR]        # minutes, see the README
+
+Each cohort has 400 patients with one to three correlated rows, split into validation and test rows;
+its predictions are overconfident and shifted, and worse for one sex. The truth is that of a
+population of a million rows (thresholds chosen on the cohort's validation rows are held fixed). The
+statistics are those of metrics.json, made by the same code.
+"""
+
+import csv
+import pathlib
+
+from absl import app, flags
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
+
+_COHORTS = flags.DEFINE_integer("cohorts", 500, "Simulated cohorts.")
+_OUT = flags.DEFINE_string("out", "", "Folder for coverage.csv; none is written without it.")
+PATIENTS, VALIDATION, POPULATION, CUT = 400, 0.25, 1_000_000, 0.2
+DIFFERENCE = "test-test_base"
+
+
+def draw(rng, patients):
+  """Rows of `patients`: outcome, two predictors of the same quality, a better one, sex."""
+  patient = np.repeat(np.arange(patients), rng.choice([1, 2, 3], patients, p=[0.6, 0.3, 0.1]))
+  n = len(patient)
+  sex = rng.choice(["female", "male"], patients)[patient]
+  frailty = rng.normal(size=patients)[patient]
+  x = 0.7 * frailty + 0.7 * rng.normal(size=n)
+  risk = special.expit(1.2 * x - 1)
+  noise = lambda: rng.normal(size=n) * np.where(sex == "male", 1.0, 0.5)
+  # the base and the twin differ in their noise alone
+  base, twin, better = x + noise(), x + noise(), x + 0.6 * noise()
+  p = lambda score: special.expit(1.6 * score - 0.7)
+  return pd.DataFrame(dict(
+      row_id=np.arange(n), patient_id=patient, fold=0, seed=0, role="test", pattern=1,
+      group_sex=sex, group_coin=rng.choice(["a", "b", "c"], patients)[patient],
+      y_a=(rng.random(n) < risk).astype(float), p_base_a=p(base), p_a=p(better), p_twin_a=p(twin)))
+
+
+def cohort(rng):
+  """A predictions table with validation and test rows of different patients."""
+  table = draw(rng, PATIENTS)
+  table.loc[table.patient_id < VALIDATION * PATIENTS, "role"] = "val"
+  return table
+
+
+class Population:
+  """What the statistics estimate."""
+
+  def __init__(self, rng, bins):
+    self.table = draw(rng, int(POPULATION / 1.5))
+    self.values = {prefix: self._values(prefix, bins) for prefix in ("p_", "p_base_")}
+
+  def _values(self, prefix, bins):
+    y, p = self.table.y_a.to_numpy(), self.table[prefix + "a"].to_numpy()
+    found = metrics_lib.scores(y, p, bins=bins, only=metrics_lib.METRICS + metrics_lib.LINE)
+    return {name: float(v[0]) for name, v in found.items()}
+
+  def rates(self, prefix, threshold, mine=None):
+    table = self.table if mine is None else self.table[mine]
+    y, flag = table.y_a.to_numpy() == 1, table[prefix + "a"].to_numpy() >= threshold
+    share = lambda a, b: float((a & b).sum() / b.sum())
+    return dict(sensitivity=share(flag, y), specificity=share(~flag, ~y), ppv=share(y, flag),
+                npv=share(~y, ~flag), flagged=float(flag.mean()),
+                bias=float((y - table[prefix + "a"]).mean()))
+
+
+def one(rng, config, population):
+  """Returns name -> whether the interval held the truth, and name -> p-value of a true null."""
+  table = cohort(rng)
+  found = evaluate.evaluate(table, ("a",), config, 0, ("x",))
+  inside = lambda entry, truth: None if entry["lo"] is None else entry["lo"] <= truth <= entry["hi"]
+  covered, pvalues = {}, {}
+  test, value = found["test"]["a"], population.values
+  threshold = found["operating"]["test"]["a"]["threshold"]
+  truth = {**value["p_"], **population.rates("p_", threshold)}
+  for name in metrics_lib.METRICS + metrics_lib.LINE + scoring.RATES:
+    covered[name] = inside(test[name], truth[name])
+  for name in metrics_lib.METRICS + metrics_lib.LINE:
+    covered[f"{name}, difference"] = inside(found["differences"][DIFFERENCE]["a"][name],
+                                            value["p_"][name] - value["p_base_"][name])
+  covered["auroc, difference, DeLong"] = inside(
+      found["tests"][DIFFERENCE]["a"]["delong"], value["p_"]["auroc"] - value["p_base_"]["auroc"])
+  curve = found["net_benefit"]["test"]["a"]
+  k = int(round(100 * CUT)) - 1
+  benefit = metrics_lib.net_benefit(population.table.y_a, population.table.p_a, [CUT])[0][0, 0]
+  covered[f"net benefit at {CUT}"] = curve["lo"][k] <= benefit <= curve["hi"][k]
+  sexes = {}
+  for cell in found["fairness"]["tasks"]["a"]["sex"]["groups"]:
+    mine = (population.table.group_sex == cell["group"]).to_numpy()
+    sexes[cell["group"]] = truth = population.rates("p_", threshold, mine)
+    rates = dict(tpr=truth["sensitivity"], fpr=1 - truth["specificity"], flagged=truth["flagged"],
+                 bias=truth["bias"], auroc=population.sex_auroc[cell["group"]])
+    for name, v in rates.items():
+      covered[f"{name}, {cell['group']}"] = inside(cell[name], v)
+  gaps = found["fairness"]["tasks"]["a"]["sex"]["gaps"]
+  a, b = sexes.values()
+  covered["equalised odds gap"] = inside(gaps["equalized_odds"], max(
+      abs(a[name] - b[name]) for name in ("sensitivity", "specificity")))
+  covered["AUROC gap"] = inside(gaps["auroc"], abs(np.subtract(*population.sex_auroc.values())))
+  # true nulls: the twin is as good as the base; the coin says nothing
+  rows = table[table.role == "test"]
+  pvalues["DeLong"] = compare.rows_delong(rows, "a", rows.p_base_a, rows.p_twin_a)["p"]
+  twin = compare.runs(table, table, ("a",), config, 0, "p_base_", "p_twin_")["a"]
+  pvalues |= {f"paired bootstrap, {name}": twin[name]["p"] for name in ("auroc", "auprc", "brier")}
+  for name, gap in found["fairness"]["tasks"]["a"]["coin"]["gaps"].items():
+    pvalues[f"permutation, {name} gap"] = gap["p"]
+  pvalues["corrected resampled t-test"] = resampled(rng)
+  return covered, pvalues
+
+
+def resampled(rng, n=300, folds=5, repeats=2):
+  """p-value of the corrected t-test between two learners that are equally good by symmetry, over
+  folds x repeats."""
+  x = rng.normal(size=(n, 8))
+  y = (rng.random(n) < special.expit(x.sum(1) * 0.5)).astype(float)
+  differences = []
+  for _ in range(repeats):
+    fold = rng.permutation(n) % folds
+    for k in range(folds):
+      score = []
+      for part in (x[:, :4], x[:, 4:]):
+        beta = np.linalg.lstsq(part[fold != k], y[fold != k] - y[fold != k].mean(), rcond=None)[0]
+        score.append(metrics_lib.auroc(y[fold == k], special.expit(part[fold == k] @ beta))[0])
+      differences.append(score[0] - score[1])
+  return compare.resampled_t(differences, 1 / (folds - 1))["p"]
+
+
+def study(cohorts, config, seed=0):
+  """Rows of the table: kind, name, cohorts, share, its standard error."""
+  population = Population(np.random.default_rng([seed, 1]), config.evaluate.bins)
+  population.sex_auroc = {
+      sex: float(metrics_lib.auroc(rows.y_a, rows.p_a)[0])
+      for sex, rows in population.table.groupby("group_sex")}
+  covered, pvalues = {}, {}
+  for replicate in range(cohorts):
+    for store, found in zip((covered, pvalues),
+                            one(np.random.default_rng([seed, 2, replicate]), config, population)):
+      for name, v in found.items():
+        store.setdefault(name, []).append(v)
+  lines = []
+  for kind, store in (("95% interval covers", covered), ("rejects at 5%", pvalues)):
+    for name, v in store.items():
+      v = [x if kind[0] == "9" else x <= 0.05 for x in v if x is not None]
+      share = float(np.mean(v))
+      lines.append(dict(kind=kind, name=name, cohorts=len(v), share=share,
+                        se=float(np.sqrt(share * (1 - share) / len(v)))))
+  return lines
+
+
+def main(argv):
+  del argv
+  config = config_lib.default()
+  lines = study(_COHORTS.value, config)
+  print("| what | statistic | cohorts | share | its standard error |\n| --- | --- | --- | --- | --- |")
+  for x in lines:
+    print(f"| {x['kind']} | {x['name']} | {x['cohorts']} | {x['share']:.3f} | {x['se']:.3f} |")
+  if _OUT.value:
+    path = pathlib.Path(_OUT.value) / "coverage.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+      writer = csv.DictWriter(file, lines[0])
+      writer.writeheader()
+      writer.writerows(lines)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+  app.run(main)

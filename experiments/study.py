@@ -1,0 +1,195 @@
+"""One cohort and one split, many variants of a config: what every table of experiments/tables
+starts from.
+
+The config itself is a run folder (`run/`, with its report). Every other variant is kept as its
+predictions, rectified as a run's are; variants whose shapes agree are members of one program. What
+is finished is read again, so a second call goes on where the first one stopped.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import time
+
+import ml_collections
+import numpy as np
+import pandas as pd
+
+from crl_jax import config as config_lib, evaluate, members, metrics as metrics_lib, predictions
+from crl_jax import run, sharding, writer
+from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.data.cohort import Cohort
+from experiments import sweep
+
+METRICS = ("auroc", "auprc", "brier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A config, its cohort and splits, and the folder in which everything about them is kept."""
+  config: ml_collections.ConfigDict
+  cohort: Cohort
+  splits: splits_lib.Splits
+  folder: pathlib.Path
+
+  @property
+  def run_folder(self):
+    return self.folder / "run"
+
+  @functools.cached_property
+  def patients(self):
+    """Sorted ids of the patients that the run predicted."""
+    return np.unique(pd.read_parquet(self.run_folder / "predictions.parquet",
+                                     columns=["patient_id"]).patient_id.to_numpy())
+
+  @functools.cached_property
+  def resamples(self):
+    """(R, patients) how often each patient is drawn: that of metrics.json, and one draw for all
+    variants, so that differences are paired."""
+    return evaluate.resample(len(self.patients), self.config.evaluate.bootstrap, self.config.seed)
+
+  def read(self, name):
+    """A JSON file of the run folder."""
+    return json.loads((self.run_folder / name).read_text())
+
+
+def start(config, folder):
+  """The Study of a config: its run is made, gone on with or read."""
+  import contextlib
+  import io
+  folder = pathlib.Path(folder)
+  with contextlib.redirect_stdout(io.StringIO()):
+    run.run(config, folder / "run")
+  cohort = run.build_cohort(config)
+  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
+                             config.splits.validation, config.seed)
+  return Study(config, cohort, splits, folder)
+
+
+def tables(study, variants):
+  """name -> predictions table of each variant.
+
+  Args:
+    study: Study.
+    variants: name -> tuple of "key=value" settings; no setting is the run itself.
+  Returns:
+    name -> DataFrame as predictions.parquet, without reference predictors.
+  """
+  configs = {name: config_lib.override(study.config, settings)
+             for name, settings in variants.items()}
+  absent = {name: variants[name] for name, config in configs.items()
+            if config_lib.as_dict(config) != config_lib.as_dict(study.config) and
+            not _path(study, config).exists()}
+  if absent:
+    settings = {",".join(settings): name for name, settings in absent.items()}
+    for group in sweep.grouped(study.config, list(settings)):
+      _train(study, list(group.values()))
+  return {name: _read(study, config) for name, config in configs.items()}
+
+
+def _train(study, configs):
+  """Trains the variants of one program and keeps the predictions of each."""
+  cohort, splits, folds = study.cohort, study.splits, range(configs[0].members.folds)
+  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
+                               [splits.rows(fold, "train") for fold in folds],
+                               configs[0].preprocess)
+  plans = [members.Plan(plan.fold, plan.seed, config, f"variant{v}")
+           for v, config in enumerate(configs) for plan in members.grid(config)]
+  key = hashlib.sha256("".join(_key(config) for config in configs).encode()).hexdigest()[:12]
+  folder = study.folder / "training" / key
+  folder.mkdir(parents=True, exist_ok=True)
+  began = time.time()
+  epochs = sum(configs[0].train[phase].epochs for phase in ("pretrain", "joint"))
+  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
+    ready = members.fit(plans, cohort, splits, stats,
+                        sharding.select_devices(configs[0].platform), folder / "checkpoints",
+                        {"settings": key, "splits": splits.fingerprint()}, log, bar, lambda: 0)
+  found = {role: ready.predict([splits.rows(plan.fold, role) for plan in plans])
+           for role in ("val", "test")}
+  for v, config in enumerate(configs):
+    parts = []
+    for fold in folds:
+      mine = [m for m, plan in enumerate(plans) if plan.config is config and plan.fold == fold]
+      for role, p in found.items():
+        lines = [(plans[m].seed, p[m]) for m in mine]
+        if config.members.ensemble:
+          lines = [(0, np.mean([one for _, one in lines], 0))]
+        parts += [predictions.part(cohort, splits.rows(fold, role), fold, seed, role, one, {})
+                  for seed, one in lines]
+    table, _ = predictions.rectify(pd.concat(parts, ignore_index=True), cohort.tasks,
+                                   cohort.modalities, config.rectifier, config.seed)
+    path = _path(study, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path.with_suffix(".part"), index=False)
+    path.with_suffix(".part").replace(path)
+  (folder / "seconds.json").write_text(json.dumps(
+      {"seconds": time.time() - began, "members": len(plans)}))
+
+
+def _read(study, config):
+  if config_lib.as_dict(config) == config_lib.as_dict(study.config):
+    return pd.read_parquet(study.run_folder / "predictions.parquet")
+  return pd.read_parquet(_path(study, config))
+
+
+def _path(study, config):
+  return study.folder / "variants" / f"{_key(config)}.parquet"
+
+
+def _key(config):
+  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A metric of a predictor on test rows: value, (R,) draws, and (fold, seed) -> value of a member
+  where it is defined."""
+  value: float
+  draws: np.ndarray
+  members: dict = dataclasses.field(default_factory=dict)
+
+  @property
+  def interval(self):
+    """(lo, hi), 95% percentiles; (nan, nan) where no draw is defined."""
+    known = self.draws[~np.isnan(self.draws)]
+    return tuple(np.quantile(known, (0.025, 0.975))) if len(known) else (np.nan, np.nan)
+
+  def __sub__(self, other):
+    both = self.members.keys() & other.members.keys()
+    return Score(self.value - other.value, self.draws - other.draws,
+                 {key: self.members[key] - other.members[key] for key in sorted(both)})
+
+
+def score(study, table, task, column="p_", rows=None, metrics=METRICS):
+  """metric -> Score of a column of a predictions table on its labelled test rows.
+
+  The folds are pooled; the seeds' scores are averaged. Every variant takes the same resamples of
+  the patients, so Score - Score is paired.
+
+  Args:
+    study: Study.
+    table: predictions.
+    task: name.
+    column: prefix of the predictor's columns.
+    rows: (len(table),) bool, a further restriction, or None.
+    metrics: names.
+  """
+  keep = (table.role == "test") & table[f"y_{task}"].notna()
+  table = table[keep if rows is None else keep & rows]
+  sets = []
+  for _, part in table.groupby("seed"):
+    y, p = part[f"y_{task}"].to_numpy(), part[f"{column}{task}"].to_numpy()
+    index = np.searchsorted(study.patients, part.patient_id.to_numpy())
+    sets.append((metrics_lib.scores(y, p, only=metrics),
+                 metrics_lib.scores(y, p, study.resamples, index, only=metrics)))
+  each = {key: metrics_lib.scores(part[f"y_{task}"].to_numpy(), part[f"{column}{task}"].to_numpy(),
+                                  only=metrics) for key, part in table.groupby(["fold", "seed"])}
+  if not sets:
+    return {m: Score(np.nan, np.full(len(study.resamples), np.nan)) for m in metrics}
+  return {m: Score(float(np.mean([value[m][0] for value, _ in sets])),
+                   np.mean([draws[m] for _, draws in sets], axis=0),
+                   {key: float(v[m][0]) for key, v in each.items() if np.isfinite(v[m][0])})
+          for m in metrics}

@@ -1,0 +1,128 @@
+"""The paper's tables in small: every part, its files, and a second call that trains nothing."""
+
+import csv
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crl_jax import config as config_lib
+from experiments import paper, study as study_lib, tables
+from experiments.tables import figure1, table2, table4
+
+# every program that is compiled is most of the time of these tests: fewer variants
+RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
+ALONE = table2.ALONE[-1:]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_config, quickly, tmp_path_factory):
+  """Results by name, the folder, and how often anything was trained in the second call."""
+  folder = tmp_path_factory.mktemp("paper")
+  config = config_lib.override(tiny_config, [
+      "members.folds=2", "model.hide=one", "evaluate.informative=False", "evaluate.permutations=10"])
+  with quickly(), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(table2, "ALONE", ALONE)
+    patch.setattr(table4.make, "__defaults__", (RANGES,))
+    first = paper.paper(config, folder)
+    trained = []
+    patch.setattr(study_lib, "_train", lambda *args: trained.append(args))
+    again = paper.paper(config, folder, quick=True)
+  assert [r.rows for r in first if r.name != "c5"] == [r.rows for r in again if r.name != "c5"]
+  return {r.name: r for r in first}, folder, trained
+
+
+def test_every_part_is_there_and_nothing_is_trained_twice(made):
+  found, folder, trained = made
+  assert set(found) == {"figure1", "table1", "table2", "table3", "table4", "c5", "c6_norms",
+                        "c6_checks"}
+  assert not trained
+  for name, result in found.items():
+    with open(folder / "tables" / f"{name}.csv", newline="") as file:
+      assert len(list(csv.DictReader(file))) == len(result.rows) > 0
+    text = (folder / "tables" / f"{name}.md").read_text()
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    assert (folder / "tables" / f"{name}.svg").exists() == (result.figure is not None)
+  page = (folder / "paper.html").read_text()
+  assert "Quick settings" in page and all(r.title.split(":")[0] in page for r in found.values())
+  assert not re.search(r"https?:|<script", page) and page.count("<svg") == 7
+
+
+def test_table1_names_every_model_and_agrees_with_the_run(made):
+  found, folder, _ = made
+  table = pd.DataFrame(found["table1"].rows).set_index(["task", "predictor"])
+  assert {"crl_mmnar", "zero-filling + mask", "mean imputation"} <= set(
+      table.index.get_level_values("predictor"))
+  import json
+  metrics = json.loads((folder / "run" / "metrics.json").read_text())
+  for task, entry in metrics["test"].items():
+    ours = table.loc[(task, "crl_mmnar")]
+    for name in ("auroc", "brier"):
+      assert [ours[name], ours[f"{name}_lo"], ours[f"{name}_hi"]] == pytest.approx(
+          [entry[name][k] for k in ("value", "lo", "hi")], abs=1e-9)
+    folds = entry["auroc"]["folds"]
+    assert ours.auroc_over_members == f"{folds['mean']:.3f} ({folds['sd']:.3f}, n = 2)"
+    base = table.loc[(task, "crl_mmnar, no rectifier")]
+    assert base.ours_minus_it == pytest.approx(ours.auroc - base.auroc)
+    assert (table.loc[task].p_holm.dropna() >= table.loc[task].p.dropna() - 1e-12).all()
+
+
+def test_table2_gains_are_differences_of_its_lines(made):
+  for task, part in pd.DataFrame(made[0]["table2"].rows).groupby("task"):
+    part = part.set_index("model")
+    steps = [label for label, *_ in table2.STEPS]
+    np.testing.assert_allclose(part.loc[steps].auroc_gain.iloc[1:], np.diff(part.loc[steps].auroc))
+    whole = part.loc[steps[-1]].auroc
+    for label, *_ in ALONE:
+      assert part.loc[label].auroc_gain == pytest.approx(whole - part.loc[label].auroc)
+    same = part.loc["without the rectifier"], part.loc["+ reconstruction, contrastive"]
+    assert same[0].brier == same[1].brier
+    assert pd.isna(part.earns_its_place.iloc[0]) and set(part.earns_its_place.iloc[1:]) <= {
+        "yes (AUROC)", "yes (Brier)", "harms (AUROC)", "harms (Brier)", "not shown"}
+
+
+def test_verdicts_follow_the_intervals():
+  row = lambda a, b: dict(adds="step", auroc_gain_lo=a[0], auroc_gain_hi=a[1], brier_gain_lo=b[0],
+                          brier_gain_hi=b[1])
+  assert table2.verdict(row((0.01, 0.02), (-1, 1))) == "yes (AUROC)"
+  assert table2.verdict(row((-0.01, 0.02), (-0.02, -0.01))) == "yes (Brier)"
+  assert table2.verdict(row((-0.02, -0.01), (-1, 1))) == "harms (AUROC)"
+  assert table2.verdict(row((-0.02, 0.01), (0.01, 0.02))) == "harms (Brier)"
+  assert table2.verdict(row((-0.02, 0.01), (-0.01, 0.02))) == "not shown"
+
+
+def test_table3_rows_of_the_patterns_make_up_all(made):
+  table = pd.DataFrame(made[0]["table3"].rows)
+  for _, part in table.groupby("task"):
+    assert part.modalities.iloc[0] == "all" and part["rows"].iloc[1:].sum() <= part["rows"].iloc[0]
+    gaps = part.auroc_method - part.auroc_zero_fill
+    np.testing.assert_allclose(part.over_zero_fill, gaps)
+
+
+def test_table4_has_no_change_at_the_configs_own_setting(made):
+  table = pd.DataFrame(made[0]["table4"].rows)
+  own = table[table.of_the_config == "yes"]
+  assert (own.auroc_change == 0).all() and len(own) == 2 * len(RANGES)
+  assert (table[table.of_the_config == ""].auroc_change != 0).any()
+
+
+def test_c6_probe_beats_the_majority_since_the_pattern_is_an_input(made):
+  checks = pd.DataFrame(made[0]["c6_checks"].rows).set_index("check").value
+  assert checks["pattern from the representation, accuracy"] > checks["majority pattern, accuracy"]
+
+
+def test_figure1_counts_the_whole_cohort_and_patients_as_clusters(made):
+  table = pd.DataFrame(made[0]["figure1"].rows)
+  assert table[table.task == "mortality"]["rows"].sum() <= 300
+  assert ((table.rate_lo <= table.rate) & (table.rate <= table.rate_hi)).all()
+  y = np.array([0, 1] * 50, float)
+  alone = figure1.interval(y, np.arange(100))
+  twice = figure1.interval(np.repeat(y, 2), np.repeat(np.arange(100), 2))   # nothing new is known
+  assert twice == pytest.approx(alone) and alone == pytest.approx((0.404, 0.596), abs=1e-3)
+
+
+def test_a_column_and_its_interval_are_one_cell():
+  result = tables.Result("x", "X", [dict(a="k", v=0.5, v_lo=0.4, v_hi=0.6, n=3, none=None)], None)
+  assert tables.cells(result) == (["a", "v", "n", "none"],
+                                  [["k", "0.500 [0.400, 0.600]", "3", "-"]])

@@ -1,0 +1,122 @@
+"""Prediction sets: p-values by hand, coverage within every pattern, few patients, merged patterns,
+repeated rows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crl_jax import config as config_lib, conformal
+
+MODALITIES = ("structured", "image", "text")
+
+
+@pytest.fixture
+def config():
+  return config_lib.default().evaluate
+
+
+def make(patients=3000, rows=1, seed=0, share=0.4, patterns=(1, 3, 7, 5),
+         rates=(0.5, 0.3, 0.17, 0.03)):
+  """A member whose model is overconfident, and wrong in pattern 3; `rows` of a patient are alike."""
+  rng = np.random.default_rng(seed)
+  patient = np.repeat(np.arange(patients), rows)
+  pattern = rng.choice(patterns, patients, p=rates)[patient]
+  x = rng.normal(size=patients)[patient] + 0.1 * rng.normal(size=len(patient))
+  sigmoid = lambda v: 1 / (1 + np.exp(-v))
+  truth = sigmoid(x - 1 + 2 * (pattern == 3))
+  y = (rng.random(patients)[patient] < truth).astype(float)
+  return pd.DataFrame(dict(
+      row_id=np.arange(len(patient)), patient_id=patient + 10 ** 10, fold=0, seed=0,
+      role=np.where(rng.random(patients)[patient] < share, "val", "test"), pattern=pattern, y_a=y,
+      p_base_a=sigmoid(2 * x - 1)))
+
+
+def test_p_values_by_hand():
+  found = conformal.p_values(np.array([0.1, 0.3, 0.3, 0.9, 0.5]), np.array([1, 1, 1, 1, 2]),
+                             np.arange(5), np.array([[0.3, 0.95], [0.05, 0.5]]), np.array([1, 1]))
+  np.testing.assert_allclose(found, [[4 / 5, 1 / 5], [1, 2 / 5]])
+  alone = conformal.p_values(np.array([0.1]), np.array([1]), np.array([0]), [[0.9, 0.0]],
+                             np.array([8]))
+  np.testing.assert_array_equal(alone, [[1, 1]])   # nobody to compare with: both labels
+
+
+def test_rows_of_a_patient_weigh_one():
+  score, patient = np.array([0.9, 0.9, 0.9, 0.1]), np.array([4, 4, 4, 9])
+  found = conformal.p_values(score, np.zeros(4), patient, [[0.5]], np.zeros(1))
+  np.testing.assert_allclose(found, [[2 / 3]])
+
+
+def test_covers_within_every_pattern(config):
+  """Over 60 splits the mean coverage of each pattern is at least 90%, and no more than the size of
+  its calibration explains; a calibration that ignored the pattern would miss pattern 3."""
+  covered = {p: [] for p in (1, 3, 7)}
+  for seed in range(60):
+    table = conformal.add(make(patients=1500, seed=seed), ("a",), config)
+    found = conformal.study(table, ("a",), MODALITIES, config)["tasks"]["a"]
+    for row in found["patterns"]:
+      if row["pattern"] in covered:
+        covered[row["pattern"]].append((row["coverage"]["value"], row["patients"]))
+  for pattern, values in covered.items():
+    value, n = np.transpose(values)
+    error = 3 * np.sqrt(0.09 / n.sum() + 0.09 / (n.sum() / 1.5))
+    assert 0.9 - error <= np.average(value, weights=n) <= 0.93, pattern
+
+
+def test_repeated_rows_do_not_buy_certainty(config):
+  """With 20 rows a patient, coverage of patients holds where it would not if rows were counted."""
+  found = []
+  for seed in range(40):
+    table = conformal.add(make(patients=60, rows=20, seed=seed, share=0.5, patterns=(1,),
+                               rates=(1,)), ("a",), config)
+    found.append(conformal.study(table, ("a",), MODALITIES, config)["tasks"]["a"]["coverage"]
+                 ["value"])
+  assert np.mean(found) >= 0.9 - 3 * np.std(found) / np.sqrt(len(found))
+
+
+def test_few_calibration_patients_give_both_labels(config):
+  table = make(patients=12, patterns=(1,), rates=(1,))
+  assert 0 < (table.role == "val").sum() < 9
+  found = conformal.study(conformal.add(table, ("a",), config), ("a",), MODALITIES, config)
+  assert found["tasks"]["a"]["both"] == 1 and "both labels" in found["rule"]
+
+
+def test_rare_patterns_share_a_category(config):
+  table = make(patients=400)
+  found = conformal.add(table, ("a",), config)
+  by = found.groupby("pattern").category_a.unique()
+  assert list(by[1]) == [1] and list(by[5]) == [conformal.MERGED]
+  rows = conformal.study(found, ("a",), MODALITIES, config)["tasks"]["a"]
+  assert not any(row["merged"] for row in rows["patterns"] if row["pattern"] in (1, 3))
+  assert all(row["merged"] for row in rows["patterns"] if row["pattern"] == 5)
+
+
+def test_outcomes_of_test_rows_change_no_set(config):
+  table = make(patients=500)
+  other = table.assign(y_a=table.y_a.where(table.role == "val", 1 - table.y_a))
+  a, b = (conformal.add(t, ("a",), config) for t in (table, other))
+  for column in ("conformal_a_0", "conformal_a_1", "category_a"):
+    pd.testing.assert_series_equal(a[column], b[column])
+  hidden = conformal.add(table.assign(y_a=table.y_a.where(table.role == "val")), ("a",), config)
+  pd.testing.assert_series_equal(a.conformal_a_1, hidden.conformal_a_1)
+
+
+def test_members_are_calibrated_apart(config):
+  one, other = make(seed=1, patients=600), make(seed=2, patients=600)
+  both = pd.concat([one, other.assign(seed=1)], ignore_index=True)
+  found = conformal.add(both, ("a",), config)
+  np.testing.assert_array_equal(found.conformal_a_1[:len(one)],
+                                conformal.add(one, ("a",), config).conformal_a_1)
+
+
+def test_without_labels_or_validation_rows(config):
+  table = make(patients=200)
+  nothing = conformal.study(conformal.add(table.assign(y_a=np.nan), ("a",), config), ("a",),
+                            MODALITIES, config)
+  assert nothing["tasks"]["a"]["coverage"]["value"] is None
+  assert "no row" in nothing["tasks"]["a"]["coverage"]["reason"]
+  test_only = table[table.role == "test"]
+  found = conformal.study(conformal.add(test_only, ("a",), config), ("a",), MODALITIES, config)
+  assert found["tasks"]["a"]["both"] == 1
+  json.dumps([nothing, found], allow_nan=False)

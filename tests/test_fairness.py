@@ -1,0 +1,138 @@
+"""Subgroups against fairlearn and scikit-learn; small cells stay hidden; gaps beside chance."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from crl_jax import bootstrap, config as config_lib, fairness
+
+MEMBER = {(0, 0): 0.4}
+
+
+@pytest.fixture
+def config():
+  c = config_lib.default().unlock()
+  c.evaluate.bootstrap, c.evaluate.permutations = 100, 60
+  return c.evaluate
+
+
+def make(n=900, seed=0, worse=0.0, rows=1):
+  rng = np.random.default_rng(seed)
+  patient = np.arange(n) // rows
+  sex = np.where(rng.random(n)[patient] < 0.5, "female", "male")
+  age = rng.choice(["18-44", "45-64", "80+"], n, p=[0.4, 0.595, 0.005])[patient]
+  risk = rng.beta(2, 3, n)
+  y = (rng.random(n) < risk).astype(float)
+  noise = np.where(sex == "male", worse, 0.05)
+  return pd.DataFrame(dict(
+      row_id=np.arange(n) + 10 ** 10, patient_id=patient, fold=0, seed=0, role="test", pattern=1,
+      group_sex=sex, group_age_band=age, y_a=y,
+      p_a=np.clip(risk + noise * rng.normal(size=n) * 4, 0, 1)))
+
+
+def run(table, config, points=None):
+  patients, patient = np.unique(table.patient_id, return_inverse=True)
+  counts = bootstrap.resample(len(patients), config.bootstrap, 0)
+  return fairness.study(table, ("a",), config, counts, patient,
+                        {"a": MEMBER if points is None else points}, 0)
+
+
+def test_equals_fairlearn_and_scikit_learn(config):
+  fairlearn = pytest.importorskip("fairlearn.metrics")
+  table = make(worse=0.3)
+  table = table[table.group_age_band != "80+"]
+  found = run(table, config)["tasks"]["a"]
+  flag = (table.p_a >= 0.4).astype(int)
+  for name, column in (("sex", table.group_sex),
+                       ("sex x age_band", table.group_sex + ", " + table.group_age_band)):
+    gaps = found[name]["gaps"]
+    assert gaps["demographic_parity"]["value"] == pytest.approx(
+        fairlearn.demographic_parity_difference(table.y_a, flag, sensitive_features=column))
+    assert gaps["equalized_odds"]["value"] == pytest.approx(
+        fairlearn.equalized_odds_difference(table.y_a, flag, sensitive_features=column))
+    frame = fairlearn.MetricFrame(
+        metrics=dict(tpr=fairlearn.true_positive_rate, fpr=fairlearn.false_positive_rate,
+                     flagged=fairlearn.selection_rate, n=fairlearn.count),
+        y_true=table.y_a, y_pred=flag, sensitive_features=column)
+    for cell in found[name]["groups"]:
+      mine = table[column == cell["group"]]
+      for metric in ("tpr", "fpr", "flagged"):
+        assert cell[metric]["value"] == pytest.approx(frame.by_group.loc[cell["group"], metric])
+        assert cell[metric]["lo"] < cell[metric]["value"] < cell[metric]["hi"]
+      assert cell["n"] == frame.by_group.loc[cell["group"], "n"]
+      assert cell["auroc"]["value"] == pytest.approx(roc_auc_score(mine.y_a, mine.p_a))
+      assert cell["auprc"]["value"] == pytest.approx(average_precision_score(mine.y_a, mine.p_a))
+      assert cell["bias"]["value"] == pytest.approx((mine.y_a - mine.p_a).mean())
+      for metric in ("auroc", "auprc", "bias", "slope"):
+        assert cell[metric]["lo"] < cell[metric]["value"] < cell[metric]["hi"]
+
+
+def test_small_cells_are_hidden_and_cannot_be_had_by_subtraction(config):
+  table = make()
+  table = table.drop(index=table.index[table.group_age_band == "80+"][6:])
+  few = int((table.group_age_band == "80+").sum())
+  assert 0 < few < config.min_cell
+  found = run(table, config)["tasks"]["a"]["age_band"]
+  assert found["suppressed"] == 2 and [c["group"] for c in found["groups"]] == ["45-64"]
+  text = json.dumps(run(table, config))
+  assert '"80+"' not in text and "80+" not in text
+
+
+def test_many_rows_of_few_patients_are_a_small_cell(config):
+  table = make(n=900, rows=150).assign(group_sex="x", group_age_band="y")
+  assert run(table, config)["tasks"]["a"]["sex"]["groups"] == []
+
+
+def test_what_a_cell_cannot_say_is_null_with_a_reason(config):
+  table = make(n=300)
+  male = np.flatnonzero(table.group_sex == "male")
+  table.loc[male, "y_a"] = 0.0
+  table.loc[male[:3], "y_a"] = 1.0
+  cell = {c["group"]: c for c in run(table, config)["tasks"]["a"]["sex"]["groups"]}["male"]
+  assert cell["positives"] is None   # 3 people
+  for metric in ("auroc", "auprc", "slope", "tpr"):
+    assert cell[metric]["value"] is None and "fewer than 10 positives" in cell[metric]["reason"]
+  assert cell["fpr"]["value"] is not None
+  no_point = run(table, config, points={})["tasks"]["a"]["sex"]
+  assert no_point["groups"][0]["flagged"]["reason"] == "no operating point"
+  assert no_point["gaps"]["demographic_parity"]["value"] is None
+  json.dumps(no_point, allow_nan=False)
+
+
+def test_groups_are_optional_and_large_groupings_are_not_crossed(config):
+  table = make().drop(columns=["group_sex", "group_age_band"])
+  assert run(table, config)["tasks"]["a"] == {}
+  hospitals = make().assign(group_hospital=lambda t: (t.row_id % 30).astype(str))
+  assert set(run(hospitals, config)["tasks"]["a"]) == {"sex", "age_band", "hospital",
+                                                       "sex x age_band"}
+
+
+def test_a_gap_that_is_there_and_one_that_is_chance(config):
+  real = run(make(n=3000, worse=0.3), config)["tasks"]["a"]["sex"]["gaps"]["auroc"]
+  assert real["p"] < 0.05 and real["value"] > 3 * real["expected"] and real["lo"] > 0
+  chance = run(make(n=3000, worse=0.05), config)["tasks"]["a"]["sex"]["gaps"]["auroc"]
+  assert chance["p"] > 0.05 and 0 < chance["expected"] < 0.05
+
+
+def test_seeds_are_averaged_and_counted_once(config):
+  once = make()
+  twice = pd.concat([once, once.assign(seed=1)], ignore_index=True)
+  a = run(once, config)["tasks"]["a"]["sex"]
+  b = run(twice, config, {**MEMBER, (0, 1): 0.4})["tasks"]["a"]["sex"]
+  for first, second in zip(a["groups"], b["groups"]):
+    assert (first["n"], first["positives"]) == (second["n"], second["positives"])
+    for metric in fairness.METRICS:
+      for key in ("value", "lo", "hi"):
+        assert first[metric][key] == pytest.approx(second[metric][key])
+
+
+def test_rows_of_a_patient_widen_a_proportion():
+  flag, row = np.tile([1.0, 0.0, 0.0], 30), np.arange(90)
+  alone = fairness.proportion(flag, row, row)
+  wider = fairness.proportion(np.sort(flag), row, row // 3)
+  assert wider[1] - wider[0] > 1.5 * (alone[1] - alone[0])
+  from statsmodels.stats.proportion import proportion_confint
+  np.testing.assert_allclose(alone, proportion_confint(30, 90, method="wilson"))

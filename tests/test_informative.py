@@ -1,0 +1,165 @@
+"""Why modalities are missing: the verdict on simulated cohorts, gamma recovered under mar, the tests'
+pieces against statsmodels and published numbers."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from crl_jax import config as config_lib, informative, orthogonal, sensitivity
+from crl_jax.data import simulate
+
+
+def make(mechanism, seed=0, rows=2000, **settings):
+  c = config_lib.default().unlock()
+  c.seed = seed
+  c.data.simulate.update(dict(mechanism=mechanism, rows=rows, world=seed, draws=1,
+                              sizes=(16, 32, 24, 24), prevalence=(0.4, 0.5, 0.35), signal=1.0,
+                              **settings))
+  return simulate.build(c.lock())
+
+
+@pytest.mark.parametrize("mechanism", ["mcar", "mar", "mmnar"])
+def test_verdict(mechanism):
+  found = informative.study(make(mechanism))
+  assert found["verdict"] == mechanism and mechanism in found["sentence"]
+  assert "structured" in found["common"] and set(found["modalities"]) == {"image", "discharge",
+                                                                          "radiology"}
+  assert "prove" in found["limits"] and found == json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_gamma_is_recovered_under_mar_where_the_raw_difference_is_biased():
+  cohort = make("mar", rows=5000, effect=0.08, rho=2.0)
+  found = informative.study(cohort)
+  left, raw, inside = [], [], []
+  for task, entry in found["tasks"].items():
+    gamma = cohort.info["truth"]["gamma"][task]
+    for row in entry["patterns"]:
+      truth = gamma[str(row["pattern"])] - gamma[str(entry["reference"]["pattern"])]
+      left.append(row["left"]["value"] - truth)
+      raw.append(row["raw"]["value"] - truth)
+      inside.append(row["left"]["lo"] <= truth <= row["left"]["hi"])
+    assert entry["predicts"]["p"] < 0.01 and entry["left"]["p"] < 0.01
+    assert entry["benchmark"]["pattern"] > 0.01
+  assert np.sqrt(np.mean(np.square(left))) < 0.75 * np.sqrt(np.mean(np.square(raw)))
+  assert np.mean(inside) > 0.8
+
+
+def test_no_effect_leaves_nothing():
+  """Under mar without a direct effect the pattern predicts, and given what everyone has it does
+  not."""
+  found = informative.study(make("mar", rows=4000, effect=0.0, rho=1.5))["tasks"]
+  assert min(entry["predicts"]["p"] for entry in found.values()) < 1e-3
+  assert min(entry["left"]["p"] for entry in found.values()) > 0.01
+  assert all(row["robustness_interval"] < 0.02 for entry in found.values()
+             for row in entry["patterns"])
+
+
+def test_robustness_falls_with_the_interval():
+  entry = informative.study(make("mmnar", effect=0.15))["tasks"]["icu"]
+  for row in entry["patterns"]:
+    assert 0 <= row["robustness_interval"] <= row["robustness"] <= 1
+    covers = row["left"]["lo"] <= 0 <= row["left"]["hi"]
+    assert covers == (row["robustness_interval"] == 0)
+  assert max(row["robustness_interval"] for row in entry["patterns"]) > 0
+
+
+def test_what_cannot_be_asked_is_null_with_a_reason():
+  cohort = make("mcar", rows=300)
+  observed = cohort.observed.copy()
+  observed[:, 1], observed[:, 2] = False, True
+  labels = cohort.labels.copy()
+  labels[:, 0] = np.nan
+  labels[:, 1] = 0
+  found = informative.study(dataclasses.replace(cohort, observed=observed, labels=labels))
+  assert "fewer than 30 patients have it" in found["modalities"]["image"]["covariates"]["reason"]
+  assert found["common"][:2] == ["structured", "discharge"]
+  assert found["tasks"]["icu"]["left"]["reason"] and found["tasks"]["readmission"]["n"] == 0
+  alone = dataclasses.replace(cohort, observed=np.ones_like(observed))
+  assert informative.study(alone)["verdict"] is None
+  json.dumps(found, allow_nan=False)
+
+
+def test_nothing_that_everyone_has():
+  cohort = make("mmnar", rows=1500)
+  observed = cohort.observed.copy()
+  observed[::3, 0] = False
+  found = informative.study(dataclasses.replace(cohort, observed=observed, groups={}))
+  assert found["common"] == [] and found["verdict"] == "mmnar"
+  entry = found["modalities"]["image"]["covariates"]
+  assert entry["p"] is None and entry["auroc"] is None and "everyone" in entry["reason"]
+
+
+def test_patients_not_rows_are_counted():
+  """Every row ten times as the same patient's changes no test; as other patients' it would."""
+  cohort = make("mcar", rows=600)
+  again = cohort.take(np.repeat(np.arange(600), 10))
+  again = dataclasses.replace(again, row_id=np.arange(6000))
+  a, b = (informative.study(c)["tasks"]["icu"]["predicts"]["p"] for c in (cohort, again))
+  assert a == pytest.approx(b, rel=0.15)
+
+
+def test_score_test_of_one_column_is_a_t_test():
+  from scipy import stats
+  rng = np.random.default_rng(0)
+  e, r = rng.normal(size=200), rng.normal(size=200)
+  found = orthogonal.score_test(e, r[:, None], np.arange(200))
+  v = e * r
+  assert found["p"] == pytest.approx(stats.ttest_1samp(v, 0).pvalue, rel=1e-6)
+  assert orthogonal.score_test(e, np.stack([r, 2 * r], 1), np.arange(200))["freedom"] == 1
+  assert orthogonal.score_test(e, np.zeros((200, 2)), np.arange(200))["p"] is None
+
+
+def test_contrast_equals_statsmodels():
+  sm = pytest.importorskip("statsmodels.api")
+  rng = np.random.default_rng(1)
+  d, patient = rng.normal(size=(300, 3)), rng.integers(80, size=300)
+  y = d @ [0.5, 0, -1] + rng.normal(size=300) + rng.normal(size=80)[patient]
+  fit = sm.OLS(y, d).fit(cov_type="cluster", cov_kwds={"groups": patient})
+  found = orthogonal.contrast(y, d, patient)
+  np.testing.assert_allclose(found["coefficient"], fit.params)
+  np.testing.assert_allclose(found["covariance"], fit.cov_params())
+
+
+def test_cross_fitted_predictions_do_not_know_their_row():
+  rng = np.random.default_rng(2)
+  x, fold = rng.normal(size=(120, 3)), np.arange(120) % 4
+  y = rng.normal(size=(120, 1))
+  other = y.copy()
+  other[fold == 1] += 100
+  a, b = orthogonal.linear(x, y, fold), orthogonal.linear(x, other, fold)
+  np.testing.assert_array_equal(a[fold == 1], b[fold == 1])
+  assert not np.allclose(a[fold == 0], b[fold == 0])
+  label = (y[:, 0] > 0).astype(int)
+  flipped = np.where(fold == 1, 1 - label, label)
+  np.testing.assert_array_equal(orthogonal.classes(x, label, fold, 2)[fold == 1],
+                                orthogonal.classes(x, flipped, fold, 2)[fold == 1])
+
+
+def test_robustness_value_as_published():
+  # Cinelli and Hazlett 2020, section 4: t = 4.18 with 783 degrees of freedom, RV 13.9%
+  f = 4.18 / np.sqrt(783)
+  assert sensitivity.robustness(f, 1.0) == pytest.approx(0.139, abs=5e-4)
+  rv = sensitivity.robustness(-0.3, 2.0)
+  assert sensitivity.bias(rv, rv, 2.0) == pytest.approx(0.3)
+  assert sensitivity.robustness(0.0, 1.0) == 0 and sensitivity.robustness(1.0, 0.0) == 1
+  # VanderWeele and Ding 2017: a risk ratio of 3.9 has the E-value 7.26
+  assert sensitivity.e_value(3.9) == pytest.approx(7.26, abs=0.005)
+  assert sensitivity.e_value(1 / 3.9) == pytest.approx(sensitivity.e_value(3.9))
+  assert sensitivity.e_value(1.0) == 1
+
+
+def test_bias_bound_is_reached_by_a_hidden_variable():
+  """y and d both depend on a hidden u: leaving it out moves the effect by `bias` of its shares."""
+  rng = np.random.default_rng(3)
+  n = 400_000
+  u = rng.normal(size=n)
+  d = 0.6 * u + rng.normal(size=n)
+  y = 0.2 * d + 0.5 * u + rng.normal(size=n)
+  found = orthogonal.contrast(y, d[:, None], np.arange(n))
+  r2 = lambda v, *x: 1 - np.var(v - np.stack(x, 1) @ np.linalg.lstsq(np.stack(x, 1), v,
+                                                                     rcond=None)[0]) / np.var(v)
+  shares = 1 - (1 - r2(y, d, u)) / (1 - r2(y, d)), r2(d, u)
+  moved = abs(found["coefficient"][0] - 0.2)
+  assert moved == pytest.approx(sensitivity.bias(*shares, found["scale"][0]), rel=0.02)

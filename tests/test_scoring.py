@@ -1,0 +1,87 @@
+"""The operating point and the rates at it; totals under resamples; p-values of differences."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from crl_jax import bootstrap, config as config_lib, scoring
+from tests.test_evaluate import make
+
+
+@pytest.fixture
+def config():
+  return config_lib.default().evaluate
+
+
+def test_operating_point_is_the_highest_that_flags_enough():
+  table = make()
+  points = scoring.operating_points(table, "icu", "p_", 0.8)
+  assert sorted(points) == [(fold, 0) for fold in range(5)]
+  for (fold, _), threshold in points.items():
+    p = table[(table.role == "val") & (table.fold == fold) & (table.y_icu == 1)].p_icu
+    assert (p >= threshold).mean() >= 0.8 and (p > threshold).mean() < 0.8
+  five = pd.DataFrame(dict(role="val", fold=0, seed=0, y_a=1.0, p_a=[.1, .2, .3, .4, .5]))
+  assert scoring.operating_points(five, "a", "p_", 0.8) == {(0, 0): 0.2}
+  assert scoring.operating_points(five, "a", "p_", 0.81) == {(0, 0): 0.1}
+
+
+def test_members_without_positive_validation_rows_have_no_point():
+  table = make()
+  table.loc[(table.role == "val") & (table.fold == 2), "y_icu"] = 0.0
+  assert (2, 0) not in scoring.operating_points(table, "icu", "p_", 0.8)
+  assert scoring.operating_points(table, "icu", "p_logistic_", 0.8) == {}
+
+
+def test_the_point_knows_no_test_outcome():
+  table = make()
+  flipped = table.assign(y_icu=table.y_icu.where(table.role == "val", 1 - table.y_icu))
+  assert (scoring.operating_points(table, "icu", "p_", 0.8) ==
+          scoring.operating_points(flipped, "icu", "p_", 0.8))
+
+
+def test_rates_equal_the_confusion_matrix(config):
+  table = make()
+  test = table[table.role == "test"]
+  points = scoring.operating_points(table, "icu", "p_", 0.8)
+  patients, patient = np.unique(test.patient_id, return_inverse=True)
+  counts = bootstrap.resample(len(patients), 50, 0)
+  found = scoring.score(test, patient, "icu", "p_", counts, config, points)
+  flag = test.p_icu >= [points[fold, 0] for fold in test.fold]
+  rates = lambda w: (lambda tn, fp, fn, tp: dict(
+      sensitivity=tp / (tp + fn), specificity=tn / (tn + fp), ppv=tp / (tp + fp),
+      npv=tn / (tn + fn), flagged=(tp + fp) / (tn + fp + fn + tp)))(
+          *confusion_matrix(test.y_icu, flag, sample_weight=w).ravel())
+  for name, value in rates(None).items():
+    assert found.entry[name]["value"] == pytest.approx(value)
+    assert found.entry[name]["lo"] < value < found.entry[name]["hi"]
+  for name, value in rates(counts[7][patient]).items():
+    assert found.draws[name][7] == pytest.approx(value)
+
+
+def test_totals_are_the_sums_of_the_rows_drawn():
+  rng = np.random.default_rng(0)
+  counts, patient, v = rng.integers(0, 3, (7, 20)), rng.integers(20, size=50), rng.normal(size=(50, 2))
+  np.testing.assert_allclose(bootstrap.totals(counts, patient, v), counts[:, patient] @ v)
+
+
+def test_resamples_hold_as_many_patients_and_depend_on_the_seed():
+  a, b = bootstrap.resample(30, 5, 0), bootstrap.resample(30, 5, 1)
+  assert (a.sum(1) == 30).all() and not np.array_equal(a, b)
+  np.testing.assert_array_equal(a, bootstrap.resample(30, 5, 0))
+
+
+def test_p_value_of_a_difference():
+  assert bootstrap.p_value(np.zeros(99)) == 1
+  assert bootstrap.p_value(np.ones(999)) == pytest.approx(2 / 1000)
+  assert bootstrap.p_value(np.r_[-np.ones(10), np.ones(89), np.nan]) == pytest.approx(0.22)
+  assert bootstrap.p_value(np.full(3, np.nan)) is None
+
+
+def test_interval_of_what_resampling_biases_upward():
+  draws = np.linspace(0.10, 0.30, 1001)
+  plain, reflected = (bootstrap.interval(0.12, draws, upward) for upward in (False, True))
+  assert (plain["lo"], plain["hi"]) == pytest.approx((0.105, 0.295))
+  assert (reflected["lo"], reflected["hi"]) == pytest.approx((-0.055, 0.135))
+  assert bootstrap.interval(0.12, draws, True, floor=0.0)["lo"] == 0
+  assert "no resample" in bootstrap.interval(0.1, np.full(4, np.nan))["reason"]
