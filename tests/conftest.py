@@ -38,6 +38,16 @@ def eicu_root():
   return root
 
 
+@pytest.fixture(scope="session")
+def mimic_demo():
+  """The MIMIC-IV demo's folder; tests that need it are skipped, with this reason, where it is
+  absent."""
+  root = ROOT.parent / "shared" / "data" / "mimic-iv-demo"
+  if not root.is_dir():
+    pytest.skip("the MIMIC-IV demo tables are not at ../shared/data/mimic-iv-demo")
+  return root
+
+
 @pytest.fixture
 def small_config():
   """The default tree at a size that trains in seconds."""
