@@ -67,6 +67,25 @@ def default():
                                        # itself "eligible" by its length, or "any", or only a
                                        # "return" after a time outside the unit
 
+  c.text = _D()                     # notes, read by a BERT
+  c.text.model = ""                 # folder of a Hugging Face BERT (config.json, model.safetensors,
+                                    # vocab.txt or tokenizer.json), Bio_ClinicalBERT for example
+  c.text.window = 512               # tokens that BERT reads at once, its two marks included
+  c.text.overlap = 64               # tokens at most that a window repeats of the one before
+  c.text.max_windows = 64           # of a note; a longer one gives evenly spread windows
+  c.text.pooling = "mean"           # a window's vector: "mean" over its tokens or that of "cls"; a
+                                    # note's: the mean over windows
+  c.text.batch_tokens = 8192        # tokens of one call of BERT
+  c.text.precision = "float32"      # of BERT's arithmetic for embeddings: "float32" | "bfloat16"
+  c.text.cache = ""                 # folder that keeps embeddings for all runs, as confidential as
+                                    # the notes; "": crl_jax/text in the user's cache folder
+  c.text.finetune = False           # True: token ids are the input and BERT is trained with the rest
+  c.text.finetune_windows = 4       # windows of a row that training sees, evenly spread
+  c.text.learning_rate = 0.1        # BERT's learning rate, times the phase's
+  c.text.dropout = 0.1              # of BERT's hidden states in training
+  c.text.checkpoint = True          # compute BERT's layers again in the backward pass instead of
+                                    # keeping their states
+
   c.splits = _D()
   c.splits.folds = 5                # patients are dealt into so many folds; member k is tested on k
   c.splits.validation = 0.15        # share of the other folds' patients held out: early stopping,
@@ -108,6 +127,8 @@ def default():
                                     # random (unbiased)
   c.model.stop_gradient = True      # reconstruction targets are constants
   c.model.temperature = 0.1         # tau of InfoNCE [paper]
+  c.model.pooling = "attention"     # of a row's set (its images, its windows of text): learned
+                                    # "attention", or the "mean"
   c.model.pattern_head = False      # predict the pattern id from h (section C.6)
 
   c.loss = _D()
@@ -199,6 +220,20 @@ def check(config):
        f"train.monitor is '{config.train.monitor}'; it may be 'loss' or 'auroc'.")
   need(one_of(config.rectifier.scale, "probability", "logit"),
        f"rectifier.scale is '{config.rectifier.scale}'; it may be 'probability' or 'logit'.")
+  need(one_of(config.model.pooling, "attention", "mean"),
+       f"model.pooling is '{config.model.pooling}'; it may be 'attention' or 'mean'.")
+  need(one_of(config.text.pooling, "mean", "cls"),
+       f"text.pooling is '{config.text.pooling}'; it may be 'mean' or 'cls'.")
+  need(one_of(config.text.precision, "float32", "bfloat16"),
+       f"text.precision is '{config.text.precision}'; it may be 'float32' or 'bfloat16'.")
+  need(config.text.window >= 8 and 0 <= config.text.overlap <= config.text.window // 2,
+       f"text.window is {config.text.window} and text.overlap {config.text.overlap}; a window has "
+       "at least 8 tokens and shares at most half of them.")
+  for key in ("max_windows", "finetune_windows", "batch_tokens"):
+    need(config.text[key] >= 1, f"text.{key} is {config.text[key]}; at least 1.")
+  need(config.text.learning_rate >= 0 and 0 <= config.text.dropout < 1,
+       f"text.learning_rate ({config.text.learning_rate}) must not be negative and text.dropout "
+       f"({config.text.dropout}) lie in [0, 1).")
   need(config.model.width % config.model.heads == 0,
        f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
   need(config.splits.folds >= 2,
