@@ -28,6 +28,8 @@ def default():
                                     # "paper": one row a patient
   c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
   c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
+  c.data.spill = ""                 # folder for what does not fit; "" for the system's temporary one
+  c.data.engine = "duckdb"          # what reads MIMIC-IV's tables: "duckdb" | "bigquery" | "spark"
 
   c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, ...)
   c.data.simulate.rows = 6000       # number of rows, one per patient
@@ -85,6 +87,20 @@ def default():
   c.text.dropout = 0.1              # of BERT's hidden states in training
   c.text.checkpoint = True          # compute BERT's layers again in the backward pass instead of
                                     # keeping their states
+
+  c.data.mimic = _D()               # the MIMIC-IV cohort
+  c.data.mimic.min_age = 18         # years at admission, inclusive [paper]
+  c.data.mimic.icu_stay = "single"  # the patient's first admission with an ICU stay: only where that
+                                    # stay is its "single" one [paper], or whatever follows its "first"
+  c.data.mimic.prediction_hour = 48.0  # mortality is predicted so many hours after the hospital
+                                       # admission (honest protocol)
+  c.data.mimic.icu_before_row = True   # no mortality row for those who enter the ICU only after it:
+                                       # at that hour nobody knows that they will
+  c.data.mimic.bigquery_project = ""   # your Google Cloud project, which pays for the queries
+  c.data.mimic.bigquery_version = "3.1"  # of the data sets physionet-data.mimiciv_<version>_*
+  c.data.mimic.image_pooling = "attention"  # several X-rays of a row: "attention" in the model, or
+                                            # their "mean"
+  c.data.mimic.max_images = 8       # the latest so many X-rays of a row are used
 
   c.splits = _D()
   c.splits.folds = 5                # patients are dealt into so many folds; member k is tested on k
@@ -212,6 +228,13 @@ def check(config):
        f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
   need(one_of(config.data.protocol, "honest", "paper"),
        f"data.protocol is '{config.data.protocol}'; it may be 'honest' or 'paper'.")
+  need(one_of(config.data.engine, "duckdb", "bigquery", "spark"),
+       f"data.engine is '{config.data.engine}'; it may be 'duckdb', 'bigquery' or 'spark'.")
+  need(one_of(config.data.mimic.icu_stay, "single", "first"),
+       f"data.mimic.icu_stay is '{config.data.mimic.icu_stay}'; it may be 'single' or 'first'.")
+  need(one_of(config.data.mimic.image_pooling, "attention", "mean"),
+       f"data.mimic.image_pooling is '{config.data.mimic.image_pooling}'; it may be 'attention' or "
+       "'mean'.")
   need(one_of(config.preprocess.scale, "standard", "quantile"),
        f"preprocess.scale is '{config.preprocess.scale}'; it may be 'standard' or 'quantile'.")
   need(one_of(config.model.hide, "all", "one"),
