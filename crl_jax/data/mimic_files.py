@@ -79,15 +79,16 @@ class Place:
   files: dict
 
 
-def locate(root, required=("tables",)):
+def locate(root, required=("tables",), sources=tuple(PROJECTS)):
   """Finds what lies under `root`.
 
   Args:
     root: config.data.root.
     required: the sources that must be there: of "tables", "notes", "cxr" (the X-rays' metadata),
       "embeddings".
+    sources: those that are looked for.
   Returns:
-    source -> `Place`, for those of PROJECTS that were found.
+    source -> `Place`, for those of `sources` that were found.
   Raises:
     FileNotFoundError: `root` is no folder, or a required source is not in it; the message holds the
       command that fetches it.
@@ -97,7 +98,7 @@ def locate(root, required=("tables",)):
   if not root.is_dir():
     raise FileNotFoundError(f"data.root='{root}' is not a folder. Give the folder of the downloaded "
                             f"files; to fetch them:\n  {command('tables', root)}")
-  found = {source: place for source in PROJECTS if (place := _find(source, root))}
+  found = {source: place for source in sources if (place := _find(source, root))}
   missing = [source for source in required if source not in found]
   if missing:
     raise FileNotFoundError(
@@ -128,19 +129,21 @@ def what(source):
   return f"{project.slug} ({names})"
 
 
-def command(source, root, file="", version=""):
-  """The command that fetches a source, or one file of it, into wget's folders under `root`.
+def command(source, root, file="", place=None):
+  """The command that fetches a source, or one file of it: into the folder of `place` where there is
+  one, else into wget's folders under `root`.
 
   It resumes what was begun, and lets wget ask for the password. Of MIMIC-CXR it fetches the
   metadata alone, not 500 GB of images.
   """
   project = PROJECTS[source]
-  if source == "cxr":
+  if source == "cxr" and not file:
     file = CXR_METADATA + ".csv.gz"
-  address = f"https://physionet.org/files/{project.slug}/{version or project.versions[0]}/{file}"
-  how = "-x" if file else "-r -np"
+  version = (place and place.version) or project.versions[0]
+  folder = place.folder.absolute() if place else base(root)
+  how = ("-x" if file else "-r -np") + (" -nH --cut-dirs=3" if place else "")
   return (f"wget {how} -N -c --user YOUR_PHYSIONET_NAME --ask-password "
-          f"-P {shlex.quote(str(base(root)))} {address}")
+          f"-P {shlex.quote(str(folder))} https://physionet.org/files/{project.slug}/{version}/{file}")
 
 
 def base(root):
