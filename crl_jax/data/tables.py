@@ -60,11 +60,13 @@ class Source:
     absent: names of the declared optional tables that the source lacks (served empty).
     keep: expression -> table with its result, stored while the source is open: for what many
       queries join.
+    put: data frame -> table with its content.
   """
   tables: dict
   inputs: list
   absent: list
   keep: collections.abc.Callable
+  put: collections.abc.Callable = None
 
 
 def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
@@ -114,7 +116,8 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
           inputs.append(_load(con, name, table, files[name], encoding))
       yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs,
                    absent=[n for n in schema if n not in files],
-                   keep=functools.partial(_keep, con, streams, inputs))
+                   keep=functools.partial(_keep, con, streams, inputs),
+                   put=functools.partial(_put, con))
     finally:
       con.disconnect()
 
@@ -137,6 +140,15 @@ def _keep(con, streams, inputs, expr):
   for table in sorted(used):
     inputs.append(streams[table].finish())
   return kept
+
+
+def _put(con, frame):
+  """Stores a data frame in `con`. (create_table() of ibis 12 cannot do so on DuckDB 2.)"""
+  name = f"put_{uuid.uuid4().hex}"
+  con.con.register("frame_to_put", frame)
+  con.raw_sql(f"CREATE TABLE {name} AS SELECT * FROM frame_to_put")
+  con.con.unregister("frame_to_put")
+  return con.table(name)
 
 
 class _Stream:
