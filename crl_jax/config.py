@@ -76,7 +76,7 @@ def default():
   c.text.overlap = 64               # tokens at most that a window repeats of the one before
   c.text.max_windows = 64           # of a note; a longer one gives evenly spread windows
   c.text.pooling = "mean"           # a window's vector: "mean" over its tokens or that of "cls"; a
-                                    # note's: the mean over windows
+                                    # note's: the mean over windows, weighted by tokens
   c.text.batch_tokens = 8192        # tokens of one call of BERT
   c.text.precision = "float32"      # of BERT's arithmetic for embeddings: "float32" | "bfloat16"
   c.text.cache = ""                 # folder that keeps embeddings for all runs, as confidential as

@@ -155,6 +155,15 @@ def _drop(x, rate, key):
   return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
 
 
+def pool(states_BxLxH, seen_BxL, pooling):
+  """(B, H), one vector a window: the "mean" of its tokens' states or that of "cls", its first; zero
+  where nothing is seen."""
+  seen = seen_BxL[..., None].astype(states_BxLxH.dtype)
+  if pooling == "cls":
+    return states_BxLxH[:, 0] * seen[:, 0]
+  return (states_BxLxH * seen).sum(1) / jnp.maximum(seen.sum(1), 1)
+
+
 def require(folder, key="config.text.model"):
   """Raises FileNotFoundError, saying what to get and where to put it, unless `folder` holds a
   BERT's files; `key` is the setting that names it."""
