@@ -29,6 +29,8 @@ def default():
   c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
   c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
   c.data.spill = ""                 # folder for what does not fit; "" for the system's temporary one
+  c.data.cache = "auto"             # folder that keeps prepared cohorts, as confidential as the
+                                    # files; "auto": $CRL_JAX_CACHE or ~/.cache/crl_jax; "": none
   c.data.engine = "duckdb"          # what reads MIMIC-IV's tables: "duckdb" | "bigquery" | "spark"
 
   c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, ...)
@@ -98,9 +100,10 @@ def default():
                                        # at that hour nobody knows that they will
   c.data.mimic.bigquery_project = ""   # your Google Cloud project, which pays for the queries
   c.data.mimic.bigquery_version = "3.1"  # of the data sets physionet-data.mimiciv_<version>_*
+  c.data.mimic.modalities = ("structured", "image", "discharge", "radiology")   # those to use
   c.data.mimic.image_pooling = "attention"  # several X-rays of a row: "attention" in the model, or
                                             # their "mean"
-  c.data.mimic.max_images = 8       # the latest so many X-rays of a row are used
+  c.data.mimic.max_images = 4       # the latest so many X-rays of a row are used
 
   c.splits = _D()
   c.splits.folds = 5                # patients are dealt into so many folds; member k is tested on k

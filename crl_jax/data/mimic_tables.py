@@ -54,7 +54,8 @@ SCHEMA = {
     "radiology": Table(_columns("charttime storetime", **_ID, note_id="string", text="string"),
                        large=True),
     mimic_files.CXR_METADATA: Table(
-        dict(subject_id="int64", study_id="int64", StudyDate="int64", StudyTime="float64"),
+        dict(dicom_id="string", subject_id="int64", study_id="int64", StudyDate="int64",
+             StudyTime="float64"),
         large=True),
 }
 
