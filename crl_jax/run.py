@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from crl_jax import checkpoint, config as config_lib, inference, members, sharding, train, writer
-from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
+from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 
 _LOG = logging.getLogger("crl_jax")
 
@@ -65,7 +65,10 @@ def build_cohort(config, **options):
       raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with "
                        "a build().") from error
     raise
-  return cohort_lib.validate(build(config, **options))
+  recipe = getattr(source, "RECIPE", None)
+  if recipe is None or options:   # new patients are read once
+    return cohort_lib.validate(build(config, **options))
+  return cohort_lib.validate(prepared.build(config, recipe, lambda: build(config)))
 
 
 def _execute(config, workdir, command, devices):

@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") +
 os.environ["XLA_FLAGS"] += (" --xla_backend_optimization_level=0 "
                             "--xla_llvm_disable_expensive_passes=true")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["CRL_JAX_CACHE"] = ""   # no test meets a cohort that another one prepared
 
 import numpy as np
 import pytest

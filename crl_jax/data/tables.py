@@ -72,7 +72,7 @@ class Source:
 def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
   """`open_files` of the folder `root` with `<table>.csv.gz` or `<table>.parquet` files; the case of
   file names is ignored."""
-  return open_files(lambda: _find(root, schema), schema, encoding, memory_limit)
+  return open_files(lambda: find(root, schema), schema, encoding, memory_limit)
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ class _Stream:
             "bytes": self.path.stat().st_size, "rows": file.rows}
 
 
-def _find(root, schema):
+def find(root, schema):
   """Returns table -> path of its file. Raises CohortError where a required table has none, or a
   table has two."""
   folder = pathlib.Path(root)
