@@ -72,21 +72,26 @@ def collect_notes(modality, source, people, rows, config):
     inputs: (N, W) float32, the mean over a row's notes, or (N, K, L) int32 windows of tokens where
       BERT is trained; observed: (N,) bool; facts: JSON-able counts.
   """
+  import ibis
+
   text.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
   kept = source.keep(query(source.tables[modality], people))
+  # numbered in an order that no engine can change, and taken in pieces that fit in memory
+  order = ibis.window(order_by=["person", "known", "note_id"])
+  kept = source.keep(kept.mutate(place=ibis.row_number().over(order)))
+  found, empty = int(kept.count().to_pandas()), 0
   if modality == "discharge":
     rows = _discharge_rows(rows)
   combine = (_Tokens if config.text.finetune else _Means)(rows, config)
-  found = empty = 0
-  for batch in kept.order_by("person", "known", "note_id").to_pyarrow_batches(chunk_size=_AT_ONCE):
-    texts = batch.column("text").to_pylist()
-    full = text.has_content(texts)
-    found, empty = found + len(texts), empty + int((~full).sum())
-    where = np.flatnonzero(full)
-    if len(where):
-      combine.add(batch.column("person").to_numpy()[where], batch.column("known").to_numpy()[where],
-                  text.inputs([texts[i] for i in where], config))
+  for start in range(0, found, _AT_ONCE):
+    part = kept.filter(kept.place >= start, kept.place < start + _AT_ONCE).order_by("place")
+    part = part.to_pandas()
+    part = part[text.has_content(part["text"].tolist())]
+    empty += min(_AT_ONCE, found - start) - len(part)
+    if len(part):
+      combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
+                  text.inputs(part["text"].tolist(), config))
   inputs, observed = combine.result()
   return inputs, observed, {"notes": found, "without content": empty,
                             "rows": int(observed.sum()), **text.facts(config)}
@@ -106,7 +111,8 @@ class _Means:
     np.add.at(self._count, row, 1)
 
   def result(self):
-    return self._sum / np.maximum(self._count, 1)[:, None], self._count > 0
+    count = np.maximum(self._count, 1).astype(np.float32)
+    return self._sum / count[:, None], self._count > 0
 
 
 class _Tokens:
