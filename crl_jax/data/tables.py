@@ -24,7 +24,7 @@ from crl_jax.data.cohort import CohortError
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
 # a time without a zone: one with a zone would be shifted silently
-_TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
+TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +299,7 @@ def _casts(picked, table):
       value = (f"CASE WHEN regexp_full_match({raw}, '[+-]?[0-9]+') THEN TRY_CAST({raw} AS "
                "BIGINT) END")
     elif kind == "timestamp":
-      value = f"CASE WHEN regexp_full_match({raw}, '{_TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
+      value = f"CASE WHEN regexp_full_match({raw}, '{TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
     else:
       value = f"TRY_CAST({raw} AS {_SQL[kind]})"
     parts.append(f"{value} AS {_quote(column)}")
