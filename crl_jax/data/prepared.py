@@ -36,7 +36,7 @@ _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
 # of crl_jax/data, what makes no cohort from files
 _OTHER_CODE = ("simulate", "simulated", "simulate_mimic", "verify", "prepared", "saved", "splits",
-               "stream", "preprocess", "tfds_mimic", "tfds_eicu", "tfds_cohort")
+               "stream", "preprocess", "tfds_builders")
 
 
 @dataclasses.dataclass(frozen=True)
