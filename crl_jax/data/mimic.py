@@ -15,16 +15,40 @@ the box.
 
 import contextlib
 import dataclasses
+import pathlib
 
 import numpy as np
 
 from crl_jax.data import images, mimic_features, mimic_files, mimic_items, mimic_stays, mimic_tables
-from crl_jax.data import mimic_structured, mimic_unstructured, simulate, tables, text
+from crl_jax.data import mimic_structured, mimic_unstructured, prepared, simulate, tables, text
 from crl_jax.data.cohort import Cohort, CohortError
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
 BANNER = ("SIMULATED COHORT in MIMIC-IV's shape (same modalities, widths and availability). "
           "No patient was read: these numbers are not MIMIC-IV's.")
+
+
+def _files(config):
+  """What the cohort is read from: files of tables and notes, the folder of the X-rays' embeddings,
+  the BERT's; None where no files say what it will be."""
+  if not config.data.root or config.data.engine == "bigquery":
+    return None
+  wanted = config.data.mimic.modalities
+  places = mimic_files.locate(config.data.root)
+  out = [path for table, path in mimic_files.files(places).items() if table in _needed(wanted)]
+  if "image" in wanted and "embeddings" in places:
+    out.append(places["embeddings"].folder / "files")
+  model = pathlib.Path(config.text.model)
+  if config.text.model and model.is_dir():
+    out += [path for path in model.iterdir() if path.is_file()]
+  return out
+
+
+RECIPE = prepared.Recipe(
+    keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
+        "window", "overlap", "max_windows", "pooling", "precision", "finetune",
+        "finetune_windows"))),
+    files=_files, code=("models/bert.py",))
 
 
 def build(config, for_prediction=False):

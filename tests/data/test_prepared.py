@@ -263,3 +263,22 @@ def test_eicu_is_kept_and_new_patients_are_not(config, maker, tmp_path, monkeypa
   assert maker.count == 2
   run.build_cohort(c, for_prediction=True), run.build_cohort(c, for_prediction=True)
   assert maker.count == 4
+
+
+def test_mimics_files_are_those_that_it_reads(tmp_path):
+  from crl_jax.data import mimic, simulate_mimic
+  simulate_mimic.write(config_lib.default().data.simulate, tmp_path / "files", 30, density=0.02)
+  (tmp_path / "bert").mkdir()
+  (tmp_path / "bert" / "config.json").write_text("{}")
+  c = config_lib.override(config_lib.default(), [
+      "data.cohort=mimic", f"data.root={tmp_path / 'files'}", f"text.model={tmp_path / 'bert'}"])
+  names = lambda c: {p.name.split(".")[0] for p in mimic.RECIPE.files(c)}
+  everything = names(c)
+  assert {"patients", "chartevents", "discharge", "radiology", "files", "config",
+          "mimic-cxr-2"} <= everything and "drgcodes" not in everything
+  alone = names(config_lib.override(c, ["data.mimic.modalities=('structured',)"]))
+  assert everything - alone >= {"discharge", "radiology", "files", "mimic-cxr-2"}
+  assert mimic.RECIPE.files(config_lib.override(c, ["data.root="])) is None
+  assert mimic.RECIPE.files(config_lib.override(c, ["data.engine=bigquery"])) is None
+  for key in mimic.RECIPE.keys + eicu.RECIPE.keys:
+    prepared._at(c, key)
