@@ -138,7 +138,9 @@ def _references(config, cohort, rows, stats):
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
     inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
-    x, y = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities), cohort.labels
+    kinds = {m: cohort.kind(m) for m in cohort.modalities}
+    x = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities, kinds)
+    y = cohort.labels
     found["test"] |= yardsticks.fit_predict(
         x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
         config.seed)
@@ -204,6 +206,7 @@ def _settle_data(workdir, cohort, splits, folds):
       "splits_fingerprint": splits.fingerprint(),
       "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
       "shapes": {m: list(cohort.inputs[m].shape[1:]) for m in cohort.modalities},
+      "kinds": {m: cohort.kind(m) for m in cohort.modalities},
       "features": {m: list(names) for m, names in cohort.features.items()},
       "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()),
                        "positives": int(np.nansum(cohort.labels[:, i]))}
