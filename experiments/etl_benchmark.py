@@ -1,5 +1,5 @@
-"""Seconds and memory from MIMIC-IV's files to the cohort, beside what `gzip -dc FILES | wc -l` takes
-on the same files.
+"""Seconds and memory from MIMIC-IV's files to the cohort, beside what `gzip -dc FILES | wc -l`
+takes on the same files.
 
     python -m experiments.etl_benchmark --dir=DIR [--rows=100_000_000] [--patients=20_000]
         [--cores=2] [--reuse] [KEY=VALUE ...]
@@ -108,9 +108,9 @@ def table(found):
           ("gzip -dc FILES \\| wc -l, after", found["gzip"][1][0], None),
           ("files to cohort", build["seconds"], build["rss"]),
           ("cached start", cached["seconds"], cached["rss"])]
-  out = [f"{large:,} rows of chartevents and labevents, {lines:,} lines in {found['files']} files of "
-         f"{found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort of {build['rows']:,} rows "
-         f"of {build['patients']:,} patients.", "",
+  out = [f"{large:,} rows of chartevents and labevents, {lines:,} lines in {found['files']} files "
+         f"of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort of {build['rows']:,} "
+         f"rows of {build['patients']:,} patients.", "",
          "| | seconds | times gzip | peak RSS, GiB |", "| --- | ---: | ---: | ---: |"]
   for name, seconds, rss in rows:
     memory = f"{rss / 2**30:.2f}" if rss else ""

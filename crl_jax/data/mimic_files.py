@@ -1,5 +1,5 @@
-"""Where the files of MIMIC-IV, its notes and its X-rays lie under `data.root`, and how to fetch what
-is not there.
+"""Where the files of MIMIC-IV, its notes and its X-rays lie under `data.root`, and how to fetch
+what is not there.
 
 `data.root` may be
   - a folder that holds hosp/ and icu/ (and note/, files/pXX/... and the X-rays' metadata file, if
@@ -96,8 +96,8 @@ def locate(root, required=("tables",), sources=tuple(PROJECTS)):
   """
   root = pathlib.Path(root)
   if not root.is_dir():
-    raise FileNotFoundError(f"data.root='{root}' is not a folder. Give the folder of the downloaded "
-                            f"files; to fetch them:\n  {command('tables', root)}")
+    raise FileNotFoundError(f"data.root='{root}' is not a folder. Give the folder of the "
+                            f"downloaded files; to fetch them:\n  {command('tables', root)}")
   found = {source: place for source in sources if (place := _find(source, root))}
   missing = [source for source in required if source not in found]
   if missing:
@@ -142,8 +142,9 @@ def command(source, root, file="", place=None):
   version = (place and place.version) or project.versions[0]
   folder = place.folder.absolute() if place else base(root)
   how = ("-x" if file else "-r -np") + (" -nH --cut-dirs=3" if place else "")
+  address = f"https://physionet.org/files/{project.slug}/{version}/{file}"
   return (f"wget {how} -N -c --user YOUR_PHYSIONET_NAME --ask-password "
-          f"-P {shlex.quote(str(folder))} https://physionet.org/files/{project.slug}/{version}/{file}")
+          f"-P {shlex.quote(str(folder))} {address}")
 
 
 def base(root):
@@ -189,8 +190,8 @@ def _find(source, root):
     return min(known, key=lambda pair: project.versions.index(pair[1]))[0]
   if strange:
     place, version = strange[0]
-    raise ValueError(f"{place.folder} is version {version} of {project.slug}, which cannot be read: "
-                     f"version {supported(project)} can. To fetch it:\n  {command(source, root)}")
+    raise ValueError(f"{place.folder} is version {version} of {project.slug}, which cannot be "
+                     f"read: version {supported(project)} can. To fetch it:\n  {command(source, root)}")
   return None
 
 

@@ -1,13 +1,13 @@
 """Prepared cohorts on disk, so that the second start takes seconds.
 
-A cohort is kept in a folder named by the SHA-256 of all that it is a function of: the content of the
-files it was read from, the config keys that its module names (`Recipe`), and the code of
-crl_jax/data. Whatever changes, the folder is another one; nothing is ever out of date. The folder is
-what data/cohort.py saves, so it can be read as a source of its own (configs/cohort.py), and
+A cohort is kept in a folder named by the SHA-256 of all that it is a function of: the content of
+the files it was read from, the config keys that its module names (`Recipe`), and the code of
+crl_jax/data. Whatever changes, the folder is another one; nothing is ever out of date. The folder
+is what data/cohort.py saves, so it can be read as a source of its own (configs/cohort.py), and
 manifest.json, which holds the key's parts and the checksum of every file.
 
     <cache>/<cohort>-<first 16 digits of the key>/
-    <cache>/files.json       path, size, time of change -> SHA-256: unchanged files are not read again
+    <cache>/files.json       path, size, time of change -> SHA-256: only changed files are read
     <cache>/*.lock           held while a folder is written or files.json is
 
 A folder is written beside its place and renamed when it is whole, under a lock: two runs on one
@@ -175,7 +175,7 @@ def _hash_files(paths, folder):
 
 
 def _listing(folder):
-  """[name, number of files, digest of their names, sizes and times] of a folder and all under it."""
+  """[name, number of files, digest of their names, sizes and times] of all under a folder."""
   digest, count, waiting = hashlib.sha256(), 0, [str(folder)]
   while waiting:
     with os.scandir(waiting.pop()) as entries:

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets builders of the cohorts, for those who live in TFDS; TensorFlow is not needed.
+"""TensorFlow Datasets builders of the cohorts, for those who live in TFDS; they need no TensorFlow.
 
     import tensorflow_datasets as tfds
     from crl_jax.data import tfds_builders          # registers crl_eicu and crl_mimic
@@ -146,8 +146,8 @@ class CrlEicu(_CohortBuilder):
         found = hashlib.file_digest(file, "sha256").hexdigest()
       if found != self.SHA256[table]:
         raise cohort_lib.CohortError(
-            f"{table}.csv.gz is not the file that PhysioNet published: its checksum differs. Delete "
-            f"{path} and download it again.")
+            f"{table}.csv.gz is not the file that PhysioNet published: its checksum differs. "
+            f"Delete {path} and download it again.")
       (folder / f"{table}.csv.gz").symlink_to(pathlib.Path(path).absolute())
     return folder
 
@@ -158,11 +158,11 @@ class CrlEicu(_CohortBuilder):
 class CrlMimic(_CohortBuilder):
   """The four-modality cohort of MIMIC-IV: readmission, ICU admission, in-hospital mortality."""
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-      "MIMIC-IV needs a PhysioNet account with signed agreements. Put the files into manual_dir, for "
-      "example by running there:\n  "
+      "MIMIC-IV needs a PhysioNet account with signed agreements. Put the files into manual_dir, "
+      "for example by running there:\n  "
       + "\n  ".join(mimic_files.command(source, "/MANUAL_DIR") for source in mimic_files.PROJECTS)
-      + "\nand check them with: python -m crl_jax.data.verify --root=MANUAL_DIR\nNotes need a BERT: "
-      "config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
+      + "\nand check them with: python -m crl_jax.data.verify --root=MANUAL_DIR\nNotes need a "
+      "BERT: config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
   COHORT, TASKS = "mimic", mimic_stays.TASKS
   GROUPS = ("sex", "age_band", "ethnicity", "insurance", "unit", "time")
 

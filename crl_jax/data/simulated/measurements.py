@@ -157,8 +157,9 @@ def _chart_columns(people, panel, lo, hi, block, rng, owner, item, time, score):
 def _lab_columns(people, panel, lo, hi, block, rng, owner, item, time, score):
   del lo, hi
   value = _numbers(panel, item, score, rng)
-  outside = time < people.admit[owner]   # before admission: not linked to it, as a third of all labs
-  lost = rng.integers(0, 512, len(item), np.uint16)   # values blanked by de-identification or unread
+  # before admission: not linked to it, as a third of all laboratory values
+  outside = time < people.admit[owner]
+  lost = rng.integers(0, 512, len(item), np.uint16)   # 0: blanked by de-identification
   text = pc.cast(pa.array(value), pa.string())
   text = pc.if_else(pa.array(lost == 0), "___", text)
   number = np.where(lost == 0, np.nan, value)

@@ -27,7 +27,8 @@ def tables(people):
           "hosp", "microevent_id,subject_id,hadm_id,micro_specimen_id,order_provider_id,chartdate,"
           "charttime,spec_itemid,spec_type_desc,test_seq,storedate,storetime,test_itemid,test_name,"
           "org_itemid,org_name,isolate_num,quantity,ab_itemid,ab_name,dilution_text,"
-          "dilution_comparison,dilution_value,interpretation,comments", admissions, part(_cultures)),
+          "dilution_comparison,dilution_value,interpretation,comments", admissions,
+          part(_cultures)),
       "inputevents": (
           "icu", "subject_id,hadm_id,stay_id,caregiver_id,starttime,endtime,storetime,itemid,"
           "amount,amountuom,rate,rateuom,orderid,linkorderid,ordercategoryname,"

@@ -2,8 +2,8 @@
 
 Latent health U, the clinicians' policy and the risks of the outcomes are those of data/simulate.py
 (`World`). A patient has an index hospital stay with an ICU stay, stays before it without one, and
-after it what the outcomes say: a readmission within 30 days, an ICU stay within 90 days, or death in
-the index stay. Times are seconds since 1970 in the shifted calendar of MIMIC-IV (2110 to 2200).
+after it what the outcomes say: a readmission within 30 days, an ICU stay within 90 days, or death
+in the index stay. Times are seconds since 1970 in the shifted calendar of MIMIC-IV (2110 to 2200).
 """
 
 import dataclasses
