@@ -121,7 +121,7 @@ def test_what_is_recorded_is_the_clinicians_choice(folder, read):
 
 def test_latent_health_drives_values_and_pictures(folder, read):
   truth = pd.read_parquet(folder / "truth.parquet").set_index("subject_id")
-  u = np.c_[np.ones(len(u)), truth[[f"u{i}" for i in range(8)]]]
+  u = np.c_[np.ones(len(truth)), truth[[f"u{i}" for i in range(8)]]]
   lab = read("labevents").query("itemid == 50983 and valuenum < 1000").groupby("subject_id")
   y = lab.valuenum.median().reindex(truth.index).to_numpy()
   ok = np.isfinite(y)
