@@ -1,5 +1,5 @@
-"""BERT against an independent forward pass in NumPy, against PyTorch's where it is installed, and the
-folders it refuses."""
+"""BERT against an independent forward pass in NumPy, against PyTorch's where it is installed, and
+the folders it refuses."""
 
 import json
 import math
@@ -154,8 +154,8 @@ def tokenize(minilm):
 
 
 def test_the_real_model_gives_its_published_numbers(minilm, tokenize):
-  """Golden numbers of PyTorch's BertModel (torch 2.13.0, transformers 5.23.0): the first four of the
-  mean vector of each note."""
+  """Golden numbers of PyTorch's BertModel (torch 2.13.0, transformers 5.23.0): the first four of
+  the mean vector of each note."""
   golden = [
       [-0.045544, 0.048488, -0.168307, 0.281227],
       [0.244397, -0.088785, -0.092703, 0.000851],
@@ -167,7 +167,7 @@ def test_the_real_model_gives_its_published_numbers(minilm, tokenize):
 
 
 def test_the_real_model_equals_pytorchs(minilm, tokenize):
-  torch = pytest.importorskip("torch", reason="the PyTorch reference needs torch: pip install torch")
+  torch = pytest.importorskip("torch", reason="the reference needs torch: pip install torch")
   import transformers
   reference = transformers.BertModel.from_pretrained(str(minilm)).eval()
   ids = tokenize(NOTES)
