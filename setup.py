@@ -26,6 +26,7 @@ setuptools.setup(
         "flatbuffers>=24.3",
         "flax>=0.12,<0.13",
         "ibis-framework[duckdb]>=10",
+        "importlib-resources>=6",   # tensorflow-datasets needs it for a builder in a package
         "jax>=0.10",
         "jinja2>=3.1",
         "matplotlib>=3.9",
@@ -45,6 +46,8 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
+        "bigquery": ["ibis-framework[bigquery]>=10"],
+        "spark": ["pyspark>=4"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
                  "fairlearn>=0.12", "statsmodels>=0.14"],
     },

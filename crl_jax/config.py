@@ -28,6 +28,10 @@ def default():
                                     # "paper": one row a patient
   c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
   c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
+  c.data.spill = ""                 # folder for what does not fit; "" for the system's temporary one
+  c.data.cache = "auto"             # folder that keeps prepared cohorts, as confidential as the
+                                    # files; "auto": $CRL_JAX_CACHE or ~/.cache/crl_jax; "": none
+  c.data.engine = "duckdb"          # what reads MIMIC-IV's tables: "duckdb" | "bigquery" | "spark"
 
   c.data.simulate = _D()            # the simulated cohort (spec: x_m = A_m U + sigma_m eps, ...)
   c.data.simulate.rows = 6000       # number of rows, one per patient
@@ -66,6 +70,40 @@ def default():
   c.data.eicu.later_stay = "eligible"  # readmission: a later unit stay in the hospital stay that is
                                        # itself "eligible" by its length, or "any", or only a
                                        # "return" after a time outside the unit
+
+  c.text = _D()                     # notes, read by a BERT
+  c.text.model = ""                 # folder of a Hugging Face BERT (config.json, model.safetensors,
+                                    # vocab.txt or tokenizer.json), Bio_ClinicalBERT for example
+  c.text.window = 512               # tokens that BERT reads at once, its two marks included
+  c.text.overlap = 64               # tokens at most that a window repeats of the one before
+  c.text.max_windows = 64           # of a note; a longer one gives evenly spread windows
+  c.text.pooling = "mean"           # a window's vector: "mean" over its tokens or that of "cls"; a
+                                    # note's: the mean over windows, weighted by tokens
+  c.text.batch_tokens = 8192        # tokens of one call of BERT
+  c.text.precision = "float32"      # of BERT's arithmetic for embeddings: "float32" | "bfloat16"
+  c.text.cache = ""                 # folder that keeps embeddings for all runs, as confidential as
+                                    # the notes; "": crl_jax/text in the user's cache folder
+  c.text.finetune = False           # True: token ids are the input and BERT is trained with the rest
+  c.text.finetune_windows = 4       # windows of a row that training sees, evenly spread
+  c.text.learning_rate = 0.1        # BERT's learning rate, times the phase's
+  c.text.dropout = 0.1              # of BERT's hidden states in training
+  c.text.checkpoint = True          # compute BERT's layers again in the backward pass instead of
+                                    # keeping their states
+
+  c.data.mimic = _D()               # the MIMIC-IV cohort
+  c.data.mimic.min_age = 18         # years at admission, inclusive [paper]
+  c.data.mimic.icu_stay = "single"  # the patient's first admission with an ICU stay: only where that
+                                    # stay is its "single" one [paper], or whatever follows its "first"
+  c.data.mimic.prediction_hour = 48.0  # mortality is predicted so many hours after the hospital
+                                       # admission (honest protocol)
+  c.data.mimic.icu_before_row = True   # no mortality row for those who enter the ICU only after it:
+                                       # at that hour nobody knows that they will
+  c.data.mimic.bigquery_project = ""   # your Google Cloud project, which pays for the queries
+  c.data.mimic.bigquery_version = "3.1"  # of the data sets physionet-data.mimiciv_<version>_*
+  c.data.mimic.modalities = ("structured", "image", "discharge", "radiology")   # those to use
+  c.data.mimic.image_pooling = "attention"  # several X-rays of a row: "attention" in the model, or
+                                            # their "mean"
+  c.data.mimic.max_images = 4       # the latest so many X-rays of a row are used
 
   c.splits = _D()
   c.splits.folds = 5                # patients are dealt into so many folds; member k is tested on k
@@ -108,6 +146,8 @@ def default():
                                     # random (unbiased)
   c.model.stop_gradient = True      # reconstruction targets are constants
   c.model.temperature = 0.1         # tau of InfoNCE [paper]
+  c.model.pooling = "attention"     # of a row's set (its images, its windows of text): learned
+                                    # "attention", or the "mean"
   c.model.pattern_head = False      # predict the pattern id from h (section C.6)
 
   c.loss = _D()
@@ -203,6 +243,13 @@ def check(config):
        f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
   need(one_of(config.data.protocol, "honest", "paper"),
        f"data.protocol is '{config.data.protocol}'; it may be 'honest' or 'paper'.")
+  need(one_of(config.data.engine, "duckdb", "bigquery", "spark"),
+       f"data.engine is '{config.data.engine}'; it may be 'duckdb', 'bigquery' or 'spark'.")
+  need(one_of(config.data.mimic.icu_stay, "single", "first"),
+       f"data.mimic.icu_stay is '{config.data.mimic.icu_stay}'; it may be 'single' or 'first'.")
+  need(one_of(config.data.mimic.image_pooling, "attention", "mean"),
+       f"data.mimic.image_pooling is '{config.data.mimic.image_pooling}'; it may be 'attention' or "
+       "'mean'.")
   need(one_of(config.preprocess.scale, "standard", "quantile"),
        f"preprocess.scale is '{config.preprocess.scale}'; it may be 'standard' or 'quantile'.")
   need(one_of(config.model.hide, "all", "one"),
@@ -211,6 +258,20 @@ def check(config):
        f"train.monitor is '{config.train.monitor}'; it may be 'loss' or 'auroc'.")
   need(one_of(config.rectifier.scale, "probability", "logit"),
        f"rectifier.scale is '{config.rectifier.scale}'; it may be 'probability' or 'logit'.")
+  need(one_of(config.model.pooling, "attention", "mean"),
+       f"model.pooling is '{config.model.pooling}'; it may be 'attention' or 'mean'.")
+  need(one_of(config.text.pooling, "mean", "cls"),
+       f"text.pooling is '{config.text.pooling}'; it may be 'mean' or 'cls'.")
+  need(one_of(config.text.precision, "float32", "bfloat16"),
+       f"text.precision is '{config.text.precision}'; it may be 'float32' or 'bfloat16'.")
+  need(config.text.window >= 8 and 0 <= config.text.overlap <= config.text.window // 2,
+       f"text.window is {config.text.window} and text.overlap {config.text.overlap}; a window has "
+       "at least 8 tokens and shares at most half of them.")
+  for key in ("max_windows", "finetune_windows", "batch_tokens"):
+    need(config.text[key] >= 1, f"text.{key} is {config.text[key]}; at least 1.")
+  need(config.text.learning_rate >= 0 and 0 <= config.text.dropout < 1,
+       f"text.learning_rate ({config.text.learning_rate}) must not be negative and text.dropout "
+       f"({config.text.dropout}) lie in [0, 1).")
   need(config.model.width % config.model.heads == 0,
        f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
   need(config.splits.folds >= 2,

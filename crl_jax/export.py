@@ -21,6 +21,12 @@ from crl_jax import __version__
 
 PLATFORMS = ("cpu", "cuda")
 
+_DESCRIPTION = {
+    "float32": "raw values in the units of the training data, features on the last axis; NaN is a "
+               "missing feature, and features of NaN alone on any axis before are padding; ignored "
+               "where not observed",
+    "int32": "token ids of windows of text; 0 is padding; ignored where not observed"}
+
 _EXAMPLE = '''\
 """Predicts made-up rows with the exported model; needs jax, numpy and flatbuffers alone."""
 
@@ -45,8 +51,10 @@ with np.load(here / "weights.npz", allow_pickle=False) as file:
 names = schema["inputs"]["observed"]["columns"]
 none, alone = np.zeros((1, len(names)), bool), np.eye(len(names), dtype=bool)
 observed = np.concatenate([none, alone, ~none])
-inputs = {m: np.full((len(observed), *schema["inputs"]["inputs"][m]["shape"][1:]), np.nan,
-                     np.float32) for m in names}
+about = schema["inputs"]["inputs"]
+inputs = {m: np.full((len(observed), *about[m]["shape"][1:]),
+                     np.nan if about[m]["dtype"] == "float32" else 0, about[m]["dtype"])
+          for m in names}
 base, rectified = model.call(weights, inputs, observed)
 for row, before, after in zip(observed, np.asarray(base), np.asarray(rectified)):
   print("+".join(m for m, seen in zip(names, row) if seen) or "none")
@@ -125,7 +133,7 @@ def stage(predictor):
   with _without_source_paths():
     return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
         {name: shaped(x.shape, x.dtype) for name, x in weights.items()},
-        {m: shaped((rows, *shape), np.float32) for m, shape in predictor.shapes.items()},
+        {m: shaped((rows, *shape), predictor.dtype(m)) for m, shape in predictor.shapes.items()},
         shaped((rows, len(predictor.modalities)), np.bool_)), weights
 
 
@@ -165,10 +173,9 @@ def schema(staged, weights, predictor, config, facts, digests):
           "weights": {"description": "the arrays of weights.npz by name",
                       "arrays": {name: array(x) for name, x in weights.items()}},
           "inputs": {m: {
-              "dtype": "float32", "shape": ["rows", *predictor.shapes[m]],
+              "dtype": predictor.dtype(m).name, "shape": ["rows", *predictor.shapes[m]],
               "features": facts["features"][m],
-              "description": "raw values in the units of the training data, features on the last "
-                             "axis; NaN is a missing feature; ignored where not observed"}
+              "description": _DESCRIPTION[predictor.dtype(m).name]}
                      for m in predictor.modalities},
           "observed": {"dtype": "bool", "shape": ["rows", len(predictor.modalities)],
                        "columns": list(predictor.modalities),

@@ -11,7 +11,7 @@ import numpy as np
 
 from crl_jax import checkpoint, config as config_lib, models, rectifier
 from crl_jax.data import preprocess
-from crl_jax.data.cohort import Batch
+from crl_jax.data.cohort import KINDS, Batch
 
 # rows of one call, which stay in a processor's cache; smaller batches are rounded up to a power of
 # two
@@ -30,6 +30,7 @@ class Predictor:
     shapes: modality -> shape of one row's raw input.
     members: how many are averaged.
     compiled: `function`, jitted.
+    kinds: modality -> key of data.cohort.KINDS; those not named hold numbers.
   """
   function: Callable
   weights: dict
@@ -38,6 +39,7 @@ class Predictor:
   shapes: dict
   members: int
   compiled: Callable
+  kinds: dict = dataclasses.field(default_factory=dict)
 
   def __call__(self, inputs, observed):
     """(base, rectified), (N, T) float32 each on the host, of any number of rows; compiled once for
@@ -46,6 +48,10 @@ class Predictor:
                         observed[start:start + _LARGEST])
              for start in range(0, max(1, len(observed)), _LARGEST)]
     return tuple(np.concatenate(p) for p in zip(*parts))
+
+  def dtype(self, modality):
+    """Of the raw input of `modality`."""
+    return np.dtype(KINDS[self.kinds.get(modality, "vector")][1])
 
   def stats(self, fold):
     """The preprocessing of a fold, modality -> arrays on the host."""
@@ -94,7 +100,8 @@ def restore(workdir):
   widths = preprocess.widths(jax.tree.map(lambda x: x[0], found[1]["stats"]))
   patterns = tuple(entry["pattern"] for entry in facts["patterns"])
   model = models.build(config, models.Spec(
-      modalities, tasks, {m: (*facts["shapes"][m][:-1], widths[m]) for m in modalities}, patterns))
+      modalities, tasks, {m: (*facts["shapes"][m][:-1], widths[m]) for m in modalities}, patterns,
+      facts["kinds"]))
   return Restored(config, facts, rectifiers, model, found[1], modalities, tasks)
 
 
@@ -112,7 +119,7 @@ def load(workdir):
   function = _function(run.model, run.modalities, rule.scale)
   shapes = {m: tuple(shape) for m, shape in run.facts["shapes"].items()}
   return Predictor(function, jax.device_put(weights), run.modalities, run.tasks, shapes,
-                   len(run.tree["fold"]), jax.jit(function))
+                   len(run.tree["fold"]), jax.jit(function), run.facts["kinds"])
 
 
 def read_run(workdir):

@@ -60,7 +60,8 @@ def make_spec(cohort, stats):
   widths = preprocess.widths(stats)
   shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
   return models.Spec(cohort.modalities, cohort.tasks, shapes,
-                     tuple(int(p) for p in np.unique(cohort.pattern)))
+                     tuple(int(p) for p in np.unique(cohort.pattern)),
+                     {m: cohort.kind(m) for m in cohort.modalities})
 
 
 def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update, should_stop):

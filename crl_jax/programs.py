@@ -46,7 +46,7 @@ class Programs:
     # nothing. Elsewhere launches are: all go together.
     alone = len(devices) == 1 and devices[0].platform == "cpu"
     self.together = min(config.members.together or (1 if alone else self.members), self.members)
-    self._init = self._compiled(self._init_one)
+    self._init = self._compiled(self._init_one, shared=1)
     self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
     self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
     self._order = self._compiled(self._order_one)
@@ -76,7 +76,8 @@ class Programs:
       weight_decay: (members,) of AdamW.
       vary: name -> (members,) values of the model's numbers that may vary.
     """
-    return self._init(*self.by_member((keys, weight_decay, vary)))
+    pretrained = self.resident([part.read() for part in self._model.pretrained])
+    return self._init(*self.by_member((keys, weight_decay, vary)), pretrained)
 
   def epoch(self, member, splits, data):
     """One epoch of every member that has not stopped; returns (Member, report). `member` is
@@ -140,9 +141,9 @@ class Programs:
 
   # What follows is of one member, inside a program.
 
-  def _init_one(self, key, weight_decay, vary):
+  def _init_one(self, key, weight_decay, vary, pretrained):
     return train.init_member(self._model, self._optimizer, jax.random.wrap_key_data(key),
-                             weight_decay, vary, self._config.train.ema)
+                             weight_decay, vary, self._config.train.ema, pretrained)
 
   def _resident_epoch(self, member, split, data):
     def run(member):

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from crl_jax import checkpoint, config as config_lib, inference, members, sharding, train, writer
-from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
+from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 
 _LOG = logging.getLogger("crl_jax")
 
@@ -68,7 +68,10 @@ def build_cohort(config, **options):
       raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with "
                        "a build().") from error
     raise
-  return cohort_lib.validate(build(config, **options))
+  recipe = getattr(source, "RECIPE", None)
+  if recipe is None or options:   # new patients are read once
+    return cohort_lib.validate(build(config, **options))
+  return cohort_lib.validate(prepared.build(config, recipe, lambda: build(config)))
 
 
 def _execute(config, workdir, command, devices):
@@ -141,7 +144,9 @@ def _references(config, cohort, rows, stats):
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
     inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
-    x, y = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities), cohort.labels
+    kinds = {m: cohort.kind(m) for m in cohort.modalities}
+    x = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities, kinds)
+    y = cohort.labels
     found["test"] |= yardsticks.fit_predict(
         x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
         config.seed)
@@ -207,6 +212,7 @@ def _settle_data(workdir, cohort, splits, folds):
       "splits_fingerprint": splits.fingerprint(),
       "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
       "shapes": {m: list(cohort.inputs[m].shape[1:]) for m in cohort.modalities},
+      "kinds": {m: cohort.kind(m) for m in cohort.modalities},
       "features": {m: list(names) for m, names in cohort.features.items()},
       "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()),
                        "positives": int(np.nansum(cohort.labels[:, i]))}

@@ -87,17 +87,28 @@ def make_optimizer(config):
   return optax.chain(optax.clip_by_global_norm(config.train.clip_norm), optax.scale_by_adam())
 
 
-def init_member(model, optimizer, rng, weight_decay, vary, ema):
-  """A Member before its first phase (see enter_stage), with parameters drawn from the key `rng`.
-  weight_decay, vary: see TrainState."""
+def init_member(model, optimizer, rng, weight_decay, vary, ema, pretrained=()):
+  """A Member before its first phase (see enter_stage), with parameters drawn from the key `rng` but
+  for the values `pretrained` of model.pretrained. weight_decay, vary: see TrainState."""
   init_rng, step_rng = jax.random.split(rng)
   params = model.init(init_rng)
+  for part, values in zip(model.pretrained, pretrained, strict=True):
+    params = _replaced(params, part.path, values)
   zero = jnp.int32(0)
   state = TrainState(
       zero, params, optimizer.init(params), params if ema else None, jax.random.key_data(step_rng),
       jnp.float32(0), {k: jnp.float32(0) for k in model.stages[0].weights},
       weight_decay, vary)
   return Member(state, params, jnp.float32(-jnp.inf), zero, zero, zero, zero, jnp.bool_(False))
+
+
+def _replaced(tree, path, values):
+  """`tree` with `values` at `path`. Raises ValueError where they do not fit."""
+  if path:
+    return {**tree, path[0]: _replaced(tree[path[0]], path[1:], values)}
+  if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, values):
+    raise ValueError("Pretrained parameters have other names or shapes than the model's.")
+  return values
 
 
 def stage_values(stage):
@@ -166,7 +177,7 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
   rows = layout.total(batch.valid.sum())
   direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   updates = jax.tree_util.tree_map_with_path(
-      lambda path, d, p: -state.learning_rate * (
+      lambda path, d, p: -state.learning_rate * _rate(model, path) * (
           d + state.weight_decay * p if path[-1].key == "kernel" else d), direction, state.params)
   params = optax.apply_updates(state.params, updates)
   average = None if state.average is None else optax.incremental_update(
@@ -178,6 +189,12 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
                       average=keep(average, state.average))
   return new, dict(scalars, loss=loss, finite=finite, rows=rows, gradient_norm=norm,
                    parameter_norm=optax.tree.norm(params), update_norm=optax.tree.norm(updates))
+
+
+def _rate(model, path):
+  """The learning rate of the parameter at `path`, times the phase's."""
+  keys = tuple(entry.key for entry in path)
+  return next((part.rate for part in model.pretrained if keys[:len(part.path)] == part.path), 1.0)
 
 
 def _cast(tree, dtype):

@@ -17,13 +17,18 @@ BOOSTING = dict(   # the rest: scikit-learn's
 PATIENCE = 30   # trees without a better validation log-loss
 
 
-def design_matrix(inputs, observed, modalities):
-  """Concatenates flattened inputs, zero where unobserved, and the bits of the pattern.
+WORDS = 512   # columns into which the token ids of a text are counted
+
+
+def design_matrix(inputs, observed, modalities, kinds={}):
+  """Concatenates flattened inputs, zero where unobserved, and the bits of the pattern. A set enters
+  as its mean, a text as how often its token ids occur, log(1 + count) of the id modulo WORDS.
 
   Args:
     inputs: modality -> (N, ...) float, scaled.
     observed: (N, M) bool.
     modalities: M names.
+    kinds: modality -> key of data.cohort.KINDS; those not named are flattened.
 
   Returns:
     (N, F + M) float32.
@@ -35,13 +40,33 @@ def design_matrix(inputs, observed, modalities):
   blocks = []
   for m, name in enumerate(modalities):
     present_N = observed[:, m]
-    block = np.zeros((len(observed), int(np.prod(inputs[name].shape[1:]))), np.float32)
-    block[present_N] = np.asarray(inputs[name])[present_N].reshape(-1, block.shape[1])
+    found = _FLAT.get(kinds.get(name), _flattened)(np.asarray(inputs[name])[present_N])
+    block = np.zeros((len(observed), found.shape[1]), np.float32)
+    block[present_N] = found
     if bad := int(np.sum(~np.isfinite(block).all(axis=1))):
       raise ValueError(f"modality '{name}' has {bad} rows that are not finite: preprocess before "
                        "the yardsticks.")
     blocks.append(block)
   return np.concatenate([*blocks, observed.astype(np.float32)], axis=1)
+
+
+def _flattened(x):
+  return x.reshape(len(x), int(np.prod(x.shape[1:])))
+
+
+def _mean_of_set(x):
+  real = (x != 0).any(-1, keepdims=True)   # entries of zero alone are padding
+  return (x * real).sum(1) / np.maximum(real.sum(1), 1)
+
+
+def _counted(ids):
+  counts = np.zeros((len(ids), WORDS), np.float32)
+  for row, tokens in zip(counts, ids.reshape(len(ids), -1)):
+    row += np.bincount(tokens[tokens > 0] % WORDS, minlength=WORDS)
+  return np.log1p(counts)
+
+
+_FLAT = {"set": _mean_of_set, "text": _counted}
 
 
 def fit_predict(x_train, y_train, x_val, y_val, x_new, seed):

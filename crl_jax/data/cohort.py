@@ -11,6 +11,15 @@ import flax.struct
 import numpy as np
 
 
+# What a modality's input of one row is: its axes and the type of its values.
+KINDS = {
+    "vector": (1, np.float32),     # (F,) features
+    "sequence": (2, np.float32),   # (L, F) features over time
+    "set": (2, np.float32),        # (K, F) features of things in no order, a row's images
+    "text": (2, np.int32),         # (K, L) token ids of windows of text, 0 is padding
+}
+
+
 class CohortError(ValueError):
   """Data that cannot be used as it is; the message names the place and the next step, never a
   patient's values."""
@@ -24,9 +33,10 @@ class Cohort:
     modalities: the M names, in the order of the columns of `observed` and of the bits of the
       pattern id.
     tasks: the T names.
-    inputs: modality -> float32 (N, F) or, for sequences, (N, L, F). Zeros where the modality is
-      unobserved. NaN inside an observed modality is a missing feature, imputed by
-      data/preprocess.py.
+    inputs: modality -> float32 (N, F), for sequences and sets (N, L, F), or int32 token ids
+      (N, K, L) of text. Zeros where the modality is unobserved. NaN inside an observed modality is
+      a missing feature, imputed by data/preprocess.py; in sequences and sets an entry of NaN alone
+      is padding.
     observed: (N, M) bool, True where present.
     labels: (N, T) float32 in {0, 1, NaN}; NaN: the outcome is not defined for that row.
     row_id: (N,) int64, unique.
@@ -36,6 +46,7 @@ class Cohort:
     references: name -> (N, T) float32 probabilities that come with the cohort (the simulated one's
       Bayes-optimal).
     info: JSON-able facts for data.json: attrition, counts of odd rows, input hashes, notes, truth.
+    kinds: modality -> key of KINDS, where kind() would tell another from the array.
   """
   modalities: tuple
   tasks: tuple
@@ -48,6 +59,7 @@ class Cohort:
   features: dict
   references: dict = dataclasses.field(default_factory=dict)
   info: dict = dataclasses.field(default_factory=dict)
+  kinds: dict = dataclasses.field(default_factory=dict)
 
   def __len__(self):
     return len(self.row_id)
@@ -56,6 +68,12 @@ class Cohort:
   def pattern(self):
     """(N,) int64 pattern ids."""
     return pattern_id(self.observed)
+
+  def kind(self, modality):
+    """The key of KINDS that says what a row's input of `modality` is."""
+    x = self.inputs[modality]
+    return self.kinds.get(modality) or (
+        "text" if x.dtype == np.int32 else "vector" if x.ndim == 2 else "sequence")
 
   def take(self, rows):
     """Returns the cohort restricted to `rows` (indices or a boolean mask), in that order."""
@@ -135,6 +153,11 @@ def validate(cohort):
     raise CohortError(f"observed must be bool (True where present), not {cohort.observed.dtype}.")
   if set(cohort.inputs) != set(cohort.modalities):
     raise CohortError(f"inputs has {sorted(cohort.inputs)}, expected {sorted(cohort.modalities)}.")
+  unknown = {m: kind for m, kind in cohort.kinds.items()
+             if m not in cohort.modalities or kind not in KINDS}
+  if unknown:
+    raise CohortError(f"kinds has {unknown}; it names modalities of {sorted(cohort.modalities)} "
+                      f"and kinds of {sorted(KINDS)}.")
   for t, task in enumerate(cohort.tasks):
     wrong = int((~np.isnan(cohort.labels[:, t]) & ~np.isin(cohort.labels[:, t], (0, 1))).sum())
     if wrong:
@@ -153,12 +176,15 @@ def validate(cohort):
 
 
 def _check_modality(cohort, modality, present):
-  x, names = cohort.inputs[modality], cohort.features[modality]
-  if (x.dtype != np.float32 or x.ndim not in (2, 3) or x.shape[0] != len(cohort) or
+  x, names, kind = cohort.inputs[modality], cohort.features[modality], cohort.kind(modality)
+  axes, dtype = KINDS[kind]
+  if (x.dtype != dtype or x.ndim != 1 + axes or x.shape[0] != len(cohort) or
       x.shape[-1] != len(names)):
-    raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}; expected float32 of "
-                      f"{len(cohort)} rows and "
+    raise CohortError(f"inputs['{modality}'] ({kind}) is {x.dtype} {x.shape}; expected "
+                      f"{np.dtype(dtype)} with {1 + axes} axes, of {len(cohort)} rows and "
                       f"{len(names)} features. A wrong embedding width is never cut or padded.")
+  if kind == "text":
+    return _check_tokens(modality, x, present)
   bad = np.zeros(len(names), np.int64)
   empty = constant = 0
   for rows in np.array_split(np.flatnonzero(present), max(1, len(cohort) // 16384)):
@@ -185,9 +211,24 @@ def _check_modality(cohort, modality, present):
   return found
 
 
+def _check_tokens(modality, ids, present):
+  empty = negative = 0
+  for rows in np.array_split(np.flatnonzero(present), max(1, len(ids) // 16384)):
+    part = ids[rows].reshape(len(rows), -1)
+    negative += int((part < 0).any(1).sum())
+    empty += int((part == 0).all(1).sum())
+  if negative:
+    raise CohortError(f"inputs['{modality}'] holds negative token ids in {negative} rows; padding "
+                      "is 0.")
+  if not present.any():
+    return [f"modality '{modality}' is observed for nobody: its encoder stays untrained"]
+  return [f"modality '{modality}' is marked observed in {empty} rows without a token"] * bool(empty)
+
+
 def fingerprint(cohort):
   """SHA-256 over everything a run depends on: names, ids, pattern, labels and inputs."""
-  digest = hashlib.sha256(json.dumps([cohort.modalities, cohort.tasks, cohort.features]).encode())
+  digest = hashlib.sha256(json.dumps([cohort.modalities, cohort.tasks, cohort.features]
+                                     + [cohort.kinds] * bool(cohort.kinds)).encode())
   for array in (cohort.row_id, cohort.patient_id, cohort.observed, cohort.labels,
                 *(cohort.inputs[m] for m in cohort.modalities)):
     digest.update(np.ascontiguousarray(array).data)
@@ -210,7 +251,8 @@ def save(cohort, folder):
         array.flush()
       else:
         np.save(path, array, allow_pickle=False)
-  about = {key: getattr(cohort, key) for key in ("modalities", "tasks", "features", "info")}
+  about = {key: getattr(cohort, key)
+           for key in ("modalities", "tasks", "features", "kinds", "info")}
   about["arrays"] = {kind: list(arrays) for kind, arrays in _arrays(cohort).items()}
   (folder / "cohort.json").write_text(json.dumps(about, indent=1))
 
@@ -240,7 +282,7 @@ def load(folder):
                       "cohort.save().") from error
   return Cohort(modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), inputs=inputs,
                 groups=groups, features={m: tuple(names) for m, names in about["features"].items()},
-                references=references, info=about["info"], **rows)
+                references=references, info=about["info"], kinds=about.get("kinds", {}), **rows)
 
 
 def _arrays(cohort):

@@ -16,10 +16,13 @@ import hashlib
 import numpy as np
 
 from crl_jax.data import eicu_features as spec
-from crl_jax.data import eicu_scores, eicu_stays, tables
+from crl_jax.data import eicu_scores, eicu_stays, prepared, tables
 from crl_jax.data.cohort import Cohort, CohortError
 
 TASKS = ("readmission", "mortality")
+RECIPE = prepared.Recipe(
+    keys=("data.protocol", "data.encoding", "data.eicu"),
+    files=lambda config: tables.find(config.data.root, spec.schema(False)).values())
 _YEAR = 365 * spec.DAY
 # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
 _UNIT = 1000

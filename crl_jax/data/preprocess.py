@@ -1,5 +1,9 @@
 """Scalers and imputers, fitted on training rows only, applied as one pure function on the
-device."""
+device.
+
+Token ids are left alone. In sequences and sets an entry whose features are all NaN is padding: it
+counts in no statistic and is delivered as zeros.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +15,7 @@ def fit_folds(inputs, observed, modalities, rows, config):
   """Fits the preprocessing of every fold on its own training rows.
 
   Args:
-    inputs: modality -> (N, ..., F) with NaN for missing features.
+    inputs: modality -> (N, ..., F) with NaN for missing features, or token ids.
     observed: (N, M) bool.
     modalities: the M names.
     rows: per fold, (n,) training row indices.
@@ -21,12 +25,17 @@ def fit_folds(inputs, observed, modalities, rows, config):
     `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread` (F,) of the scaled values, `keep`
     (F,) 0/1, `low`, `high` (F,) training range, `clip` (), `indicator` (F,) 0/1, which features'
     gaps are delivered too, and `basis` (F, C), the leading principal components (both (1, 1):
-    unused; orbax saves no empty array).
+    unused; orbax saves no empty array). Of token ids `ids` (L,) alone.
   """
   folds = [{} for _ in rows]
   for m, name in enumerate(modalities):
+    if np.issubdtype(inputs[name].dtype, np.integer):
+      for fold in folds:
+        fold[name] = {"ids": np.zeros(inputs[name].shape[-1], np.int32)}
+      continue
     for fold, train in zip(folds, rows):
-      seen = _sample(train[observed[train, m]], config.sample)
+      entries = int(np.prod(inputs[name].shape[1:-1]))
+      seen = _sample(train[observed[train, m]], max(1, config.sample // entries))
       stats = _fit_one(inputs[name], seen, config)
       stats["basis"] = _principal_components(stats, inputs[name], seen, config.components)
       fold[name] = stats
@@ -48,6 +57,12 @@ def _sample(rows, most):
   return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
+def _entries(x, rows):
+  """(n, F) the entries of `rows` of x (N, ..., F) that are no padding."""
+  flat = x[rows].reshape(-1, x.shape[-1])
+  return flat[~np.isnan(flat).all(1)] if x.ndim > 2 else flat
+
+
 def stack(folds):
   """The stats of all folds with a leading fold axis."""
   return jax.tree.map(lambda *x: np.stack(x), *folds)
@@ -61,9 +76,9 @@ def _fit_one(x, rows, config):
                                                np.float32), center=columns(0),
                spread=columns(1), keep=columns(0), indicator=columns(0), low=columns(0),
                high=columns(0), clip=np.float32(config.clip))
-  if not len(rows):   # observed for nobody in training: everything is dropped
+  x = _entries(x, rows)
+  if not len(x):   # observed for nobody in training: everything is dropped
     return stats
-  x = x[rows].reshape(-1, width)
   missing = np.isnan(x)
   share = missing.mean(0)
   some = share < 1
@@ -94,13 +109,14 @@ def _principal_components(stats, x, rows, components):
   width = x.shape[-1]
   if not 0 < components < width:
     return np.zeros((1, 1), np.float32)
-  if not len(rows):
-    return np.zeros((width, components), np.float32)
   moment, count = np.zeros((width, width)), 0
-  for part in np.array_split(rows, -(-len(rows) // 8192)):
-    z = np.asarray(_scaled(stats, x[part])).reshape(-1, width)
+  at_once = max(1, 8192 // int(np.prod(x.shape[1:-1])))
+  for part in np.array_split(rows, -(-len(rows) // at_once)) if len(rows) else ():
+    z = np.asarray(_scaled(stats, _entries(x, part)))
     moment += z.T @ z
     count += len(z)
+  if not count:
+    return np.zeros((width, components), np.float32)
   values, vectors = np.linalg.eigh(moment / count)   # the scaled features have mean zero
   leading = vectors[:, ::-1][:, :components]
   # a sign that any LAPACK agrees on
@@ -110,7 +126,8 @@ def _principal_components(stats, x, rows, components):
 
 def widths(stats):
   """modality -> number of features that apply() delivers."""
-  return {m: (s["basis"].shape[1] if len(s["basis"]) > 1 else len(s["fill"]))
+  return {m: len(s["ids"]) if "ids" in s else
+             (s["basis"].shape[1] if len(s["basis"]) > 1 else len(s["fill"]))
              + (len(s["fill"]) if s["indicator"].ndim == 1 else 0) for m, s in stats.items()}
 
 
@@ -119,14 +136,18 @@ def apply(stats, x, present):
 
   Args:
     stats: of that modality, of one fold.
-    x: (B, ..., F), NaN for missing features.
+    x: (B, ..., F), NaN for missing features, or token ids (B, K, L) int32.
     present: (B,) bool.
   Returns:
-    (B, ..., F') float32, exactly zero where absent.
+    (B, ..., F') float32, or the ids; exactly zero where absent or padding.
   """
-  missing = jnp.isnan(x)
-  z = _scale(stats, jnp.where(missing, stats["fill"], x))
   present = present.reshape(present.shape + (1,) * (x.ndim - 1))
+  if "ids" in stats:
+    return jnp.where(present, x, 0)
+  missing = jnp.isnan(x)
+  if x.ndim > 2:
+    present = present & ~missing.all(-1, keepdims=True)
+  z = _scale(stats, jnp.where(missing, stats["fill"], x))
   z = jnp.where(present, z, 0.0)
   if stats["basis"].shape[0] > 1:
     z = z @ stats["basis"]
@@ -160,7 +181,7 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
     modalities: the M names.
     chunk: rows scaled at once.
   Returns:
-    modality -> float32 (N, ..., F') on the host.
+    modality -> (N, ..., F') on the host, float32 or token ids.
   """
   result = {}
   for m, name in enumerate(modalities):
@@ -210,6 +231,8 @@ def out_of_range(stats, inputs, observed, modalities, features):
   """
   found = []
   for m, name in enumerate(modalities):
+    if "ids" in stats[name]:
+      continue
     x = inputs[name][observed[:, m]].reshape(-1, len(features[name]))
     low, high, keep = (stats[name][key] for key in ("low", "high", "keep"))
     slack = high - low

@@ -1,4 +1,24 @@
-"""A cohort in a folder that data/cohort.py wrote: a source of your own, or one prepared before."""
+"""A cohort in a folder that data/cohort.py wrote: a source of your own, or one prepared before.
+
+To bring any other data set, make a `Cohort` of it once and save it:
+
+    from crl_jax.data import cohort
+    cohort.save(cohort.Cohort(
+        modalities=("labs", "notes"), tasks=("death",),
+        inputs={"labs": labs, "notes": vectors},      # float32 (N, F), zeros where unobserved
+        observed=observed,                            # bool (N, 2), True where present
+        labels=labels,                                # float32 (N, 1) in {0, 1, NaN}
+        row_id=row_id, patient_id=patient_id,         # int64 (N,)
+        groups={"sex": sex},                          # str (N,)
+        features={"labs": lab_names, "notes": vector_names}), "DIR")
+
+    python -m crl_jax.main --config=configs/cohort.py --config.data.root=DIR
+
+DIR then holds, as NumPy files that any language reads, inputs.<modality>.npy, rows.observed.npy,
+rows.labels.npy, rows.row_id.npy, rows.patient_id.npy, groups.<name>.npy, references.<name>.npy, and
+cohort.json with the names of modalities, tasks, features and arrays, the kinds of the inputs and
+what data.json of a run is to say (`info`). A folder of prepared.py is such a folder too.
+"""
 
 import pathlib
 

@@ -1,49 +1,48 @@
-"""Table sources behind one interface: a folder of csv.gz or parquet files, read strictly, as Ibis
-tables on DuckDB.
+"""Table sources behind one interface: declared tables as Ibis tables, on any of three engines.
 
 A cohort reader declares the tables it uses (`Table`), receives them as Ibis tables
-(`Source.tables`) and builds Ibis expressions; which engine runs them is decided here alone. Another
-engine (BigQuery, Spark) is one more function that yields a `Source`.
+(`Source.tables`) and builds Ibis expressions; which engine runs them is decided here and in
+engines.py alone: files of csv.gz or Parquet on DuckDB (this file), BigQuery, Spark.
 
-A file is trusted only after one full pass over its bytes (checksum of the gzip stream, encoding,
-NUL bytes, header) and one strict parse. Columns are found by header name and cast to the declared
-types; a value that does not cast is an error. No message holds a value of a patient.
+A file is trusted only after one full pass over its bytes (csv_files.py) and one strict parse.
+Columns are found by header name and cast to the declared types; a value that does not cast is an
+error. No message holds a value of a patient.
 """
 
-import codecs
 import collections.abc
 import contextlib
-import csv
 import dataclasses
-import difflib
 import functools
-import gzip
 import hashlib
 import pathlib
 import re
 import tempfile
 import uuid
-import zlib
 
+from crl_jax.data import csv_files
 from crl_jax.data.cohort import CohortError
 
-_SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR"}
-_CHUNK = 1 << 20
+_SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
+# a time without a zone: one with a zone would be shifted silently
+TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A declared table: column -> "int64" | "float64" | "string". Other columns of the file are not
-  read.
+  """A declared table: column -> "int64" | "float64" | "string" | "timestamp" (without a zone). Other
+  columns of the file are not read.
 
   Attributes:
     columns: columns that the file must have.
     extra: columns that it may have; where absent they are all NULL.
     required: whether the folder must have the table; an absent optional table is served empty.
+    large: it is not loaded: `Source.keep` streams its file through the expression that reads it, in
+      one pass. No other query may read it.
   """
   columns: dict
   extra: dict = dataclasses.field(default_factory=dict)
   required: bool = False
+  large: bool = False
 
   @property
   def types(self):
@@ -61,24 +60,32 @@ class Source:
     absent: names of the declared optional tables that the source lacks (served empty).
     keep: expression -> table with its result, stored while the source is open: for what many
       queries join.
+    put: data frame -> table with its content.
   """
   tables: dict
   inputs: list
   absent: list
   keep: collections.abc.Callable
+  put: collections.abc.Callable = None
+
+
+def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
+  """`open_files` of the folder `root` with `<table>.csv.gz` or `<table>.parquet` files; the case of
+  file names is ignored."""
+  return open_files(lambda: find(root, schema), schema, encoding, memory_limit)
 
 
 @contextlib.contextmanager
-def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
-  """Yields the `Source` of the folder `root`; its temporary database is removed on leaving.
+def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
+  """Yields the `Source` of some files on DuckDB; its temporary database is removed on leaving.
 
   Args:
-    root: folder with `<table>.csv.gz` or `<table>.parquet` files; the case of file names is
-      ignored.
+    files: table -> path, or a function that returns it.
     schema: table name -> `Table`.
     encoding: "utf-8" | "latin-1", of the csv.gz files.
     memory_limit: what DuckDB may hold, for example "4GB"; it spills to its temporary folder past
       that.
+    spill: where that folder is made; "" for the system's.
 
   Raises:
     CohortError: a required table is absent, or a file is damaged, not what its name says, or not as
@@ -86,35 +93,108 @@ def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
   """
   import ibis
 
-  files = _find(root, schema)
-  with tempfile.TemporaryDirectory(prefix="crl_jax_") as folder:
+  files = files() if callable(files) else files
+  absent = [n for n, t in schema.items() if t.required and n not in files]
+  if absent:
+    raise CohortError(f"The required {'table is' if len(absent) == 1 else 'tables are'} not there: "
+                      f"{', '.join(n + '.csv.gz' for n in absent)}. Download what is missing.")
+  if spill and not pathlib.Path(spill).is_dir():
+    raise CohortError(f"data.spill='{spill}' is not a folder. Make it, or leave data.spill unset.")
+  with tempfile.TemporaryDirectory(prefix="crl_jax_", dir=spill or None) as folder:
     con = ibis.duckdb.connect(
         str(pathlib.Path(folder) / "tables.duckdb"), memory_limit=memory_limit,
         temp_directory=str(pathlib.Path(folder) / "spill"), preserve_insertion_order=False)
     try:
-      sums = _checksums(root)
-      inputs = []
+      inputs, streams = [], {}
       for name, table in schema.items():
-        if name in files:
-          inputs.append(_load(con, name, table, files[name], encoding, sums))
-        else:
+        if name not in files:
           columns = ", ".join(f'{_quote(c)} {_SQL[t]}' for c, t in table.types.items())
           con.raw_sql(f"CREATE TABLE {_quote(name)} ({columns})")
+        elif table.large and files[name].suffix != ".parquet":
+          streams[name] = _Stream(con, name, table, files[name], encoding)
+        else:
+          inputs.append(_load(con, name, table, files[name], encoding))
       yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs,
-                   absent=[n for n in schema if n not in files], keep=functools.partial(_keep, con))
+                   absent=[n for n in schema if n not in files],
+                   keep=functools.partial(_keep, con, streams, inputs),
+                   put=functools.partial(_put, con))
     finally:
       con.disconnect()
 
 
-def _keep(con, expr):
-  """Stores the result of `expr` in `con`. (The cache() of ibis 12 cannot drop its table on DuckDB
-  2.)"""
+def _keep(con, streams, inputs, expr):
+  """Stores the result of `expr` in `con`; large tables in it are read from their files now."""
+  import duckdb
+  import ibis
+
   name = f"kept_{uuid.uuid4().hex}"
-  con.raw_sql(f"CREATE TABLE {_quote(name)} AS {con.compile(expr)}")
+  used = {t.name for t in expr.op().find(ibis.expr.operations.DatabaseTable)} & streams.keys()
+  for table in used:
+    streams[table].start()
+  try:
+    kept = con.create_table(name, expr)
+  except (duckdb.Error, OSError) as error:
+    for table in used:
+      streams[table].fail()
+    raise CohortError(_full_disk(error)) from None
+  for table in sorted(used):
+    inputs.append(streams[table].finish())
+  return kept
+
+
+def _put(con, frame):
+  """Stores a data frame in `con`. (create_table() of ibis 12 cannot do so on DuckDB 2.)"""
+  name = f"put_{uuid.uuid4().hex}"
+  con.con.register("frame_to_put", frame)
+  con.raw_sql(f"CREATE TABLE {name} AS SELECT * FROM frame_to_put")
+  con.con.unregister("frame_to_put")
   return con.table(name)
 
 
-def _find(root, schema):
+class _Stream:
+  """A large csv.gz: a name in the database behind which nothing is loaded."""
+
+  def __init__(self, con, name, table, path, encoding):
+    self.con, self.name, self.table, self.path = con, name, table, path
+    self.encoding = encoding
+    file = csv_files.Checked(path, encoding)     # what its first block shows is refused at once
+    csv_files.pick(path, file.header, table)
+    file.close()
+    self._register(self._refuse())
+
+  def _register(self, reader):
+    self.con.con.register(self.name, reader)
+
+  def _refuse(self):
+    return csv_files.unread(self.table,
+                            f"{self.path.name} is large: read it through Source.keep().")
+
+  def start(self):
+    self.file = csv_files.Checked(self.path, self.encoding)
+    self._register(csv_files.batches(self.file, self.table))
+
+  def fail(self):
+    """Raises what the file is to blame for, if anything."""
+    self._register(self._refuse())
+    if self.file.error:
+      self.file.close()
+      raise self.file.error from None
+
+  def finish(self):
+    """Drains the file and returns its facts. Raises CohortError where they do not hold."""
+    self.fail()
+    file = self.file
+    while file.read():                           # the rest, where the query needed no more rows
+      pass
+    _compare_checksum(self.path, file.facts["sha256"])
+    if file.lines != file.rows:
+      _check_line_breaks(self.con, self.path, _raw_csv(self.path, file.header, self.encoding),
+                         file.header, file.lines - file.rows)
+    return {"table": self.name, "file": self.path.name, **file.facts,
+            "bytes": self.path.stat().st_size, "rows": file.rows}
+
+
+def find(root, schema):
   """Returns table -> path of its file. Raises CohortError where a required table has none, or a
   table has two."""
   folder = pathlib.Path(root)
@@ -150,141 +230,60 @@ def _checksums(root):
           if len(p) == 2}
 
 
-def _load(con, name, table, path, encoding, sums):
-  """Checks the file, loads its declared columns with their types into `con`, returns its facts."""
+def _compare_checksum(path, digest):
+  """Raises CohortError where a SHA256SUMS.txt beside the file, or one folder up, lists another."""
+  for folder in (path.parent, path.parent.parent):
+    if _checksums(folder).get(path.name.lower(), digest) != digest:
+      raise CohortError(f"{path.name} differs from its checksum in SHA256SUMS.txt. Download "
+                        "it again.")
+
+
+def _raw_csv(path, header, encoding):
+  """The SQL that reads a csv.gz as text, by its header."""
+  columns = ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in header)
+  return (f"read_csv({_literal(str(path))}, auto_detect=false, columns={{{columns}}}, header=true, "
+          f"delim=',', quote='\"', escape='\"', nullstr='', strict_mode=true, null_padding=false, "
+          f"ignore_errors=false, compression='gzip', encoding='{encoding}')")
+
+
+def _load(con, name, table, path, encoding):
+  """Checks the file, loads its declared columns with their types into `con`, returns its facts. A
+  large Parquet file stays where it is, under a view."""
   import duckdb
 
-  literal = str(path).replace("'", "''")
-  if path.suffix == ".parquet":
-    facts = {"sha256": _sha256(path)}
-    raw = f"read_parquet('{literal}')"
+  parquet = path.suffix == ".parquet"
+  if parquet:
+    facts, raw = {"sha256": _sha256(path)}, f"read_parquet({_literal(str(path))})"
   else:
-    facts, header = _check_gzip(path, encoding)
-    columns = ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in header)
-    raw = (f"read_csv('{literal}', auto_detect=false, columns={{{columns}}}, header=true, "
-           f"delim=',', quote='\"', escape='\"', nullstr='', strict_mode=true, null_padding=false, "
-           f"ignore_errors=false, compression='gzip', encoding='{encoding}')")
-  expected = sums.get(path.name.lower())
-  if expected and expected != facts["sha256"]:
-    raise CohortError(f"{path.name} differs from its checksum in SHA256SUMS.txt. Download "
-                      "it again.")
+    facts, header = csv_files.check(path, encoding)
+    raw = _raw_csv(path, header, encoding)
+  _compare_checksum(path, facts["sha256"])
   try:
-    if path.suffix == ".parquet":
+    if parquet:
       header = [row[0] for row in con.raw_sql(f"DESCRIBE SELECT * FROM {raw}").fetchall()]
-    picked = _pick(path, header, table)
-    con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {_casts(picked, table)} FROM {raw}")
+    picked = csv_files.pick(path, header, table)
+    if parquet and table.large:
+      columns = ", ".join(
+          f"CAST({_quote(raw_name) if raw_name else 'NULL'} AS {_SQL[table.types[c]]}) AS "
+          f"{_quote(c)}" for c, raw_name in picked.items())
+      con.raw_sql(f"CREATE VIEW {_quote(name)} AS SELECT {columns} FROM {raw}")
+    else:
+      con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {_casts(picked, table)} FROM {raw}")
   except duckdb.Error as error:
     # DuckDB's message quotes the row: keep the line number and the kind only
     raise CohortError(_parse_message(path, str(error))) from None
   rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
-  _check_casts(con, name, table, path)
+  if not (parquet and table.large):
+    _check_casts(con, name, table, path)
   lines = facts.pop("lines", rows)
   if lines != rows:
     _check_line_breaks(con, path, raw, header, lines - rows)
   return {"table": name, "file": path.name, **facts, "bytes": path.stat().st_size, "rows": rows}
 
 
-class _Hashing:
-  """A binary file that hashes what is read from it."""
-
-  def __init__(self, file):
-    self._file, self.sha256 = file, hashlib.sha256()
-
-  def read(self, size=-1):
-    block = self._file.read(size)
-    self.sha256.update(block)
-    return block
-
-
 def _sha256(path):
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_gzip(path, encoding):
-  """One pass over a csv.gz: gzip checksum, encoding, NUL bytes, header. Returns ({sha256, lines},
-  header).
-
-  DuckDB verifies none of these (a flipped byte loads as another number). `lines` excludes the
-  header.
-  """
-  if encoding not in ("utf-8", "latin-1"):
-    raise CohortError(f"data.encoding is '{encoding}'; it must be 'utf-8' or 'latin-1'.")
-  with open(path, "rb") as file:
-    _refuse_impostor(path, file.read(512), compressed=True)
-    file.seek(0)
-    hashing = _Hashing(file)
-    decoder = codecs.getincrementaldecoder(encoding)()
-    lines, head, last, nul = 0, b"", b"\n", 0
-    try:
-      with gzip.GzipFile(fileobj=hashing) as stream:
-        while block := stream.read(_CHUNK):
-          head = head or block
-          decoder.decode(block)
-          lines += block.count(b"\n")
-          nul += block.count(b"\0")
-          last = block[-1:]
-        decoder.decode(b"", final=True)
-    except EOFError:
-      raise CohortError(f"{path.name} is cut off: its gzip stream ends early. Download it "
-                        "again.") from None
-    except (zlib.error, gzip.BadGzipFile):
-      raise CohortError(f"{path.name} is damaged: its gzip checksum does not match. Download it "
-                        "again.") from None
-    except UnicodeDecodeError:
-      raise CohortError(f"{path.name} is not UTF-8, near line {lines + 1}. If it is an old export, "
-                        "set data.encoding='latin-1'.") from None
-  if nul:
-    raise CohortError(f"{path.name} holds {nul} NUL bytes. Export or download it again.")
-  _refuse_impostor(path, head[:512], compressed=False)
-  if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-    raise CohortError(f"{path.name} starts with a byte order mark. Save it as plain UTF-8.")
-  header = next(csv.reader([head.split(b"\n", 1)[0].decode(encoding).rstrip("\r")]), [])
-  return {"sha256": hashing.sha256.hexdigest(), "lines": lines + (last != b"\n") - 1}, header
-
-
-def _refuse_impostor(path, head, compressed):
-  """Raises CohortError where the first bytes are not those of a csv(.gz) file, saying what they
-  are."""
-  text = head.lstrip().lower()
-  if not head.strip():
-    raise CohortError(f"{path.name} is empty. Download it again.")
-  if text.startswith(b"version https://git-lfs"):
-    raise CohortError(f"{path.name} is a git-lfs pointer, not the file. Fetch it with 'git "
-                      "lfs pull'.")
-  if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-    raise CohortError(f"{path.name} is a web page, not a table: the download was answered by a "
-                      "login or error page. Check your credentials and download it again.")
-  if compressed and not head.startswith(b"\x1f\x8b"):
-    raise CohortError(f"{path.name} is not a gzip file. Download it again, or compress it "
-                      "with gzip.")
-
-
-def _pick(path, header, table):
-  """Returns declared column -> its name in the file (None for an absent extra one); matches by
-  name, never by place."""
-  names = {}
-  for column in header:
-    names.setdefault(column.strip().lower(), []).append(column)
-  twins = [c for c in table.types if len(names.get(c.lower(), [])) > 1]
-  if twins or any(len(n) > 1 for n in names.values()):
-    raise CohortError(f"{path.name} has a duplicated column name"
-                      f"{': ' + ', '.join(twins) if twins else ''}. Download it again, or name "
-                      "the columns apart.")
-  missing = [c for c in table.columns if c.lower() not in names]
-  if missing:
-    near = [m[0] for c in missing if (m := difflib.get_close_matches(c, _name_like(names), 1, 0.8))]
-    hint = f" (it has {', '.join(near)}: renamed?)" if near else ""
-    raise CohortError(f"{path.name} lacks the column{'s' if len(missing) > 1 else ''} "
-                      f"{', '.join(missing)}{hint}; its header has {len(header)} columns. Use the "
-                      "database version named in the README.")
-  return {c: names[c.lower()][0] if c.lower() in names else None for c in table.types}
-
-
-def _name_like(names):
-  """Header cells that look like column names; the header of a headerless file is a patient's row,
-  never shown."""
-  return [n for n in names if re.fullmatch(r"[a-z][a-z_0-9]*", n)]
 
 
 def _casts(picked, table):
@@ -299,6 +298,8 @@ def _casts(picked, table):
     if kind == "int64":       # DuckDB would round 2.5 to 3: only digits are an integer
       value = (f"CASE WHEN regexp_full_match({raw}, '[+-]?[0-9]+') THEN TRY_CAST({raw} AS "
                "BIGINT) END")
+    elif kind == "timestamp":
+      value = f"CASE WHEN regexp_full_match({raw}, '{TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
     else:
       value = f"TRY_CAST({raw} AS {_SQL[kind]})"
     parts.append(f"{value} AS {_quote(column)}")
@@ -315,7 +316,8 @@ def _check_casts(con, name, table, path):
     return
   counts = con.raw_sql("SELECT " + ", ".join(f"count_if({_quote(c)})" for c in typed)
                        + f" FROM {_quote(name)}").fetchall()[0]
-  kind = lambda c: "whole numbers" if table.types[c.removeprefix("_bad_")] == "int64" else "numbers"
+  words = {"int64": "whole numbers", "float64": "numbers", "timestamp": "times without a zone"}
+  kind = lambda c: words[table.types[c.removeprefix("_bad_")]]
   bad = [f"{c.removeprefix('_bad_')} ({n:,} values are not {kind(c)})"
          for c, n in zip(typed, counts) if n]
   if bad:
@@ -350,12 +352,26 @@ def _parse_message(path, text):
     why = "a quote is not closed"
   elif "unicode" in text:
     why = "a value is not in the declared encoding"
-  elif "No space left" in text or "Out of Memory" in text:
-    why = ("there is not enough disk or memory; raise data.memory_limit or free space in the "
-           "temporary folder")
+  elif _is_full(text):
+    return _full_disk(text)
   else:
     why = "it cannot be parsed"
   return f"{path.name}{where}: {why}. Nothing of this file was used; download or export it again."
+
+
+def _is_full(text):
+  return any(sign in text for sign in ("No space left", "Out of Memory", "max_temp_directory_size",
+                                       "Could not write"))
+
+
+def _full_disk(error):
+  """What to do about an error of the database that no file is to blame for."""
+  if _is_full(str(error)):
+    return ("There is not enough disk or memory for the tables: free space in the temporary folder, "
+            "name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
+            "kept.")
+  return (f"The database could not run a query ({type(error).__name__}). Nothing was kept; this is "
+          "a fault of crl_jax: report it with the version of duckdb.")
 
 
 def _quote(name):

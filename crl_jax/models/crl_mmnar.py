@@ -30,6 +30,7 @@ class CrlMmnar(nn.Module):
   vmap in build()."""
   config: ml_collections.FrozenConfigDict   # config.model
   modalities: tuple
+  encoders: tuple                           # per modality, (name=) -> module
   tasks: tuple
   deeper: tuple
   patterns: int
@@ -37,14 +38,14 @@ class CrlMmnar(nn.Module):
   @nn.compact
   def __call__(self, inputs, observed_M, noise):
     c, M = self.config, len(self.modalities)
-    # the precision of the inputs is that of all arithmetic
-    seen_M = observed_M.astype(inputs[self.modalities[0]].dtype)
+    # the precision of the inputs is that of all arithmetic; token ids have none
+    dtypes = [x.dtype for x in inputs.values() if jnp.issubdtype(x.dtype, jnp.floating)]
+    seen_M = observed_M.astype(dtypes[0] if dtypes else jnp.float32)
     tokens = []
     for m, name in enumerate(self.modalities):
       # before anything else: unobserved content, NaN too, is gone
-      x = jnp.where(observed_M[m], inputs[name], 0.0)
-      enc = encoders.encoder(x.ndim)(c.width, c.input_dropout, name=f"encode_{name}")
-      tokens.append(enc(x, noise))
+      x = jnp.where(observed_M[m], inputs[name], 0)
+      tokens.append(self.encoders[m](name=f"encode_{name}")(x, noise))
     e_MxD = jnp.stack(tokens)
 
     named = {}
@@ -99,13 +100,14 @@ def build(config, spec):
     Model.
   """
   c = ml_collections.FrozenConfigDict(config.model)
-  module = CrlMmnar(c, spec.modalities, spec.tasks, tuple(config.loss.deeper), len(spec.patterns))
+  makers, pretrained, inputs = encoders.build(config, spec)
+  module = CrlMmnar(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper),
+                    len(spec.patterns))
   alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
   patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))]
                         for p in spec.patterns])
 
-  example = ({m: jnp.zeros(shape) for m, shape in spec.shapes.items()},
-             jnp.ones(len(spec.modalities), bool))
+  example = inputs, jnp.ones(len(spec.modalities), bool)
 
   def init(rng):
     return module.init(rng, *example, Noise())["params"]
@@ -159,4 +161,4 @@ def build(config, spec):
       Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
             t.joint.patience),
   ) if stage.epochs)
-  return Model(init, apply, loss, probability, stages, vary)
+  return Model(init, apply, loss, probability, stages, vary, pretrained)

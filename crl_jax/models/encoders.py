@@ -1,15 +1,22 @@
 """Encoders: one modality's raw input of one row -> its token in R^D. Written without a batch
-axis."""
+axis. A new kind of input is a module here, a line in ENCODERS and one in data.cohort.KINDS."""
+
+import dataclasses
+import functools
+from typing import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from crl_jax.data.cohort import KINDS
+from crl_jax.models import bert
 from crl_jax.models.noise import dropout, input_dropout
+from crl_jax.models.record import Pretrained
 
 
 class VectorEncoder(nn.Module):
-  """(F,) -> (D,). Dense 2D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm, ReLU, Dropout, Dense D,
-  LayerNorm."""
+  """(..., F) -> (..., D). Dense 2D, LayerNorm, ReLU, Dropout, Dense D, LayerNorm, ReLU, Dropout,
+  Dense D, LayerNorm."""
   width: int
   input_dropout: float
 
@@ -36,7 +43,106 @@ class SequenceEncoder(nn.Module):
     return nn.LayerNorm()(nn.Dense(self.width)(dropout(states[last], noise)))
 
 
-def encoder(rank):
-  """The encoder class for an input of `rank` axes per row: 1 for vectors, 2 for sequences. Raises
-  KeyError otherwise."""
-  return {1: VectorEncoder, 2: SequenceEncoder}[rank]
+class Pool(nn.Module):
+  """(K, D) -> (D,), a weighted mean of the `real` (K,) entries; zero where there is none.
+
+  The weights are equal ("mean") or a softmax of learned scores of each entry ("attention": Ilse et
+  al., ICML 2018).
+  """
+  how: str
+
+  @nn.compact
+  def __call__(self, e_KxD, real_K):
+    score_K = jnp.zeros(real_K.shape)
+    if self.how == "attention":
+      hidden = nn.tanh(nn.Dense(e_KxD.shape[-1], name="hidden")(e_KxD))
+      score_K = nn.Dense(1, use_bias=False, name="score")(hidden)[:, 0].astype(jnp.float32)
+    weights_K = nn.softmax(jnp.where(real_K, score_K, jnp.finfo(jnp.float32).min)) * real_K
+    return weights_K.astype(e_KxD.dtype) @ e_KxD
+
+
+class SetEncoder(nn.Module):
+  """(K, F) -> (D,), the same for any order of the K entries. Each is encoded as a vector, then they
+  are pooled; entries whose features are all zero are padding."""
+  width: int
+  input_dropout: float
+  pooling: str
+
+  @nn.compact
+  def __call__(self, x, noise):
+    e_KxD = VectorEncoder(self.width, self.input_dropout, name="entry")(x, noise)
+    return nn.LayerNorm()(Pool(self.pooling, name="pool")(e_KxD, jnp.any(x != 0, -1)))
+
+
+class TextEncoder(nn.Module):
+  """(K, L) token ids of windows -> (D,). BERT, one vector per window, and these as a set; id 0 is
+  padding."""
+  read: Callable      # (name=) -> bert.Bert
+  pooling: str        # of a window, see bert.pool()
+  combine: Callable   # (name=) -> SetEncoder
+
+  @nn.compact
+  def __call__(self, ids, noise):
+    seen_KxL = ids != 0
+    key = None if noise is None else noise.key()
+    states = self.read(name="bert")(ids, seen_KxL, key)
+    return self.combine(name="windows")(bert.pool(states, seen_KxL, self.pooling), noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """What a model needs to know of the encoder of a kind of input.
+
+  Attributes:
+    make: (name=) -> the flax module.
+    pretrained: tuple of record.Pretrained, their paths within the module.
+  """
+  make: Callable
+  pretrained: tuple = ()
+
+
+def _vector(config):
+  return Encoder(functools.partial(VectorEncoder, config.model.width, config.model.input_dropout))
+
+
+def _sequence(config):
+  return Encoder(functools.partial(SequenceEncoder, config.model.width, config.model.input_dropout))
+
+
+def _set(config):
+  m = config.model
+  return Encoder(functools.partial(SetEncoder, m.width, m.input_dropout, m.pooling))
+
+
+def _text(config):
+  t = config.text
+  bert.require(t.model)
+  architecture = bert.read_architecture(t.model)
+  read = functools.partial(bert.Bert, architecture, bert.attend, t.dropout, t.checkpoint)
+  make = functools.partial(TextEncoder, read, t.pooling, _set(config).make)
+  params = functools.partial(bert.read_params, t.model, architecture)
+  return Encoder(make, (Pretrained(("bert",), params, t.learning_rate),))
+
+
+# a key of data.cohort.KINDS -> (config) -> Encoder
+ENCODERS = {"vector": _vector, "sequence": _sequence, "set": _set, "text": _text}
+
+
+def build(config, spec):
+  """The encoders of a model whose modules are named encode_<modality>.
+
+  Args:
+    config: the whole tree.
+    spec: models.record.Spec.
+  Returns:
+    (per modality (name=) -> module, tuple of Pretrained with paths in the model's parameters,
+    modality -> an example of one row's input).
+  Raises:
+    FileNotFoundError, ValueError: a text encoder's folder, see bert.require().
+  """
+  kinds = {m: spec.kind(m) for m in spec.modalities}
+  chosen = {m: ENCODERS[kind](config) for m, kind in kinds.items()}
+  pretrained = tuple(dataclasses.replace(part, path=(f"encode_{m}", *part.path))
+                     for m, encoder in chosen.items() for part in encoder.pretrained)
+  example = {m: jnp.zeros(spec.shapes[m], KINDS[kind][1]) for m, kind in kinds.items()}
+  return tuple(encoder.make for encoder in chosen.values()), pretrained, example

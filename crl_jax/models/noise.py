@@ -35,6 +35,12 @@ class Noise:
     return jax.lax.slice(self._bits, (start,), (start + count,)).reshape(shape)
 
 
+  def key(self):
+    """A jax.random key, for noise too much to be drawn in one piece."""
+    halves = self.take((4,)).astype(jnp.uint32)
+    return jax.random.wrap_key_data(halves[:2] << 16 | halves[2:])
+
+
 def draw(keys, count):
   """(B, count) uint16 from (B,) keys."""
   return jax.vmap(lambda key: jax.random.bits(key, (count,), jnp.uint16))(keys)

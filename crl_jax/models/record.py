@@ -13,13 +13,19 @@ class Spec:
 
   Attributes:
     modalities, tasks: names in the cohort's order.
-    shapes: modality -> shape of one row's preprocessed input, (F,) or (L, F).
+    shapes: modality -> shape of one row's preprocessed input.
     patterns: sorted pattern ids that exist in the cohort, the classes of the optional pattern head.
+    kinds: modality -> key of data.cohort.KINDS; those not named are vectors or sequences.
   """
   modalities: tuple
   tasks: tuple
   shapes: dict
   patterns: tuple
+  kinds: dict = dataclasses.field(default_factory=dict)
+
+  def kind(self, modality):
+    """The key of data.cohort.KINDS that says what a row's input of `modality` is."""
+    return self.kinds.get(modality) or ("vector", "sequence")[len(self.shapes[modality]) - 1]
 
 
 @flax.struct.dataclass
@@ -50,6 +56,20 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A part of the parameters that starts from known values.
+
+  Attributes:
+    path: the keys that lead to it.
+    read: () -> its tree of float32 NumPy arrays.
+    rate: its learning rate, times the phase's.
+  """
+  path: tuple
+  read: Callable
+  rate: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
   """Pure functions of one model, bound to a config and a Spec by its builder.
 
@@ -63,6 +83,7 @@ class Model:
     stages: the phases of training, in order.
     vary: name -> value of the numbers in config.model that may differ between members that share a
       compiled program.
+    pretrained: tuple of Pretrained, parts of the parameters.
   """
   init: Callable
   apply: Callable
@@ -70,3 +91,4 @@ class Model:
   probability: Callable
   stages: tuple
   vary: dict
+  pretrained: tuple = ()

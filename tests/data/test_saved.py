@@ -1,11 +1,13 @@
 """A saved cohort is a source like any other: configs/cohort.py, resident or streamed."""
 
+import textwrap
+
 import numpy as np
 import pytest
 
 from configs import cohort as config_file
 from crl_jax import config as config_lib, run
-from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import cohort as cohort_lib, saved
 
 
 def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finish, tmp_path):
@@ -24,3 +26,24 @@ def test_its_config_names_what_is_missing(tmp_path):
     run.build_cohort(config)
   with pytest.raises(cohort_lib.CohortError, match="cohort.save"):
     run.build_cohort(config_lib.override(config, [f"data.root={tmp_path}"]))
+
+
+def test_the_documented_way_to_bring_data_works(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  n, rng = 40, np.random.default_rng(0)
+  names = dict(
+      labs=rng.normal(size=(n, 3)).astype(np.float32), lab_names=("a", "b", "c"),
+      vectors=rng.normal(size=(n, 2)).astype(np.float32), vector_names=("d", "e"),
+      observed=np.ones((n, 2), bool), labels=(rng.random((n, 1)) < 0.5).astype(np.float32),
+      row_id=np.arange(n), patient_id=np.arange(n), sex=np.array(["F", "M"])[np.arange(n) % 2])
+  text = saved.__doc__.split("save it:\n")[1].split("    python -m")[0]
+  exec(textwrap.dedent(text), names)
+  config = config_lib.override(config_file.get_config(), ["data.root=DIR"])
+  found = run.build_cohort(config)
+  assert found.tasks == ("death",) and len(found) == n
+  np.testing.assert_array_equal(found.inputs["notes"], names["vectors"])
+  for file in saved.__doc__.split("DIR then holds")[1].replace("\n", " ").split(", "):
+    if "<modality>" in file:
+      assert (tmp_path / "DIR" / "inputs.labs.npy").exists()
+    elif file.strip().startswith("rows."):
+      assert (tmp_path / "DIR" / file.strip()).exists()

@@ -1,0 +1,275 @@
+"""A csv.gz file, trusted only after every byte of it was checked: checksum of the gzip stream,
+encoding, NUL bytes, header. Columns are found by header name. No message holds a value of a
+patient.
+"""
+
+import codecs
+import csv
+import difflib
+import hashlib
+import re
+import zlib
+
+from crl_jax.data.cohort import CohortError
+
+_CHUNK = 1 << 20
+
+
+class Checked:
+  """The decompressed bytes of a csv.gz as a binary file to be read once, as UTF-8.
+
+  What is wrong with the file is raised as CohortError by the read that meets it (and kept in
+  `error`); the gzip checksum speaks at the end, so a reader has to drain the file before it trusts
+  anything.
+
+  Attributes:
+    header: list of the column names; `head`: the bytes of the header line, as UTF-8.
+    lines: lines read so far without the header's.
+    facts: {sha256} of the compressed file, once drained.
+  """
+  closed = False
+
+  def __init__(self, path, encoding="utf-8"):
+    if encoding not in ("utf-8", "latin-1"):
+      raise CohortError(f"data.encoding is '{encoding}'; it must be 'utf-8' or 'latin-1'.")
+    self.path, self.encoding, self.error = path, encoding, None
+    self.lines, self._nul, self._last, self._ended = 0, 0, b"\n", False
+    self._sha256, self._raw, self._zip = hashlib.sha256(), b"", None
+    self._decoder = codecs.getincrementaldecoder(encoding)()
+    with open(path, "rb") as file:
+      refuse_impostor(path, file.read(512), compressed=True)
+    self._file = open(path, "rb")
+    try:
+      self._start()
+    except CohortError:
+      self.close()
+      raise
+
+  def _start(self):
+    """Reads the first block and the header in it."""
+    block = self._block(_CHUNK)
+    refuse_impostor(self.path, block[:512], compressed=False)
+    if block.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+      raise CohortError(f"{self.path.name} starts with a byte order mark. Save it as plain UTF-8.")
+    self.head, newline, self._waiting = block.partition(b"\n")
+    self.header = next(csv.reader([self.head.decode().rstrip("\r")]), [])
+    self.lines -= bool(newline)
+
+  def read(self, size=-1):
+    """The next bytes after the header, at most `size` (some block's length if not positive); b"" at
+    the end."""
+    size = size if size > 0 else _CHUNK
+    if not self._waiting:
+      self._waiting = self._block(min(size, _CHUNK))
+    block, self._waiting = self._waiting[:size], self._waiting[size:]
+    return block
+
+  def _block(self, size):
+    """The next bytes, decompressed and checked."""
+    if self.error:
+      raise self.error
+    if self._ended:
+      return b""
+    try:
+      block = self._decompress(size)
+      # ASCII, as almost every block is, needs no decoding
+      if block.isascii() and not self._decoder.getstate()[0]:
+        text = block
+      else:
+        text = self._decoder.decode(block, final=not block).encode()
+      if not block:
+        self._end()
+    except zlib.error:
+      self._fail("is damaged: its gzip checksum does not match. Download it again.")
+    except UnicodeDecodeError:
+      self._fail(f"is not UTF-8, near line {self.lines + 1}. If it is an old export, set "
+                 "data.encoding='latin-1'.")
+    self.lines += block.count(b"\n")
+    self._nul += block.count(b"\0")
+    self._last = block[-1:] or self._last
+    return text if text or not block else self._block(size)   # half a character: read on
+
+  def _decompress(self, size):
+    """Bytes of the file's gzip members, at most `size`; b"" after the last."""
+    while True:
+      if not self._raw:
+        self._raw = self._file.read(_CHUNK)
+        self._sha256.update(self._raw)
+      ended = not self._raw
+      if self._zip is None:
+        self._raw = self._raw.lstrip(b"\0")     # padding after a member
+        if ended:
+          return b""
+        if not self._raw:
+          continue
+        self._zip = zlib.decompressobj(31)
+      block = self._zip.decompress(self._raw, size)
+      if self._zip.eof:
+        self._raw, self._zip = self._zip.unused_data, None
+      else:
+        self._raw = self._zip.unconsumed_tail
+      if block:
+        return block
+      if ended and self._zip:
+        self._fail("is cut off: its gzip stream ends early. Download it again.")
+
+  def _end(self):
+    self._ended = True
+    self.lines += self._last != b"\n"
+    self.facts = {"sha256": self._sha256.hexdigest()}
+    self.close()
+    if self._nul:
+      self._fail(f"holds {self._nul} NUL bytes. Export or download it again.")
+
+  def _fail(self, why):
+    self.error = CohortError(f"{self.path.name} {why}")
+    self.close()
+    raise self.error from None
+
+  def readable(self):
+    return True
+
+  def writable(self):
+    return False
+
+  def seekable(self):
+    return False
+
+  def close(self):
+    self._file.close()
+
+
+def check(path, encoding="utf-8"):
+  """One pass over a csv.gz. Returns ({sha256, lines}, header), `lines` without the header's. Raises
+  CohortError."""
+  file = Checked(path, encoding)
+  while file.read():
+    pass
+  return {**file.facts, "lines": file.lines}, file.header
+
+
+def batches(file, table):
+  """The declared columns of a `Checked` file as a pyarrow.RecordBatchReader, parsed strictly while
+  the file is decompressed and checked: its bytes are passed over once.
+
+  Args:
+    file: a `Checked`; afterwards `file.rows` is the number of rows, `file.error` what went wrong.
+    table: a tables.Table.
+  """
+  import pyarrow as pa
+  from pyarrow import csv as arrow_csv
+
+  picked = pick(file.path, file.header, table)
+  schema = _schema(table)
+  file.rows = 0
+
+  def failed(error):
+    if file.error is None:
+      file.error = CohortError(_arrow_message(file, str(error), table, picked))
+    return file.error
+
+  def generate():
+    try:
+      reader = arrow_csv.open_csv(
+          pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
+              block_size=4 << 20, column_names=file.header),
+          parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+          convert_options=arrow_csv.ConvertOptions(
+              column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
+              include_columns=[raw for raw in picked.values() if raw], null_values=[""],
+              strings_can_be_null=True, quoted_strings_can_be_null=True))
+      for batch in reader:
+        file.rows += batch.num_rows
+        yield pa.RecordBatch.from_arrays(
+            [batch.column(raw) if raw else pa.nulls(batch.num_rows, schema.field(c).type)
+             for c, raw in picked.items()], schema=schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+      raise failed(error) from None
+
+  return pa.RecordBatchReader.from_batches(schema, generate())
+
+
+def unread(table, why):
+  """A reader with the columns of `table` that raises `why` where it is read."""
+  import pyarrow as pa
+
+  def refuse():
+    raise CohortError(why)
+    yield
+  return pa.RecordBatchReader.from_batches(_schema(table), refuse())
+
+
+def _schema(table):
+  import pyarrow as pa
+  kinds = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(),
+           "timestamp": pa.timestamp("us")}
+  return pa.schema([(c, kinds[kind]) for c, kind in table.types.items()])
+
+
+def _arrow_message(file, text, table, picked):
+  """The reason of an Arrow error without the value or row it quotes."""
+  row = re.search(r"Row #(\d+)", text)
+  where = f", line {int(row.group(1)) + 1}" if row else ""
+  if text == "Empty CSV file":
+    return f"{file.path.name} has a header and no row. Download it again."
+  if match := re.search(r"Expected (\d+) columns, got (\d+)", text):
+    why = f"a row has {match.group(2)} fields where the header has {match.group(1)}"
+  elif match := re.search(r"column #(\d+): CSV conversion error to", text):
+    raw = file.header[int(match.group(1))]
+    column = next(c for c, name in picked.items() if name == raw)
+    return (f"{file.path.name}{where} has values of the wrong type: {column} holds one that is no "
+            f"{_KINDS[table.types[column]]}. Look at this column of the file; a shifted or altered "
+            "column is the usual cause.")
+  elif "out of sync" in text or "straddling" in text:
+    why = "a quote is not closed, or a row is longer than 4 MB"
+  else:
+    why = "it cannot be parsed"
+  return f"{file.path.name}{where}: {why}. Download or export it again."
+
+
+_KINDS = {"int64": "whole number", "float64": "number", "timestamp": "time without a zone",
+          "string": "text"}
+
+
+def refuse_impostor(path, head, compressed):
+  """Raises CohortError where the first bytes are not those of a csv(.gz) file, saying what they
+  are."""
+  text = head.lstrip().lower()
+  if not head.strip():
+    raise CohortError(f"{path.name} is empty. Download it again.")
+  if text.startswith(b"version https://git-lfs"):
+    raise CohortError(f"{path.name} is a git-lfs pointer, not the file. Fetch it with 'git "
+                      "lfs pull'.")
+  if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+    raise CohortError(f"{path.name} is a web page, not a table: the download was answered by a "
+                      "login or error page. Check your credentials and download it again.")
+  if compressed and not head.startswith(b"\x1f\x8b"):
+    raise CohortError(f"{path.name} is not a gzip file. Download it again, or compress it "
+                      "with gzip.")
+
+
+def pick(path, header, table):
+  """Returns declared column -> its name in the file (None for an absent extra one); matches by
+  name, never by place."""
+  names = {}
+  for column in header:
+    names.setdefault(column.strip().lower(), []).append(column)
+  twins = [c for c in table.types if len(names.get(c.lower(), [])) > 1]
+  if twins or any(len(n) > 1 for n in names.values()):
+    raise CohortError(f"{path.name} has a duplicated column name"
+                      f"{': ' + ', '.join(twins) if twins else ''}. Download it again, or name "
+                      "the columns apart.")
+  missing = [c for c in table.columns if c.lower() not in names]
+  if missing:
+    near = [m[0] for c in missing if (m := difflib.get_close_matches(c, _name_like(names), 1, 0.8))]
+    hint = f" (it has {', '.join(near)}: renamed?)" if near else ""
+    raise CohortError(f"{path.name} lacks the column{'s' if len(missing) > 1 else ''} "
+                      f"{', '.join(missing)}{hint}; its header has {len(header)} columns. Use the "
+                      "database version named in the README.")
+  return {c: names[c.lower()][0] if c.lower() in names else None for c in table.types}
+
+
+def _name_like(names):
+  """Header cells that look like column names; the header of a headerless file is a patient's row,
+  never shown."""
+  return [n for n in names if re.fullmatch(r"[a-z][a-z_0-9]*", n)]

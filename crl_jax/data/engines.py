@@ -1,0 +1,214 @@
+"""BigQuery and Spark behind the interface of tables.py: for those whose data lie there, or outgrew
+one machine. The same Ibis expressions run on them."""
+
+import contextlib
+import functools
+import uuid
+
+from crl_jax.data import csv_files, mimic_tables, tables
+from crl_jax.data.cohort import CohortError
+
+_BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
+
+
+def open_source(config, files, schema):
+  """Yields the tables.Source of config.data.engine.
+
+  Args:
+    config: the whole tree.
+    files: table -> path, of files under config.data.root.
+    schema: table name -> tables.Table.
+  Raises:
+    CohortError: a package is not installed, a required table is absent, no access.
+  """
+  return {"bigquery": _bigquery, "spark": _spark}[config.data.engine](config, files, schema)
+
+
+# BigQuery -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _bigquery(config, files, schema):
+  import ibis
+  try:
+    import google.cloud.bigquery   # noqa: F401
+  except ImportError as error:
+    raise CohortError("data.engine='bigquery' needs more packages: pip install "
+                      "'crl_jax[bigquery]'.") from error
+  c = config.data.mimic
+  if not c.bigquery_project:
+    raise CohortError("data.engine='bigquery' needs data.mimic.bigquery_project: the Google Cloud "
+                      "project that pays for the queries. Sign in with 'gcloud auth "
+                      "application-default login'.")
+  con = ibis.bigquery.connect(project_id=c.bigquery_project)
+  with _plain_errors("BigQuery", "Check that your Google account is linked to PhysioNet and may use "
+                                 f"the data sets of {_BIGQUERY_PROJECT}, and that "
+                                 f"{c.bigquery_project} has billing."):
+    keep = lambda expr: con.create_table(_name(), expr, temp=True)
+    put = lambda frame: con.create_table(_name(), ibis.memtable(frame), temp=True)
+    found, absent = {}, []
+    listed = functools.cache(lambda database: set(con.list_tables(database=database)))
+    for name, table in schema.items():
+      database = bigquery_database(name, c.bigquery_version)
+      if database and name in listed(database):
+        raw = con.table(name, database=database)
+        if name == "admissions":
+          mimic_tables.require_known(raw.columns, c.bigquery_version)
+        found[name] = declared(raw, table, f"{database}.{name}")
+      elif name in files:                 # the list of X-rays is not on BigQuery
+        with tables.open_files({name: files[name]}, {name: table}, config.data.encoding,
+                               config.data.memory_limit, config.data.spill) as local:
+          found[name] = put(local.keep(local.tables[name]).to_pandas())
+      else:
+        absent.append(name)
+        found[name] = put(_empty(table))
+    _require(schema, absent, f"{_BIGQUERY_PROJECT}.mimiciv_*")
+    yield tables.Source(tables=found, absent=absent, keep=keep, put=put, inputs=[
+        {"table": name, "file": bigquery_database(name, c.bigquery_version)}
+        for name in schema if name not in absent])
+
+
+def bigquery_database(table, version):
+  """'physionet-data.mimiciv_3_1_hosp' of a table, "" where BigQuery has none."""
+  name = mimic_tables.BIGQUERY.get(table, "").format(version=version.replace(".", "_"))
+  return f"{_BIGQUERY_PROJECT}.{name}" if name else ""
+
+
+def declared(raw, table, where):
+  """The declared columns of an engine's table, with the declared types."""
+  header = list(raw.columns)
+  missing = [c for c in table.columns if c not in header]
+  if missing:
+    raise CohortError(f"{where} lacks the columns {', '.join(missing)}. Use MIMIC-IV 2.2, 3.0 or "
+                      "3.1.")
+  import ibis
+  kinds = {c: "timestamp" if kind == "timestamp" else kind for c, kind in table.types.items()}
+  return raw.select(**{c: (raw[c] if c in header else ibis.null()).cast(kind)
+                       for c, kind in kinds.items()})
+
+
+# Spark --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _spark(config, files, schema):
+  import ibis
+  try:
+    from pyspark.sql import SparkSession
+  except ImportError as error:
+    raise CohortError("data.engine='spark' needs more packages: pip install 'crl_jax[spark]', and "
+                      "Java 17.") from error
+  with _plain_errors("Spark", "Its own log, not shown here, has the reason: Java 17 must be on "
+                              "this machine, and the files readable by all workers."):
+    # the session of spark-submit or of the caller; else one on this machine
+    session = SparkSession.builder.appName("crl_jax").getOrCreate()
+    before = session.conf.get("spark.sql.session.timeZone")
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    session.conf.set("spark.sql.ansi.enabled", "true")     # what does not cast is an error
+    con, views, kept = ibis.pyspark.connect(session), [], []
+
+    def serve(frame):
+      views.append(_name())
+      frame.createOrReplaceTempView(views[-1])
+      return con.table(views[-1])
+
+    def keep(expr):
+      frame = session.sql(con.compile(expr)).persist()
+      kept.append(frame)
+      frame.count()
+      return serve(frame)
+
+    try:
+      found, inputs, absent = {}, [], [n for n in schema if n not in files]
+      _require(schema, absent, "data.root")
+      for name, table in schema.items():
+        if name in files:
+          frame, facts = _spark_file(session, files[name], table, config.data.encoding)
+          inputs.append({"table": name, "file": files[name].name,
+                         "bytes": files[name].stat().st_size, **facts})
+        else:
+          frame = _spark_frame(session, _empty(table))
+        found[name] = serve(frame)
+      yield tables.Source(tables=found, inputs=inputs, absent=absent, keep=keep,
+                          put=lambda frame: serve(_spark_frame(session, frame)))
+    finally:
+      for view in views:
+        session.catalog.dropTempView(view)
+      for frame in kept:
+        frame.unpersist()
+      session.conf.set("spark.sql.session.timeZone", before)
+
+
+def _spark_file(session, path, table, encoding):
+  """(data frame of the declared columns, facts) of one csv.gz or Parquet file."""
+  from pyspark.sql import functions as F
+
+  sql = {"int64": "bigint", "float64": "double", "string": "string", "timestamp": "timestamp"}
+  if path.suffix == ".parquet":
+    frame, facts = session.read.parquet(str(path)), {}
+    header = frame.columns
+  else:
+    facts, header = csv_files.check(path, encoding)
+    columns = ", ".join(f"`{name}` string" for name in header)
+    frame = session.read.csv(
+        str(path), schema=columns, header=True, multiLine=True, quote='"', escape='"',
+        mode="FAILFAST", encoding={"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[encoding],
+        ignoreLeadingWhiteSpace=False, ignoreTrailingWhiteSpace=False)
+  picked = csv_files.pick(path, header, table)
+
+  def column(name, raw):
+    kind = table.types[name]
+    if raw is None:
+      return F.lit(None).cast(sql[kind]).alias(name)
+    value = F.col(f"`{raw}`")
+    if kind == "timestamp" and path.suffix != ".parquet":
+      zoned = ~value.rlike(f"^{tables.TIME}$")
+      value = F.when(zoned, F.raise_error(F.lit(f"{name} holds no time without a zone"))
+                     ).otherwise(value)
+    return value.cast(sql[kind]).alias(name)
+  return frame.select(*(column(name, raw) for name, raw in picked.items())), facts
+
+
+def _spark_frame(session, frame):
+  """A pandas data frame on Spark. (createDataFrame() of pandas 3 is not supported by pyspark 4.)"""
+  from pyspark.sql import types as T
+
+  kinds = {"i": T.LongType(), "f": T.DoubleType(), "b": T.BooleanType(), "M": T.TimestampType()}
+  schema = T.StructType([T.StructField(c, kinds.get(frame[c].dtype.kind, T.StringType()))
+                         for c in frame.columns])
+  return session.createDataFrame(list(zip(*(frame[c].tolist() for c in frame.columns))), schema)
+
+
+# Both ---------------------------------------------------------------------------------------------
+
+
+def _name():
+  return f"crl_jax_{uuid.uuid4().hex}"
+
+
+def _empty(table):
+  """A data frame without rows, with the declared columns."""
+  import pandas as pd
+  kinds = {"timestamp": "datetime64[us]", "string": "object"}
+  return pd.DataFrame({c: pd.Series([], dtype=kinds.get(kind, kind))
+                       for c, kind in table.types.items()})
+
+
+def _require(schema, absent, where):
+  missing = [name for name in absent if schema[name].required]
+  if missing:
+    raise CohortError(f"{where} lacks the required {', '.join(missing)}.")
+
+
+@contextlib.contextmanager
+def _plain_errors(engine, advice):
+  """Turns an engine's error, which may quote a patient's row, into one that names its kind."""
+  try:
+    yield
+  except (CohortError, OSError, AssertionError, KeyboardInterrupt):
+    raise
+  except Exception as error:
+    if (type(error).__module__ or "").split(".")[0] not in ("pyspark", "py4j", "google", "ibis",
+                                                            "requests"):
+      raise
+    raise CohortError(f"{engine} could not do it ({type(error).__name__}). {advice}") from None

@@ -1,0 +1,258 @@
+"""The structured features of MIMIC-IV's rows: one pass over each table, as Ibis expressions.
+
+A patient has at most two rows (`times`), so every record belongs to a part of the stay: 0, known
+before the patient's first row; 1, known later but before the second; records known later still are
+dropped in the pass that reads them. Sums, extremes and counts are taken per patient and part, and a
+row adds up the parts before it. Values are whole thousandths, times whole minutes after the hospital
+admission: sums are exact, so neither the order of records nor the engine can move a feature.
+"""
+
+import numpy as np
+
+from crl_jax.data import mimic_codes, mimic_items as items
+from crl_jax.data.mimic_stays import DAY, minute
+
+_UNIT = 1000
+_SHIFT = 1 << 40                # (minute, value) as one number: minute * _SHIFT + value
+MEASURED = {                   # table -> (value column, columns whose latest time is when it is known)
+    "labevents": ("valuenum", ("charttime", "storetime")),
+    "chartevents": ("valuenum", ("charttime", "storetime")),
+    "inputevents": ("amount", ("starttime", "endtime", "storetime")),
+    "outputevents": ("value", ("charttime", "storetime"))}
+_GIVEN = r"^(delayed )?(administered|started|restarted|applied|confirmed|partial)"
+
+
+def timeline(people, rows):
+  """Returns the frame that events are joined with: person, subject_id, admit (minutes since 1970),
+  t1, t2: the times of the patient's first and last row (the same where there is one).
+
+  Args:
+    people: the frame of mimic_stays.select.
+    rows: the frame of mimic_stays.rows; gains the column `part`.
+  """
+  import pandas as pd
+
+  times = rows.groupby("person")["time"].agg(["min", "max"])
+  rows["part"] = (rows["time"] > rows["person"].map(times["min"])).astype("int64")
+  chosen = people.loc[times.index]
+  return pd.DataFrame({
+      "person": times.index.to_numpy("int64"), "subject_id": chosen["subject_id"].to_numpy("int64"),
+      "hadm_id": chosen["hadm_id"].to_numpy("int64"), "admit": chosen["admit"].to_numpy("int64"),
+      "t1": times["min"].to_numpy("int64"), "t2": times["max"].to_numpy("int64")})
+
+
+def _placed(table, people, first, *times, keep=()):
+  """The records of the cohort's patients between LOOKBACK and their last row: person, part, t
+  (minute of the column `first`), and `keep`.
+
+  A record is known at the latest of the columns `first` and `times`; NULL there says nothing.
+  """
+  import ibis
+
+  joined = table.inner_join(people, "subject_id")
+  t = minute(joined[first]) - joined.admit
+  known = ibis.greatest(t, *[ibis.coalesce(minute(joined[c]) - joined.admit, t) for c in times]
+                        ) if times else t
+  joined = joined.mutate(t=t, known=known)
+  joined = joined.filter(joined.t >= -items.LOOKBACK, joined.known < joined.t2)
+  part = ibis.ifelse(joined.known < joined.t1, 0, 1).cast("int8")
+  return joined.select("person", *keep, part=part, t="t")
+
+
+def signal_frame(table):
+  """The items of a table's signals: itemid, signal (number), range and conversion, in
+  thousandths."""
+  import pandas as pd
+
+  return pd.DataFrame([
+      dict(itemid=item, signal=i, low=round(s.low * _UNIT), high=round(s.high * _UNIT),
+           factor=float(s.convert.get(item, (1, 0))[0]),
+           offset=float(s.convert.get(item, (1, 0))[1]), fraction=s.fraction)
+      for i, (name, s) in enumerate(items.SIGNALS.items()) if s.table == table for item in s.items])
+
+
+def measured_query(name, table, people, signals):
+  """person, part, signal and the exact sums of which `statistic` makes every statistic.
+
+  Args:
+    name: a key of MEASURED.
+    table: its ibis table.
+    people: `timeline`, as an ibis table.
+    signals: `signal_frame`, as an ibis table.
+  """
+  import ibis
+
+  value, times = MEASURED[name]
+  wanted = table.inner_join(signals, "itemid")
+  wanted = wanted.mutate(value=wanted[value].cast("float64"))
+  wanted = wanted.filter(wanted.value.notnull(), ~wanted.value.isnan())
+  events = _placed(wanted, people, times[0], *times[1:],
+                   keep=("signal", "value", "low", "high", "factor", "offset", "fraction"))
+  real = (events.value < items.SENTINEL) & (events.value > -items.SENTINEL)
+  number = ibis.ifelse(real, events.value * events.factor + events.offset, 0.0)
+  number = ibis.ifelse(events.fraction & (number <= 1), number * 100, number)
+  exact = (number * _UNIT).round().cast("int64")
+  events = events.mutate(real=real, exact=exact)
+  events = events.mutate(v=ibis.greatest(ibis.least(events.exact, events.high), events.low))
+  e = events.mutate(order=events.t.cast("int64") * _SHIFT + events.v,
+                    clipped=(events.real & (events.v != events.exact)).cast("int64"))
+  sums = e.group_by("person", "part", "signal").agg(
+      n=e.v.count(where=e.real), begin=e.order.min(where=e.real), end=e.order.max(where=e.real),
+      low=e.v.min(where=e.real), high=e.v.max(where=e.real), total=e.v.sum(where=e.real),
+      t=e.t.sum(where=e.real), tt=(e.t * e.t).sum(where=e.real),
+      tv=(e.t * e.v).sum(where=e.real), clipped=e.clipped.sum(),
+      sentinels=(~e.real).cast("int64").sum())
+  when = {c: ((sums[c] + _SHIFT // 2) / _SHIFT).floor().cast("int64") for c in ("begin", "end")}
+  return sums.select(
+      *(c for c in sums.columns if c not in when), first_t=when["begin"], last_t=when["end"],
+      first=sums.begin - when["begin"] * _SHIFT, last=sums.end - when["end"] * _SHIFT)
+
+
+def add_parts(frame, column, how, size):
+  """(size, 2) float64: `how` ("sum" | "min" | "max") of a column over the parts up to each, NaN
+  where there is none."""
+  merge = {"sum": np.add, "min": np.fmin, "max": np.fmax}[how]
+  out = np.full((size, 2), np.nan)
+  out[frame["person"].to_numpy(np.int64), frame["part"].to_numpy(np.int64)] = (
+      frame[column].to_numpy(np.float64, na_value=np.nan))
+  before, now = np.isnan(out).T
+  out[:, 1] = np.where(before, out[:, 1], np.where(now, out[:, 0], merge(*out.T)))
+  return out
+
+
+def statistic(frame, stats, size):
+  """statistic -> (size, 2) of one signal from the sums of measured_query; count is 0, the others are
+  NaN, where there is no value."""
+  add = lambda column, how="sum": add_parts(frame, column, how, size)
+  n = add("n")
+  out = {}
+  for stat in stats:
+    if stat == "count":
+      out[stat] = np.nan_to_num(n)
+    elif stat in ("first", "last"):
+      out[stat] = _end(frame, stat, size) / _UNIT
+    elif stat in ("min", "max"):
+      out[stat] = add({"min": "low", "max": "high"}[stat], stat) / _UNIT
+    elif stat == "sum":
+      out[stat] = add("total") / _UNIT
+    elif stat == "mean":
+      out[stat] = add("total") / np.where(n > 0, n, np.nan) / _UNIT
+    elif stat == "slope":
+      t, v, spread, both = add("t"), add("total"), add("tt"), add("tv")
+      spread = n * spread - t * t
+      with np.errstate(invalid="ignore", divide="ignore"):
+        out[stat] = np.where(spread > 0, (n * both - t * v) / spread, np.nan) * DAY / _UNIT
+  return out
+
+
+def _end(frame, stat, size):
+  """(size, 2): the first or last value of the parts up to each; at a tie in time the smaller first
+  and the larger last."""
+  later = np.greater if stat == "last" else np.less
+  time, value = (np.full((size, 2), np.nan) for _ in range(2))
+  place = frame["person"].to_numpy(np.int64), frame["part"].to_numpy(np.int64)
+  time[place] = frame[f"{stat}_t"].to_numpy(np.float64, na_value=np.nan)
+  value[place] = frame[stat].to_numpy(np.float64, na_value=np.nan)
+  (t0, t1), (v0, v1) = time.T, value.T
+  keep = np.isnan(v1) | later(t0, t1) | ((t0 == t1) & later(v0, v1))
+  value[:, 1] = np.where(keep, v0, v1)
+  return value
+
+
+def procedures_query(table, people, kinds):
+  """person, part, kind, n: procedures begun.
+
+  Args:
+    table: procedureevents.
+    people: `timeline`.
+    kinds: `procedure_frame`.
+  """
+  events = _placed(table.inner_join(kinds, "itemid"), people, "starttime", "storetime",
+                   keep=("kind",))
+  return events.group_by("person", "part", "kind").agg(n=events.count())
+
+
+def procedure_frame():
+  """itemid, kind (number in PROCEDURES)."""
+  import pandas as pd
+  return pd.DataFrame([dict(itemid=item, kind=i)
+                       for i, group in enumerate(items.PROCEDURES.values()) for item in group])
+
+
+def drugs_query(table, people, column):
+  """person, part, name, n: orders or administrations by the lower-cased name of the drug."""
+  if column == "medication":
+    table = table.filter(table.event_txt.lower().re_search(_GIVEN))
+    events = _placed(table, people, "charttime", "storetime", keep=(column,))
+  else:
+    events = _placed(table, people, "starttime", keep=(column,))
+  events = events.mutate(name=events[column].fill_null("").lower())
+  return events.group_by("person", "part", "name").agg(n=events.count())
+
+
+def flags_query(counts, patterns):
+  """person, part, n and, per pattern, the number of records whose name matches it.
+
+  The patterns are searched once per different name.
+  """
+  names = counts.select("name").distinct()
+  names = names.mutate(**{f: names.name.re_search(p).cast("int64") for f, p in patterns.items()})
+  joined = counts.inner_join(names, "name")
+  return joined.group_by("person", "part").agg(
+      n=joined.n.sum(), **{f: (joined[f] * joined.n).sum() for f in patterns})
+
+
+def samples_query(table, people):
+  """Cultures: person, t, known (minutes after admission; NULL: never reported), kind of specimen,
+  sample, organism, resistant (0/1). A date without a time is known at its end."""
+  import ibis
+
+  m = table.inner_join(people, "subject_id")
+  end = lambda date: minute(m[date]) + DAY
+  taken = ibis.coalesce(minute(m.charttime), end("chartdate")) - m.admit
+  stored = ibis.coalesce(minute(m.storetime), end("storedate")) - m.admit
+  m = m.mutate(t=taken, known=ibis.greatest(stored, taken))
+  m = m.filter(m.t >= -items.LOOKBACK, m.t < m.t2)
+  m = m.select("person", "t", "known", "t1", "t2", sample="micro_specimen_id",
+               name=m.spec_type_desc.fill_null("").lower(),
+               organism=m.org_name.notnull().cast("int64"),
+               resistant=(m.interpretation == "R").fill_null(False).cast("int64"))
+  return m.group_by("person", "sample", "name", "t", "t1", "t2", "known").agg(
+      organism=m.organism.max(), resistant=m.resistant.max())
+
+
+def earlier_query(table, admissions, people, *columns):
+  """The records of `table` (by hadm_id) of admissions that had ended when the patient's own one
+  began: person and `columns`."""
+  ended = admissions.select("subject_id", other="hadm_id", end=minute(admissions.dischtime))
+  ended = ended.inner_join(people, "subject_id")
+  ended = ended.filter(ended.other != ended.hadm_id, ended.end <= ended.admit)
+  ended = ended.select("person", hadm_id="other")
+  return table.inner_join(ended, "hadm_id").select("person", *columns)
+
+
+def conditions_query(diagnoses):
+  """person, n, and 0/1 per condition of mimic_codes, of kept earlier diagnoses."""
+  d = diagnoses
+  d = d.mutate(name=d.icd_version.cast("string") + ":" + d.icd_code.strip())
+  d = d.mutate(part=0, n=1)
+  patterns = {f: f"^(9:({nine})|10:({ten}))" for f, (nine, ten) in mimic_codes.CONDITIONS.items()}
+  return flags_query(d.select("person", "part", "name", "n"), patterns)
+
+
+def outpatient_query(table, people):
+  """person, name, t, text: measurements on days before the admission, at most a year old."""
+  o = table.filter(table.result_name.isin(("BMI (kg/m2)", "Weight (Lbs)", "Blood Pressure")))
+  o = o.inner_join(people, "subject_id")
+  o = o.mutate(t=minute(o.chartdate) + DAY - o.admit)
+  o = o.filter(o.t <= 0, o.t > -366 * DAY)
+  return o.select("person", "t", name="result_name", text="result_value")
+
+
+def places_query(table, people, time, *columns):
+  """person, t and `columns` of small tables (services, transfers, icustays), before the last
+  row; also those that began earlier than LOOKBACK."""
+  joined = table.inner_join(people, "subject_id")
+  joined = joined.mutate(t=minute(joined[time]) - joined.admit)
+  joined = joined.filter(joined.t < joined.t2, joined.t >= -items.LOOKBACK)
+  return joined.select("person", "t", *columns)

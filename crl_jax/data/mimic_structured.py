@@ -1,0 +1,230 @@
+"""The structured modality of MIMIC-IV: runs the queries of mimic_features.py and lays their results
+out as one row per patient and time, in the order of mimic_items.feature_names()."""
+
+import numpy as np
+
+from crl_jax.data import mimic_features as queries
+from crl_jax.data import mimic_items as items
+from crl_jax.data.mimic_stays import DAY
+
+
+def collect(source, people, rows):
+  """Returns (values, odd): feature -> (N,) float64, NaN where unknown; counts of odd values.
+
+  Args:
+    source: tables.Source.
+    people: the frame of mimic_stays.select.
+    rows: the frame of mimic_stays.rows.
+  """
+  line = queries.timeline(people, rows)
+  layout = _Layout(source, people, rows, source.put(line))
+  values = _demographics(people, rows)
+  for part in (_earlier, _outpatient, _services, _places, _signals, _procedures, _drugs, _samples):
+    values.update(part(layout))
+  names = items.feature_names()
+  unknown = np.full(len(rows), np.nan)
+  return {name: values.get(name, unknown) for name in names}, layout.odd
+
+
+class _Layout:
+  """What the parts below share: the open tables, and how results per patient become rows."""
+
+  def __init__(self, source, people, rows, line):
+    self.source, self.people, self.rows, self.line = source, people, rows, line
+    self.person, self.time = rows["person"].to_numpy(), rows["time"].to_numpy()
+    self.place = self.person, rows["part"].to_numpy()
+    self.odd = []
+
+  def table(self, name):
+    """The table, or None where the source lacks it."""
+    return None if name in self.source.absent else self.source.tables[name]
+
+  def keep(self, expr):
+    return self.source.keep(expr)
+
+  def rows_of(self, array):
+    """(N,) of an array (people, 2) per part."""
+    return array[self.place]
+
+  def counts(self, frame, columns):
+    """column -> (N,) sums over the parts up to the row; 0 where nothing is recorded."""
+    add = lambda c: np.nan_to_num(queries.add_parts(frame, c, "sum", len(self.people)))
+    return {c: self.rows_of(add(c)) for c in columns}
+
+  def before(self, events):
+    """The records `events` (person, t, ...) joined with the rows that lie later: column `row`."""
+    import pandas as pd
+    rows = pd.DataFrame({"person": self.person, "row": np.arange(len(self.person)),
+                         "time": self.time})
+    both = events.merge(rows, on="person")
+    return both[both["t"] < both["time"]]
+
+  def tally(self, rows, weight=None):
+    """(N,) number, or sum of `weight`, of the records at `rows`."""
+    return np.bincount(rows, weight, len(self.person)).astype(np.float64)
+
+  def latest(self, events):
+    """Of `before(events)` the latest record of each row, indexed by row; ties by content."""
+    order = [c for c in ("row", "t", *events.columns) if c in events.columns]
+    return events.sort_values(list(dict.fromkeys(order))).groupby("row").tail(1).set_index("row")
+
+
+def _number(series):
+  return series.astype("float64").to_numpy()
+
+
+def _match(texts, patterns):
+  """pattern name -> (n,) float64 0/1, searched in lower-cased texts; missing texts match nothing."""
+  lower = texts.fillna("").astype(str).str.lower()
+  return {name: lower.str.contains(pattern, regex=True).to_numpy(np.float64)
+          for name, pattern in patterns.items()}
+
+
+def _demographics(people, rows):
+  p = people.loc[rows["person"]].reset_index(drop=True)
+  time = rows["time"].to_numpy(np.float64)
+  hours = (_number(p["ed_out"]) - _number(p["ed_in"])) / 60
+  # until the row at most: who is still in the emergency room has no ed_out yet
+  so_far = (time + _number(p["admit"]) - _number(p["ed_in"])) / 60
+  out = {"age": _number(p["age"]),
+         "male": p["gender"].map({"M": 1.0, "F": 0.0}).to_numpy(np.float64),
+         "hour_of_admission": _number(p["hour"]), "hours_since_admission": time / 60,
+         "in_emergency_hours": np.where(hours >= 0, np.fmin(hours, so_far), np.nan),
+         "earlier_admissions": _number(p["earlier"]),
+         "earlier_admissions_year": _number(p["earlier_year"]),
+         "earlier_icu_stays": _number(p["earlier_icu"]),
+         "days_since_discharge": (_number(p["admit"]) - _number(p["last_end"])) / DAY,
+         "earlier_days": np.nan_to_num(_number(p["earlier_minutes"])) / DAY}
+  for column, patterns in items.ADMISSION.items():
+    out.update(_match(p[column], patterns))
+  return out
+
+
+def _earlier(at):
+  out, admissions = {}, at.source.tables["admissions"]
+  size = len(at.people)
+  if (table := at.table("diagnoses_icd")) is not None:
+    kept = at.keep(queries.earlier_query(table, admissions, at.line, "icd_code", "icd_version"))
+    frame = queries.conditions_query(kept).to_pandas()
+    found = at.counts(frame, [c for c in frame.columns if c not in ("person", "part")])
+    out["earlier_diagnoses"] = found.pop("n")
+    out.update({f"had_{name}": np.minimum(value, 1) for name, value in found.items()})
+  if (table := at.table("procedures_icd")) is not None:
+    kept = at.keep(queries.earlier_query(table, admissions, at.line))
+    frame = kept.group_by("person").agg(n=kept.count()).to_pandas()
+    count = np.bincount(frame["person"].to_numpy(np.int64), frame["n"], size)
+    out["earlier_procedures"] = count[at.person].astype(np.float64)
+  return out
+
+
+def _outpatient(at):
+  if (table := at.table("omr")) is None:
+    return {}
+  frame = at.keep(queries.outpatient_query(table, at.line)).to_pandas()
+  value = frame["text"].astype("string").str.extract(r"^\s*(\d+(?:\.\d+)?)")[0].astype("float64")
+  frame = frame.assign(value=value.to_numpy(np.float64, na_value=np.nan))
+  out = {}
+  for name, column, factor, low, high in (
+      ("BMI (kg/m2)", "bmi", 1, 8, 100), ("Weight (Lbs)", "outpatient_weight", 0.45359237, 20, 400),
+      ("Blood Pressure", "outpatient_systolic", 1, 50, 300)):
+    mine = frame[(frame["name"] == name) & frame["value"].notna()]
+    last = mine.sort_values(["person", "t", "value"]).groupby("person").tail(1)
+    x = np.full(len(at.people), np.nan)
+    x[last["person"].to_numpy(np.int64)] = last["value"].to_numpy() * factor
+    at.odd.append({"table": "omr", "rule": f"{column} outside {low} to {high}: clipped",
+                   "count": int(((x < low) | (x > high)).sum())})
+    out[column] = np.clip(x, low, high)[at.person]
+  return out
+
+
+def _services(at):
+  if (table := at.table("services")) is None:
+    return {}
+  frame = at.keep(queries.places_query(table, at.line, "transfertime", "curr_service")).to_pandas()
+  seen = at.before(frame)
+  last = at.latest(seen)["curr_service"].reindex(range(len(at.person)))
+  return {"services": at.tally(seen["row"]),
+          **{f"service_{n}": v for n, v in _match(last, items.SERVICES).items()}}
+
+
+def _places(at):
+  out = {}
+  if (table := at.table("transfers")) is not None:
+    kept = queries.places_query(table.filter(table.eventtype.lower() != "discharge"), at.line,
+                                "intime", "careunit")
+    seen = at.before(at.keep(kept).to_pandas())
+    last = at.latest(seen)["careunit"].reindex(range(len(at.person)))
+    out["transfers"] = at.tally(seen["row"])
+    out.update({f"unit_{n}": v for n, v in _match(last, items.UNITS).items()})
+  icu = at.source.tables["icustays"]
+  joined = icu.inner_join(at.line, "hadm_id")
+  joined = joined.mutate(t=queries.minute(joined.intime) - joined.admit,
+                         leave=queries.minute(joined.outtime) - joined.admit)
+  seen = at.before(joined.select("person", "t", "leave").to_pandas())
+  # the end of the stay is known only once it is past
+  over = seen["leave"] < seen["time"]
+  end = np.where(over, seen["leave"].astype("float64"), seen["time"])
+  hours = np.maximum(end - seen["t"].to_numpy(np.float64), 0) / 60
+  out["icu_stays"] = at.tally(seen["row"])
+  out["icu_hours"] = at.tally(seen["row"], hours)
+  out["in_icu"] = np.minimum(at.tally(seen["row"][~over]), 1)
+  return out
+
+
+def _signals(at):
+  out, names = {}, list(items.SIGNALS)
+  for name in queries.MEASURED:
+    if (table := at.table(name)) is None:
+      continue
+    items_frame = queries.signal_frame(name)
+    sums = at.keep(queries.measured_query(name, table, at.line, at.source.put(items_frame)))
+    for i in sorted(set(items_frame["signal"])):
+      frame, signal = sums.filter(sums.signal == int(i)).to_pandas(), items.SIGNALS[names[i]]
+      for stat, value in queries.statistic(frame, signal.stats, len(at.people)).items():
+        out[f"{names[i]}_{stat}"] = at.rows_of(value)
+      at.odd += [
+          {"table": name, "rule": f"{names[i]} outside {signal.low:g} to {signal.high:g} "
+                                  f"{signal.unit}".rstrip() + ": clipped",
+           "count": int(frame["clipped"].sum())},
+          {"table": name, "rule": f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped",
+           "count": int(frame["sentinels"].sum())}]
+  return out
+
+
+def _procedures(at):
+  if (table := at.table("procedureevents")) is None:
+    return {}
+  kinds = at.source.put(queries.procedure_frame())
+  frame = at.keep(queries.procedures_query(table, at.line, kinds)).to_pandas()
+  return {f"procedure_{name}": np.minimum(at.counts(frame[frame["kind"] == i], ["n"])["n"], 1)
+          for i, name in enumerate(items.PROCEDURES)}
+
+
+def _drugs(at):
+  out = {}
+  for name, column, total, prefix in (("prescriptions", "drug", "orders", "ordered_"),
+                                      ("emar", "medication", "administrations", "given_")):
+    if (table := at.table(name)) is not None:
+      counts = at.keep(queries.drugs_query(table, at.line, column))
+      found = at.counts(queries.flags_query(counts, items.DRUGS).to_pandas(),
+                        ["n", *items.DRUGS])
+      out[total] = found.pop("n")
+      out.update({prefix + drug: np.minimum(value, 1) for drug, value in found.items()})
+  return out
+
+
+def _samples(at):
+  if (table := at.table("microbiologyevents")) is None:
+    return {}
+  frame = at.keep(queries.samples_query(table, at.line)).to_pandas()
+  taken = at.before(frame)
+  reported = at.before(frame.assign(t=frame["known"].astype("float64")))
+  grown = reported[reported["organism"] == 1]
+  out = {"organisms": at.tally(grown["row"]),
+         "resistant": np.minimum(at.tally(grown["row"], grown["resistant"]), 1)}
+  for name, match in _match(taken["name"], items.SPECIMENS).items():
+    one = taken[match == 1].drop_duplicates(["row", "sample"])
+    out[f"samples_{name}"] = at.tally(one["row"])
+  for name, match in _match(grown["name"], items.SPECIMENS).items():
+    out[f"organism_{name}"] = np.minimum(at.tally(grown["row"][match == 1]), 1)
+  return out

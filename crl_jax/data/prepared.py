@@ -1,0 +1,256 @@
+"""Prepared cohorts on disk, so that the second start takes seconds.
+
+A cohort is kept in a folder named by the SHA-256 of all that it is a function of: the content of
+the files it was read from, the config keys that its module names (`Recipe`), and the code of
+crl_jax/data. Whatever changes, the folder is another one; nothing is ever out of date. The folder
+is what data/cohort.py saves, so it can be read as a source of its own (configs/cohort.py), and
+manifest.json, which holds the key's parts and the checksum of every file.
+
+    <cache>/<cohort>-<first 16 digits of the key>/
+    <cache>/files.json       path, size, time of change -> SHA-256: only changed files are read
+    <cache>/*.lock           held while a folder is written or files.json is
+
+A folder is written beside its place and renamed when it is whole, under a lock: two runs on one
+cache prepare a cohort once, and a kill or a full disk leaves nothing half written. It holds what the
+source files hold: keep it as confidential as those. Old folders may be deleted at any time.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import shutil
+import types
+import typing
+
+from crl_jax.data import cohort as cohort_lib
+
+_LOG = logging.getLogger("crl_jax")
+_ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
+# of crl_jax/data, what makes no cohort from files
+_OTHER_CODE = ("simulate", "simulated", "simulate_mimic", "verify", "prepared", "saved", "splits",
+               "stream", "preprocess", "tfds_builders")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What the cohort of a module is a function of; the module names it RECIPE.
+
+  Attributes:
+    keys: dotted names of config keys or whole subtrees; `data.root` and what only says how fast or
+      where is left out.
+    files: config -> the paths it is read from, or None where these cannot be known (another engine,
+      no root): then nothing is kept. A file counts by its content; a folder (of very many small
+      files) by the names, sizes and times of all files under it.
+    code: source files besides crl_jax/data, relative to the package.
+  """
+  keys: tuple
+  files: typing.Callable
+  code: tuple = ()
+
+
+def build(config, recipe, make):
+  """Returns make(), or what an earlier make() of the same inputs, settings and code returned.
+
+  A full disk, or a folder that cannot be written, is a warning, not the end of the run. Raises
+  whatever make() does.
+  """
+  folder = cache_folder(config)
+  files = recipe.files(config) if folder else None
+  if files is None:
+    return make()
+  try:
+    _make_private(folder)
+    parts = key_parts(config, recipe, files, folder)
+    name = f"{config.data.cohort}-{_digest(parts)[:16]}"
+    lock = _lock(folder / f"{name}.lock")
+  except OSError as error:
+    _LOG.warning("The cohort is not kept: %s", _why(folder, error))
+    return make()
+  with lock:
+    found = _load(folder / name)
+    if found is not None:
+      _LOG.info("Prepared cohort: %s", folder / name)
+      return found
+    cohort = make()
+    try:
+      _save(cohort, folder / name, parts)
+    except OSError as error:
+      _LOG.warning("The cohort is not kept: %s", _why(folder, error))
+      return cohort
+    except TypeError as error:
+      raise TypeError(f"The cohort's info is not JSON ({error}); it cannot be kept.") from error
+    return _load(folder / name) or cohort
+
+
+def cache_folder(config):
+  """The folder of config.data.cache, or None where it is off."""
+  place = config.data.cache
+  if place == "auto":
+    place = os.environ.get("CRL_JAX_CACHE")
+    if place is None:
+      home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+      place = pathlib.Path(home) / "crl_jax"
+  return pathlib.Path(place) / "cohorts" if place else None
+
+
+def key_parts(config, recipe, files, folder):
+  """All that the cohort is a function of, as a JSON-able tree."""
+  read = [p for p in map(pathlib.Path, files) if p.is_file()]
+  sums = _hash_files(read, folder)
+  return {
+      "cohort": config.data.cohort,
+      "config": {key: _plain(_at(config, key)) for key in sorted(recipe.keys)},
+      "files": sorted([p.name, p.stat().st_size, sums[p]] for p in read),
+      "folders": sorted(_listing(p) for p in map(pathlib.Path, files) if p.is_dir()),
+      "code": _code(recipe.code),
+      "versions": {name: importlib.metadata.version(name) for name in _ENGINES}}
+
+
+def _save(cohort, place, parts):
+  """Writes the folder `place` and its manifest: all or nothing. Raises OSError."""
+  part = place.with_name(place.name + ".part")
+  shutil.rmtree(part, ignore_errors=True)    # of a run that was killed; we hold the lock
+  try:
+    cohort_lib.save(cohort, part)
+    sums = {p.name: _sha256(p) for p in sorted(part.iterdir())}
+    (part / "manifest.json").write_text(json.dumps({"key": parts, "files": sums}, indent=1))
+    _sync(part)
+    shutil.rmtree(place, ignore_errors=True)   # a damaged one
+    part.rename(place)
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+
+
+def _load(place):
+  """The cohort kept at `place`; None where there is none or it is damaged."""
+  try:
+    manifest = json.loads((place / "manifest.json").read_text())
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      found = dict(zip(manifest["files"], pool.map(
+          lambda name: _sha256(place / name), manifest["files"])))
+    changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
+    if changed:
+      raise ValueError(f"{', '.join(changed)} changed on disk")
+    return cohort_lib.load(place)
+  except FileNotFoundError:
+    if place.exists():
+      _LOG.warning("The prepared cohort %s is incomplete; it is made again.", place)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    _LOG.warning("The prepared cohort %s is damaged (%s); it is made again.", place, error)
+  return None
+
+
+def _hash_files(paths, folder):
+  """path -> SHA-256; a file whose size and time of change are those of files.json is not read."""
+  record = folder / "files.json"
+  with _lock(folder / "files.lock"):
+    known = {}
+    with contextlib.suppress(OSError, ValueError):
+      known = json.loads(record.read_text())
+    stamp = lambda p: [p.stat().st_size, p.stat().st_mtime_ns]
+    stamps = {p: stamp(p) for p in paths}
+    entry = lambda p: known.get(str(p.absolute()), [None, None, None])
+    new = [p for p in paths if entry(p)[:2] != stamps[p]]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      for path, digest in zip(new, pool.map(_sha256, new)):
+        known[str(path.absolute())] = [*stamps[path], digest]
+    if new:
+      part = record.with_suffix(".part")
+      try:
+        part.write_text(json.dumps(known, indent=0))
+        part.replace(record)
+      except OSError:
+        part.unlink(missing_ok=True)
+        raise
+  return {p: entry(p)[2] for p in paths}
+
+
+def _listing(folder):
+  """[name, number of files, digest of their names, sizes and times] of all under a folder."""
+  digest, count, waiting = hashlib.sha256(), 0, [str(folder)]
+  while waiting:
+    with os.scandir(waiting.pop()) as entries:
+      for entry in sorted(entries, key=lambda e: e.name):
+        if entry.is_dir():
+          waiting.append(entry.path)
+        else:
+          stat = entry.stat()
+          count += 1
+          digest.update(f"{os.path.relpath(entry.path, folder)}\0{stat.st_size}\0"
+                        f"{stat.st_mtime_ns}\n".encode())
+  return [folder.name, count, digest.hexdigest()]
+
+
+@functools.cache
+def _code(more):
+  """Digest of the source that makes cohorts."""
+  package = pathlib.Path(__file__).parents[1]
+  paths = [p for p in sorted((package / "data").glob("*.py")) if p.stem not in _OTHER_CODE]
+  digest = hashlib.sha256()
+  for path in [*paths, *(package / name for name in more)]:
+    digest.update(path.name.encode() + b"\0" + path.read_bytes())
+  return digest.hexdigest()
+
+
+def _at(config, key):
+  for name in key.split("."):
+    config = config[name]
+  return config
+
+
+def _plain(value):
+  return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+def _digest(tree):
+  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path):
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder):
+  """Waits until the folder's files are on the disk, not only on their way."""
+  for path in [*folder.iterdir(), folder]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(handle)
+    finally:
+      os.close(handle)
+
+
+def _make_private(folder):
+  folder.mkdir(parents=True, exist_ok=True)
+  if folder.stat().st_mode & 0o077:
+    with contextlib.suppress(OSError):
+      folder.chmod(0o700)   # it holds what the source files hold
+
+
+def _lock(path):
+  import filelock
+  lock = filelock.FileLock(str(path))
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    _LOG.warning("Another run is preparing this cohort (%s): waiting for it.", path)
+    lock.acquire()
+  return contextlib.closing(types.SimpleNamespace(close=lock.release))
+
+
+def _why(folder, error):
+  text = f"{folder}: {error.strerror or error}"
+  if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    with contextlib.suppress(OSError):
+      text += f" ({shutil.disk_usage(folder).free / 2**30:.1f} GiB free)"
+  return text + ". Free space, or set data.cache to another folder (\"\" keeps nothing)."

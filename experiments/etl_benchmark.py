@@ -1,0 +1,147 @@
+"""Seconds and memory from MIMIC-IV's files to the cohort, beside what `gzip -dc FILES | wc -l`
+takes on the same files.
+
+    python -m experiments.etl_benchmark --dir=DIR [--rows=100_000_000] [--patients=20_000]
+        [--cores=2] [--reuse] [KEY=VALUE ...]
+
+DIR gets a simulated MIMIC-IV with about --rows rows of chartevents and labevents together (17 bytes
+a row on disk); --reuse takes the one that lies there. Every measurement is a process of its own on
+the same --cores, one after another: decompression alone before and after the cohort is made (the
+machine may be shared: both are shown), the cohort from the files with an empty cache, the cohort
+from the cache; seconds are from the start of Python to the cohort, memory is the largest resident
+set. Notes are left out unless text.model=DIR names a BERT: encoding them is another benchmark.
+KEY=VALUE are settings of the config.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+_ROWS_A_PATIENT = 1520   # of chartevents and labevents at density 1
+_BUILD = """
+import json, logging, resource, sys, time
+logging.basicConfig(level=logging.WARNING)
+from crl_jax import config as config_lib, run
+config = config_lib.override(config_lib.default(), sys.argv[1:])
+begun = time.perf_counter()
+cohort = run.build_cohort(config)
+bytes_read = sum(x[:].nbytes for x in cohort.inputs.values())
+print(json.dumps(dict(build=time.perf_counter() - begun, rows=len(cohort), bytes=bytes_read,
+                      patients=cohort.info["patients"],
+                      inputs={i["table"]: i["rows"] for i in cohort.info["inputs"]})))
+"""
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--dir", type=pathlib.Path, required=True)
+  parser.add_argument("--rows", type=int, default=100_000_000)
+  parser.add_argument("--patients", type=int, default=20_000)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--cores", type=int, default=2)
+  parser.add_argument("--reuse", action="store_true")
+  parser.add_argument("settings", nargs="*", help="key=value of the config")
+  a = parser.parse_args()
+  if not a.reuse:
+    simulate(a.dir, a.rows, a.patients, a.seed)
+  print(table(measure(a.dir, a.settings, a.cores)))
+
+
+def simulate(folder, rows, patients, seed):
+  """Writes the files with about `rows` rows of chartevents and labevents."""
+  from crl_jax import config as config_lib
+  from crl_jax.data import simulate_mimic
+  begun = time.perf_counter()
+  counts = simulate_mimic.write(config_lib.default().data.simulate, folder, patients, seed,
+                                density=rows / patients / _ROWS_A_PATIENT,
+                                threads=len(os.sched_getaffinity(0)))
+  large = counts["chartevents"] + counts["labevents"]
+  print(f"{large:,} rows of chartevents and labevents of {patients:,} patients written in "
+        f"{time.perf_counter() - begun:.0f} s\n", flush=True)
+
+
+def measure(folder, settings=(), cores=2):
+  """Runs every measurement.
+
+  Args:
+    folder: the simulated files' data.root.
+    settings: 'key=value' of the config.
+    cores: how many of this process's cores the measured processes may use.
+  Returns:
+    dict with "cores", "gzip" (two (seconds, lines) measured before and after), "files" and their
+    "bytes", and for "build" and "cached" dict(seconds, build, rss, rows, patients, ...).
+  """
+  folder = pathlib.Path(folder)
+  settings = ["data.cohort=mimic", f"data.root={folder}", f"data.cache={folder / 'cache'}",
+              *settings]
+  if not any(s.startswith("text.model=") for s in settings):
+    settings.insert(0, "data.mimic.modalities=('structured','image')")
+  shutil.rmtree(folder / "cache", ignore_errors=True)
+  mine = sorted(os.sched_getaffinity(0))[:cores]
+  found = {"cores": len(mine)}
+  command = [sys.executable, "-c", _BUILD, *settings]
+  files = _files(folder, any(s.startswith("text.model=") for s in settings))
+  unzip = ["bash", "-c", f"gzip -dc {' '.join(shlex.quote(str(f)) for f in files)} | wc -l"]
+  read = lambda: (lambda done: (done["seconds"], int(done["out"])))(_run(unzip, mine))
+  before = read()
+  for name in ("build", "cached"):
+    done = _run(command, mine)
+    found[name] = {**json.loads(done["out"]), "seconds": done["seconds"], "rss": done["rss"]}
+  return {**found, "gzip": [before, read()], "files": len(files),
+          "bytes": sum(f.stat().st_size for f in files)}
+
+
+def table(found):
+  """The measurements as Markdown."""
+  gzip = min(seconds for seconds, _ in found["gzip"])
+  lines = found["gzip"][0][1]
+  build, cached = found["build"], found["cached"]
+  large = sum(build["inputs"].get(t, 0) for t in ("chartevents", "labevents"))
+  rows = [("gzip -dc FILES \\| wc -l, before", found["gzip"][0][0], None),
+          ("gzip -dc FILES \\| wc -l, after", found["gzip"][1][0], None),
+          ("files to cohort", build["seconds"], build["rss"]),
+          ("cached start", cached["seconds"], cached["rss"])]
+  out = [f"{large:,} rows of chartevents and labevents, {lines:,} lines in {found['files']} files "
+         f"of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort of {build['rows']:,} "
+         f"rows of {build['patients']:,} patients.", "",
+         "| | seconds | times gzip | peak RSS, GiB |", "| --- | ---: | ---: | ---: |"]
+  for name, seconds, rss in rows:
+    memory = f"{rss / 2**30:.2f}" if rss else ""
+    out.append(f"| {name} | {seconds:.1f} | {seconds / gzip:.2f} | {memory} |")
+  return "\n".join(out)
+
+
+def _files(folder, notes):
+  """The csv.gz that the cohort reads."""
+  from crl_jax.data import mimic, mimic_files
+  wanted = ["structured", "image"] + ["discharge", "radiology"] * notes
+  schema = mimic._needed(wanted)
+  return [path for name, path in mimic_files.files(mimic_files.locate(folder)).items()
+          if name in schema]
+
+
+def _run(command, cores):
+  """dict(seconds, out, rss in bytes) of a process on `cores`, with all its children."""
+  env = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), JAX_PLATFORMS="cpu")
+  code = ("import resource, subprocess, sys\n"
+          "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)\n"
+          "sys.stdout.buffer.write(done.stdout)\n"
+          "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+          "sys.exit(done.returncode)")
+  begun = time.perf_counter()
+  done = subprocess.run([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True,
+                        env=env, preexec_fn=lambda: os.sched_setaffinity(0, cores), check=True)
+  seconds = time.perf_counter() - begun
+  *out, rss = done.stdout.strip().splitlines()
+  return dict(seconds=seconds, out="\n".join(out), rss=int(rss) * 1024)
+
+
+if __name__ == "__main__":
+  main()

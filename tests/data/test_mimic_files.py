@@ -1,0 +1,92 @@
+"""Where downloads are looked for, and what is said when they are not there."""
+
+import pytest
+
+from crl_jax.data import mimic_files
+
+
+def _write(root, *names):
+  for name in names:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def test_folders_directly_under_the_root(tmp_path):
+  _write(tmp_path, "hosp/patients.csv.gz", "icu/icustays.parquet", "note/radiology.csv.gz",
+         "mimic-cxr-2.0.0-metadata.csv.gz", "files/p10/p10000032/s50414267/a.tfrecord")
+  found = mimic_files.locate(tmp_path, mimic_files.PROJECTS)
+  assert mimic_files.files(found) == {
+      "patients": tmp_path / "hosp/patients.csv.gz", "icustays": tmp_path / "icu/icustays.parquet",
+      "radiology": tmp_path / "note/radiology.csv.gz",
+      "mimic-cxr-2.0.0-metadata": tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz"}
+  assert {place.version for place in found.values()} == {""}
+  assert mimic_files.embeddings(found["embeddings"], 10000032, 50414267) == [
+      tmp_path / "files/p10/p10000032/s50414267/a.tfrecord"]
+  assert mimic_files.embeddings(found["embeddings"], 10000032, 1) == []
+
+
+@pytest.mark.parametrize("where", ["", "physionet.org", "physionet.org/files",
+                                   "physionet.org/files/mimiciv/3.0"])
+def test_wgets_folders_from_any_level(tmp_path, where):
+  wget = tmp_path / "physionet.org/files"
+  _write(wget, "mimiciv/3.0/hosp/patients.csv.gz", "mimic-iv-note/2.2/note/discharge.csv.gz",
+         "mimic-cxr-jpg/2.1.0/mimic-cxr-2.0.0-metadata.csv.gz",
+         "image-embeddings-mimic-cxr/1.0/files/p10/p10000032/s50414267/a.tfrecord")
+  found = mimic_files.locate(tmp_path / where, mimic_files.PROJECTS)
+  assert {source: place.version for source, place in found.items()} == dict(
+      tables="3.0", notes="2.2", cxr="2.1.0", embeddings="1.0")
+  assert f"-P {tmp_path} " in mimic_files.command("notes", tmp_path / where)
+
+
+def test_unpacked_zip_files(tmp_path):
+  _write(tmp_path, "mimic-iv-3.1/hosp/patients.csv.gz",
+         "mimic-iv-note-deidentified-free-text-clinical-notes-2.2/note/discharge.csv.gz")
+  found = mimic_files.locate(tmp_path)
+  assert {source: place.version for source, place in found.items()} == dict(
+      tables="3.1", notes="2.2")
+  assert mimic_files.locate(tmp_path / "mimic-iv-3.1")["tables"].version == "3.1"
+
+
+def test_the_newest_known_version_unless_the_root_names_one(tmp_path):
+  wget = tmp_path / "physionet.org/files/mimiciv"
+  _write(wget, *(f"{v}/hosp/patients.csv.gz" for v in ("2.2", "3.0", "3.1", "9.9")))
+  assert mimic_files.locate(tmp_path)["tables"].version == "3.1"
+  assert mimic_files.locate(wget / "2.2")["tables"].version == "2.2"
+
+
+def test_projects_side_by_side_without_wgets_top_folder(tmp_path):
+  _write(tmp_path, "mimiciv/3.1/hosp/patients.csv.gz", "mimic-iv-note/2.2/note/discharge.csv.gz")
+  for root in (tmp_path, tmp_path / "mimiciv/3.1"):
+    assert set(mimic_files.locate(root)) == {"tables", "notes"}
+
+
+def test_an_unknown_version_is_refused_by_name(tmp_path):
+  _write(tmp_path, "physionet.org/files/mimiciv/1.0/hosp/patients.csv.gz")
+  for root in (tmp_path, tmp_path / "physionet.org/files/mimiciv/1.0"):
+    with pytest.raises(ValueError, match="version 1.0 of mimiciv.*3.1, 3.0 or 2.2 can"):
+      mimic_files.locate(root)
+
+
+def test_what_is_missing_comes_with_its_command(tmp_path):
+  with pytest.raises(FileNotFoundError, match="is not a folder"):
+    mimic_files.locate(tmp_path / "nowhere")
+  _write(tmp_path, "hosp/patients.csv.gz")
+  assert set(mimic_files.locate(tmp_path)) == {"tables"}
+  with pytest.raises(FileNotFoundError) as error:
+    mimic_files.locate(tmp_path, mimic_files.PROJECTS)
+  text = str(error.value)
+  assert "holds no mimiciv" not in text
+  assert ("wget -r -np -N -c --user YOUR_PHYSIONET_NAME --ask-password "
+          f"-P {tmp_path} https://physionet.org/files/mimic-iv-note/2.2/") in text
+  # the metadata alone: the project around it is 500 GB of images
+  assert ("wget -x -N -c --user YOUR_PHYSIONET_NAME --ask-password -P "
+          f"{tmp_path} https://physionet.org/files/mimic-cxr-jpg/2.1.0/"
+          "mimic-cxr-2.0.0-metadata.csv.gz") in text
+  assert "image-embeddings-mimic-cxr/1.0/" in text and "--password" not in text
+
+
+def test_a_table_in_two_forms_is_refused(tmp_path):
+  _write(tmp_path, "hosp/patients.csv.gz", "hosp/patients.parquet")
+  with pytest.raises(ValueError, match="both patients.csv.gz and patients.parquet"):
+    mimic_files.locate(tmp_path)

@@ -1,0 +1,164 @@
+"""A large csv.gz is streamed once through the expression that reads it, with the checks of the
+small ones."""
+
+import dataclasses
+import gzip
+import hashlib
+
+import pytest
+
+from crl_jax.data import csv_files, tables
+from crl_jax.data.cohort import CohortError
+from tests.data.test_tables import GOOD, SCHEMA, write
+
+LARGE = {**SCHEMA, "lab": dataclasses.replace(
+    SCHEMA["lab"], large=True, extra={"time": "timestamp"})}
+
+
+def read(folder, **kwargs):
+  with tables.open_folder(folder, LARGE, **kwargs) as source:
+    lab = source.tables["lab"]
+    return source, source.keep(lab).to_pandas().sort_values("offset").reset_index(drop=True)
+
+
+def refusal(folder, **kwargs):
+  with pytest.raises(CohortError) as error:
+    read(folder, **kwargs)
+  message = str(error.value)
+  for value in ("sodium", "140", "secret", "lactate"):
+    assert value not in message, "a message must not show a patient's values"
+  assert "lab.csv.gz" in message
+  return message
+
+
+def test_it_is_read_by_name_with_types_and_facts(tmp_path):
+  source, lab = read(write(tmp_path, GOOD))
+  assert list(lab.columns) == ["stay", "offset", "name", "value", "time"]
+  assert lab["stay"].tolist() == [11, 10, 3000000000]
+  assert lab["name"].tolist() == ["lactate", "sodium, serum", 'say "ph"']
+  assert lab["value"].isna().tolist() == [True, False, False] and lab["time"].isna().all()
+  data = (tmp_path / "lab.csv.gz").read_bytes()
+  assert source.inputs == [{"table": "lab", "file": "lab.csv.gz",
+                            "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+                            "rows": 3}]
+  swapped = b"value,time,name,OFFSET,stay\n140.5,2150-01-01 07:30:00,a,5,10\n"
+  _, lab = read(write(tmp_path, swapped))
+  assert lab.iloc[0, :4].tolist() == [10, 5, "a", 140.5]
+  assert str(lab["time"][0]) == "2150-01-01 07:30:00"
+
+
+def test_every_pass_reads_the_file_again_and_other_queries_are_refused(tmp_path):
+  with tables.open_folder(write(tmp_path, GOOD), LARGE) as source:
+    lab = source.tables["lab"]
+    for _ in range(2):
+      assert source.keep(lab.filter(lab.offset > 0)).count().to_pandas() == 2
+    with pytest.raises(Exception, match=r"Source.keep\(\)"):
+      lab.count().to_pandas()
+
+
+def test_a_query_that_stops_early_still_checks_the_whole_file(tmp_path):
+  body = gzip.compress(GOOD + b"4,12,9,sodium,141\n" * 500000, mtime=0)
+  for data, word in ((body[:-40], "cut off"), (body[:-8] + bytes(4) + body[-4:], "damaged")):
+    write(tmp_path, data, compress=False)
+    assert word in refusal(tmp_path)
+    with tables.open_folder(tmp_path, LARGE) as source, pytest.raises(CohortError, match=word):
+      source.keep(source.tables["lab"].limit(1))
+
+
+def test_gzip_members_in_a_row_and_padding(tmp_path):
+  head, *rows = GOOD.splitlines(keepends=True)
+  data = b"".join(gzip.compress(part) for part in (head, *rows, b"")) + bytes(600)
+  _, lab = read(write(tmp_path, data, compress=False))
+  assert len(lab) == 3
+  flipped = bytearray(gzip.compress(GOOD, compresslevel=0))
+  flipped[flipped.index(b"140.5")] ^= 4
+  assert "damaged" in refusal(write(tmp_path, bytes(flipped), compress=False))
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"<!DOCTYPE html><html><title>Login</title>secret</html>", "web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:secret", "git-lfs"),
+    (b"", "empty"), (b"labid,stay,offset,name,value\n1,10,5,secret,1\n", "not a gzip")])
+def test_impostors_are_named(tmp_path, content, word):
+  assert word in refusal(write(tmp_path, content, compress=False))
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"labid,stay,offset,name,values\n1,1,1,a,1\n", "renamed"),
+    (b"labid,stay,offset,value,value\n1,1,1,1,1\n", "duplicated"),
+    (b"\xef\xbb\xbf" + GOOD, "byte order mark"), (GOOD + b"4,12,9,a\0b,1\n", "NUL"),
+    (GOOD + "4,12,9,gr\u00f6\u00dfe,1\n".encode("latin-1"), "UTF-8"),
+    (b"labid,stay,offset,name,value\n", "no row"),
+    (GOOD + b"4,12,9,secret,141,999\n5,13,9,x,1\n", "6 fields"),
+    (GOOD + b"4,12,9,secret\n5,13,9,x,1\n", "4 fields"),
+    (GOOD + b'4,12,9,"secret,141\n5,13,9,x,1\n', "4 fields"),
+    (GOOD + b'4,12,9,"secret,141\n5,13,9,secret",142\n', "swallow"),
+    (GOOD + b"4,12.5,9,x,1\n", "stay"), (GOOD + b"4,12.0,9,x,1\n", "stay"),
+    (GOOD + b"4,12,soon,x,1\n", "offset"), (GOOD + b"4,99999999999999999999,9,x,1\n", "stay"),
+    (GOOD + b"4,12,9,x,high\n", "value")])
+def test_faults_in_the_text_are_named(tmp_path, content, word):
+  assert word in refusal(write(tmp_path, content))
+
+
+def test_times_with_a_zone_are_refused_by_both_ways_of_reading(tmp_path):
+  for large in (True, False):
+    schema = {"lab": dataclasses.replace(LARGE["lab"], large=large)}
+    for zone in (b"Z", b"+01:00"):
+      write(tmp_path, b"stay,offset,name,value,time\n1,1,a,1,2150-01-01 07:30:00" + zone + b"\n")
+      with pytest.raises(CohortError, match="time.*without a zone"):
+        with tables.open_folder(tmp_path, schema) as source:
+          source.keep(source.tables["lab"])
+
+
+def test_line_breaks_in_text_and_latin_1_survive(tmp_path):
+  _, lab = read(write(tmp_path, GOOD + b'4,12,9,"first line\nsecond line",142\n'))
+  assert len(lab) == 4
+  _, lab = read(write(tmp_path, GOOD + "4,12,9,gr\u00f6\u00dfe,1\n".encode("latin-1")),
+                encoding="latin-1")
+  assert "gr\u00f6\u00dfe" in lab["name"].tolist()
+
+
+def test_characters_cut_by_a_block_are_put_together(tmp_path):
+  text = "\u00e4\u20ac\U0001f600" * 200000
+  write(tmp_path, f"stay,text\n1,{text}\n".encode())
+  file = csv_files.Checked(tmp_path / "lab.csv.gz")
+  data = b""
+  while block := file.read(1001):
+    assert len(block) <= 1001
+    data += block
+  assert data.decode() == f"1,{text}\n" and file.lines == 1
+
+
+def test_checksums_are_compared_one_folder_up_too(tmp_path):
+  hosp = tmp_path / "hosp"
+  hosp.mkdir()
+  write(hosp, GOOD)
+  digest = hashlib.sha256((hosp / "lab.csv.gz").read_bytes()).hexdigest()
+  (tmp_path / "SHA256SUMS.txt").write_text(f"{digest} hosp/lab.csv.gz\n")
+  read(hosp)
+  write(hosp, GOOD.replace(b"140.5", b"150.5"))
+  assert "checksum" in refusal(hosp)
+
+
+def test_parquet_is_read_where_it_lies(tmp_path):
+  import pandas as pd
+  pd.DataFrame({"value": [1.5], "stay": [10], "name": ["x"], "offset": [4]}).to_parquet(
+      tmp_path / "lab.parquet")
+  source, lab = read(tmp_path)
+  assert lab.iloc[0, :4].tolist() == [10, 4, "x", 1.5] and source.inputs[0]["rows"] == 1
+
+
+def test_a_full_disk_says_what_to_do(tmp_path):
+  rows = b"".join(b"%d,%d,9,sodium %d,%d.5\n" % (i, i, i, i) for i in range(60000))
+  write(tmp_path, b"labid,stay,offset,name,value\n" + rows)
+  with pytest.raises(CohortError, match="data.spill"):
+    with tables.open_files({"lab": tmp_path / "lab.csv.gz"}, {"lab": LARGE["lab"]},
+                           memory_limit="20MB", spill=str(tmp_path)) as source:
+      import ibis
+      con = source.tables["lab"].get_backend()
+      con.raw_sql("SET max_temp_directory_size='1MB'")
+      lab = source.keep(source.tables["lab"])
+      source.keep(lab.join(lab.rename(other="stay"), lab.offset == ibis._.offset).order_by("name"))
+  with pytest.raises(CohortError, match="data.spill"):
+    with tables.open_files({}, {}, spill=str(tmp_path / "nowhere")):
+      pass
