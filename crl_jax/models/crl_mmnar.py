@@ -2,14 +2,13 @@
 phases."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import ml_collections
 
 from crl_jax import losses
 from crl_jax.config import task_losses
-from crl_jax.models import encoders, fusion, noise as noise_lib
-from crl_jax.models.noise import Noise, dropout
+from crl_jax.models import encoders, fusion, rows
+from crl_jax.models.noise import dropout
 from crl_jax.models.record import Model, Outputs, Stage
 
 
@@ -107,27 +106,7 @@ def build(config, spec):
   patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))]
                         for p in spec.patterns])
 
-  example = inputs, jnp.ones(len(spec.modalities), bool)
-
-  def init(rng):
-    return module.init(rng, *example, Noise())["params"]
-
-  counter = Noise()
-  jax.eval_shape(lambda rng: module.init(rng, *example, counter), jax.random.key(0))
-
-  vary = {"dropout": c.dropout}
-
-  def apply(params, batch, train, rng, vary=vary):
-    if not train:
-      return jax.vmap(lambda x, seen: module.apply({"params": params}, x, seen, None))(
-          batch.inputs, batch.observed)
-    # A row's noise depends on its slot in the global batch alone, so any device layout draws the
-    # same.
-    bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot),
-                          counter.used)
-    return jax.vmap(lambda x, seen, b: module.apply(
-        {"params": params}, x, seen, Noise(b, vary["dropout"])))(
-            batch.inputs, batch.observed, bits)
+  init, apply, vary = rows.batched(module, inputs, len(spec.modalities), c.dropout)
 
   def loss(outputs, batch, gather=lambda x: x):
     named = outputs.named

@@ -8,15 +8,14 @@ scaled, so that zero is the mean of a feature over the training rows that have i
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import ml_collections
 
 from crl_jax import losses
 from crl_jax.config import task_losses
-from crl_jax.models import encoders, noise as noise_lib
+from crl_jax.models import encoders, rows
 from crl_jax.models.crl_mmnar import Head
-from crl_jax.models.noise import Noise, dropout
+from crl_jax.models.noise import dropout
 from crl_jax.models.record import Model, Outputs, Stage
 
 
@@ -24,6 +23,7 @@ class Filled(nn.Module):
   """One row: filled modalities -> encoders -> concatenation (and the mask) -> h -> heads."""
   config: ml_collections.FrozenConfigDict   # config.model
   modalities: tuple
+  encoders: tuple                           # per modality, (name=) -> module
   tasks: tuple
   deeper: tuple
   mask: bool
@@ -33,9 +33,8 @@ class Filled(nn.Module):
     c = self.config
     tokens = []
     for m, name in enumerate(self.modalities):
-      x = jnp.where(observed_M[m], inputs[name], 0.0)
-      enc = encoders.encoder(x.ndim)(c.width, c.input_dropout, name=f"encode_{name}")
-      tokens.append(enc(x, noise))
+      x = jnp.where(observed_M[m], inputs[name], 0)
+      tokens.append(self.encoders[m](name=f"encode_{name}")(x, noise))
     if self.mask:
       tokens.append(observed_M.astype(tokens[0].dtype))
     h = dropout(nn.relu(nn.LayerNorm()(nn.Dense(c.width)(jnp.concatenate(tokens)))), noise)
@@ -56,25 +55,10 @@ def build_mean(config, spec):
 
 def _build(config, spec, mask):
   c = ml_collections.FrozenConfigDict(config.model)
-  module = Filled(c, spec.modalities, spec.tasks, tuple(config.loss.deeper), mask)
+  makers, pretrained, inputs = encoders.build(config, spec)
+  module = Filled(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper), mask)
   alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
-  example = ({m: jnp.zeros(shape) for m, shape in spec.shapes.items()},
-             jnp.ones(len(spec.modalities), bool))
-  counter = Noise()
-  jax.eval_shape(lambda rng: module.init(rng, *example, counter), jax.random.key(0))
-  vary = {"dropout": c.dropout}
-
-  def init(rng):
-    return module.init(rng, *example, Noise())["params"]
-
-  def apply(params, batch, train, rng, vary=vary):
-    one = lambda x, seen, noise: module.apply({"params": params}, x, seen, noise)
-    if not train:
-      return jax.vmap(lambda x, seen: one(x, seen, None))(batch.inputs, batch.observed)
-    bits = noise_lib.draw(jax.vmap(lambda slot: jax.random.fold_in(rng, slot))(batch.slot),
-                          counter.used)
-    return jax.vmap(lambda x, seen, b: one(x, seen, Noise(b, vary["dropout"])))(
-        batch.inputs, batch.observed, bits)
+  init, apply, vary = rows.batched(module, inputs, len(spec.modalities), c.dropout)
 
   def loss(outputs, batch, gather=lambda x: x):
     del gather
@@ -86,4 +70,4 @@ def _build(config, spec, mask):
 
   t = config.train.joint   # there is nothing to learn without outcomes: no first phase
   stages = (Stage("joint", t.epochs, t.learning_rate, t.weights.to_dict(), t.patience),)
-  return Model(init, apply, loss, probability, stages, vary)
+  return Model(init, apply, loss, probability, stages, vary, pretrained)
