@@ -183,7 +183,8 @@ def default():
   c.train.joint.learning_rate = 2e-4
   c.train.joint.weights = _D(dict(prediction=1.0, reconstruction=0.2, contrastive=0.15,
                                   missingness=0.5, pattern=0.0))
-  c.train.joint.patience = 30       # epochs without better validation loss that end phase 2 [paper]
+  c.train.joint.patience = 30       # epochs without better validation loss that end phase 2
+                                    # [paper]; 0: all epochs, and the last parameters are kept
   c.train.monitor = "loss"          # what early stopping follows in validation: "loss" | "auroc"
 
   c.rectifier = _D()
@@ -317,6 +318,8 @@ def check(config):
   for name, task in config.loss.tasks.items():
     need(0 < task.alpha < 1 and task.gamma >= 0,
          f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
+  need(config.train.joint.patience >= 0,
+       f"train.joint.patience is {config.train.joint.patience}; 0 (no early stopping) or more.")
   epochs = config.train.pretrain.epochs, config.train.joint.epochs
   need(min(epochs) >= 0, f"train: {min(epochs)} epochs of a phase; 0 leaves it out.")
   need(sum(epochs) > 0, "train: both phases have 0 epochs.")

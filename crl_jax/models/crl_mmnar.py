@@ -138,6 +138,6 @@ def build(config, spec):
       Stage("pretrain", t.pretrain.epochs, t.pretrain.learning_rate, t.pretrain.weights.to_dict(),
             None),
       Stage("joint", t.joint.epochs, t.joint.learning_rate, t.joint.weights.to_dict(),
-            t.joint.patience),
+            t.joint.patience or None),
   ) if stage.epochs)
   return Model(init, apply, loss, probability, stages, vary, pretrained)

@@ -69,5 +69,5 @@ def _build(config, spec, mask):
     return losses.focal_probability(logits, alpha, gamma)
 
   t = config.train.joint   # there is nothing to learn without outcomes: no first phase
-  stages = (Stage("joint", t.epochs, t.learning_rate, t.weights.to_dict(), t.patience),)
+  stages = (Stage("joint", t.epochs, t.learning_rate, t.weights.to_dict(), t.patience or None),)
   return Model(init, apply, loss, probability, stages, vary, pretrained)

@@ -151,3 +151,8 @@ def test_parameter_count(small_config, spec, width, expected):
 def test_unknown_model_is_refused_with_the_names(small_config, spec):
   with pytest.raises(ValueError, match="crl_mmnar"):
     built(small_config, spec, name="crl_mnar")
+
+
+def test_patience_of_zero_means_no_early_stopping(spec):
+  c = config_lib.override(config_lib.default(), ["train.joint.patience=0"])
+  assert [stage.patience for stage in models.build(c, spec).stages] == [None, None]
