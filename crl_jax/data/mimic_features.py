@@ -3,8 +3,8 @@
 A patient has at most two rows (`times`), so every record belongs to a part of the stay: 0, known
 before the patient's first row; 1, known later but before the second; records known later still are
 dropped in the pass that reads them. Sums, extremes and counts are taken per patient and part, and a
-row adds up the parts before it. Values are whole thousandths, times whole minutes after the hospital
-admission: sums are exact, so neither the order of records nor the engine can move a feature.
+row adds up the parts before it. Values are whole thousandths, times whole minutes after the
+hospital admission: sums are exact, so neither the order of records nor the engine can move a feature.
 """
 
 import numpy as np
@@ -14,7 +14,8 @@ from crl_jax.data.mimic_stays import DAY, minute
 
 _UNIT = 1000
 _SHIFT = 1 << 40                # (minute, value) as one number: minute * _SHIFT + value
-MEASURED = {                   # table -> (value column, columns whose latest time is when it is known)
+# table -> (value column, columns whose latest time is when a record is known)
+MEASURED = {
     "labevents": ("valuenum", ("charttime", "storetime")),
     "chartevents": ("valuenum", ("charttime", "storetime")),
     "inputevents": ("amount", ("starttime", "endtime", "storetime")),
@@ -121,8 +122,8 @@ def add_parts(frame, column, how, size):
 
 
 def statistic(frame, stats, size):
-  """statistic -> (size, 2) of one signal from the sums of measured_query; count is 0, the others are
-  NaN, where there is no value."""
+  """statistic -> (size, 2) of one signal from the sums of measured_query; count is 0, the others
+  are NaN, where there is no value."""
   add = lambda column, how="sum": add_parts(frame, column, how, size)
   n = add("n")
   out = {}

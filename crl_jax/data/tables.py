@@ -29,8 +29,8 @@ TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A declared table: column -> "int64" | "float64" | "string" | "timestamp" (without a zone). Other
-  columns of the file are not read.
+  """A declared table: column -> "int64" | "float64" | "string" | "timestamp" (without a zone).
+  Other columns of the file are not read.
 
   Attributes:
     columns: columns that the file must have.
@@ -367,8 +367,8 @@ def _is_full(text):
 def _full_disk(error):
   """What to do about an error of the database that no file is to blame for."""
   if _is_full(str(error)):
-    return ("There is not enough disk or memory for the tables: free space in the temporary folder, "
-            "name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
+    return ("There is not enough disk or memory for the tables: free space in the temporary "
+            "folder, name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
             "kept.")
   return (f"The database could not run a query ({type(error).__name__}). Nothing was kept; this is "
           "a fault of crl_jax: report it with the version of duckdb.")
