@@ -76,10 +76,10 @@ def collect_notes(modality, source, people, rows, config):
 
   text.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
-  kept = source.keep(query(source.tables[modality], people))
   # numbered in an order that no engine can change, and taken in pieces that fit in memory
   order = ibis.window(order_by=["person", "known", "note_id"])
-  kept = source.keep(kept.mutate(place=ibis.row_number().over(order)))
+  kept = source.keep(query(source.tables[modality], people).mutate(
+      place=ibis.row_number().over(order)))
   found, empty = int(kept.count().to_pandas()), 0
   if modality == "discharge":
     rows = _discharge_rows(rows)

@@ -123,15 +123,21 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
 
 
 def _keep(con, streams, inputs, expr):
-  """Stores the result of `expr` in `con`; large tables in it are read from their files now."""
+  """Stores the result of `expr` in `con`; large tables in it are read from their files now.
+
+  Where an expression reads one, tables are joined as written: the optimizer knows nothing of a
+  stream's size and would load it to look up the smaller table's rows in it.
+  """
   import duckdb
   import ibis
 
   name = f"kept_{uuid.uuid4().hex}"
   used = {t.name for t in expr.op().find(ibis.expr.operations.DatabaseTable)} & streams.keys()
-  for table in used:
-    streams[table].start()
   try:
+    for table in used:
+      streams[table].start()
+    con.raw_sql("SET disabled_optimizers = "
+                f"'{'join_order,build_side_probe_side' if used else ''}'")
     kept = con.create_table(name, expr)
   except (duckdb.Error, OSError) as error:
     for table in used:
