@@ -45,7 +45,7 @@ class Vectors:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         if records.dtype != self._record or records.ndim != 1:
           raise ValueError("other records")
-      except (OSError, ValueError):
+      except (OSError, ValueError, EOFError):
         _LOG.warning("%s is damaged: what it held is computed again. Delete it.", path)
         continue
       prefixes.append(_prefix(records["key"]))
