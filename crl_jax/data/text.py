@@ -147,7 +147,7 @@ def tokens(texts, config, progress=None):
 
 def _compute(rows, texts, keys, store, config, folder, progress):
   """Embeds texts[rows] and adds them to the store, a file every so often."""
-  c, encoder, tokenizer = config.text, _Encoder(config, folder), _tokenizer(config)
+  c, encoder, tokenizer = config.text, Encoder(config, folder), _tokenizer(config)
   cut, clock, done = [0, 0, 0], time.monotonic(), 0
 
   def windows():
@@ -180,7 +180,7 @@ def _add(store, keys, ready):
     store.add(keys[[row for row, _ in ready]], np.stack([vector for _, vector in ready]))
 
 
-class _Encoder:
+class Encoder:
   """BERT on batches of windows of like length: a program for every length and two numbers of rows.
   """
 

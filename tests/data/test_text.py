@@ -81,7 +81,7 @@ def test_batches_of_any_notes_give_each_notes_own_embedding(config, pooling):
 
 
 def test_a_program_for_every_length_of_windows_serves_all_batches(config):
-  encoder = text._Encoder(config, config.text.model)
+  encoder = text.Encoder(config, config.text.model)
   tokenizer = notes.Tokenizer(config.text.model)
   source = lambda seed: ((i, w) for i, (w, _) in enumerate(tokenizer.windows(
       [notes.clean(t) for t in made_up(40, seed)], 16, 4, 5)))
@@ -95,7 +95,7 @@ def test_a_program_for_every_length_of_windows_serves_all_batches(config):
 def forbid(monkeypatch):
   def fail(*_, **__):
     raise AssertionError("computed again")
-  monkeypatch.setattr(text, "_Encoder", fail)
+  monkeypatch.setattr(text, "Encoder", fail)
 
 
 def test_what_was_computed_is_never_computed_again(config, monkeypatch):
