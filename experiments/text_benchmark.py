@@ -80,11 +80,9 @@ def rows(model, window, tokens, repeats, batch_tokens):
 
 def flax(model, window, windows, batch_tokens):
   """() -> seconds in which the encoder of crl_jax.data.text reads `windows`."""
-  from crl_jax import config as config_lib
+  import jax
   from crl_jax.data import text
-  c = config_lib.default().unlock()
-  c.text.update(dict(model=str(model), window=window, batch_tokens=batch_tokens))
-  encoder = text.Encoder(c, model)
+  encoder = text.Encoder(model, window, "mean", "float32", batch_tokens, jax.devices())
   def run():
     begin = time.perf_counter()
     found = dict(encoder((i, [w]) for i, w in enumerate(windows)))

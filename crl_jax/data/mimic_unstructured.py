@@ -92,6 +92,7 @@ def collect_notes(modality, source, people, rows, config):
     if len(part):
       combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
                   text.inputs(part["text"].tolist(), config))
+  text.release()
   inputs, observed = combine.result()
   return inputs, observed, {"notes": found, "without content": empty,
                             "rows": int(observed.sum()), **text.facts(config)}

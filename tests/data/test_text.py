@@ -81,7 +81,7 @@ def test_batches_of_any_notes_give_each_notes_own_embedding(config, pooling):
 
 
 def test_a_program_for_every_length_of_windows_serves_all_batches(config):
-  encoder = text.Encoder(config, config.text.model)
+  encoder = text.Encoder(config.text.model, 16, "mean", "float32", 64, jax.devices("cpu")[:1])
   tokenizer = notes.Tokenizer(config.text.model)
   source = lambda seed: ((i, w) for i, (w, _) in enumerate(tokenizer.windows(
       [notes.clean(t) for t in made_up(40, seed)], 16, 4, 5)))
@@ -95,7 +95,7 @@ def test_a_program_for_every_length_of_windows_serves_all_batches(config):
 def forbid(monkeypatch):
   def fail(*_, **__):
     raise AssertionError("computed again")
-  monkeypatch.setattr(text, "Encoder", fail)
+  monkeypatch.setattr(text, "_compute", fail)
 
 
 def test_what_was_computed_is_never_computed_again(config, monkeypatch):
@@ -113,6 +113,21 @@ def test_what_was_computed_is_never_computed_again(config, monkeypatch):
                       compute(rows, *rest))
   text.embed(texts + ["has no pain", "has no pain"], config)
   assert asked == [1]   # what is new, once
+
+
+def test_calls_one_after_another_read_and_compile_bert_once(config, monkeypatch):
+  text.release()
+  made = []
+  encoder, tokenizer = text.Encoder, notes.Tokenizer
+  monkeypatch.setattr(text, "Encoder", lambda *args: made.append(0) or encoder(*args))
+  monkeypatch.setattr(notes, "Tokenizer", lambda *args: made.append(1) or tokenizer(*args))
+  text._read_tokenizer.cache_clear()
+  for i in range(3):
+    text.embed([f"pain {i}"], config)
+  assert sorted(made) == [0, 1]
+  text.release()
+  text.embed(["pain 3"], config)
+  assert sorted(made) == [0, 0, 1]
 
 
 def test_another_model_or_setting_has_embeddings_of_its_own(config, make_bert, tmp_path):
