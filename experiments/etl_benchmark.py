@@ -9,7 +9,7 @@ a row on disk); --reuse takes the one that lies there. Every measurement is a pr
 the same --cores, one after another: decompression alone before and after the cohort is made (the
 machine may be shared: both are shown), the cohort from the files with an empty cache, the cohort
 from the cache; seconds are from the start of Python to the cohort, memory is the largest resident
-set. Notes are left out unless text.model=DIR names a BERT: encoding them is another benchmark.
+set; CPU seconds, of all cores together, are what a busy machine changes least. Notes are left out unless text.model=DIR names a BERT: encoding them is another benchmark.
 KEY=VALUE are settings of the config.
 """
 
@@ -75,8 +75,8 @@ def measure(folder, settings=(), cores=2):
     settings: 'key=value' of the config.
     cores: how many of this process's cores the measured processes may use.
   Returns:
-    dict with "cores", "gzip" (two (seconds, lines) measured before and after), "files" and their
-    "bytes", and for "build" and "cached" dict(seconds, build, rss, rows, patients, ...).
+    dict with "cores", "files" and their "bytes", "gzip" (measured before and after) and "build",
+    "cached": dict(seconds, cpu, rss, and lines or build, rows, patients, inputs).
   """
   folder = pathlib.Path(folder)
   settings = ["data.cohort=mimic", f"data.root={folder}", f"data.cache={folder / 'cache'}",
@@ -89,32 +89,35 @@ def measure(folder, settings=(), cores=2):
   command = [sys.executable, "-c", _BUILD, *settings]
   files = _files(folder, any(s.startswith("text.model=") for s in settings))
   unzip = ["bash", "-c", f"gzip -dc {' '.join(shlex.quote(str(f)) for f in files)} | wc -l"]
-  read = lambda: (lambda done: (done["seconds"], int(done["out"])))(_run(unzip, mine))
+
+  def read():
+    done = _run(unzip, mine)
+    return {"lines": int(done.pop("out")), **done}
+
   before = read()
   for name in ("build", "cached"):
     done = _run(command, mine)
-    found[name] = {**json.loads(done["out"]), "seconds": done["seconds"], "rss": done["rss"]}
+    # DuckDB may have written its progress before the last line
+    found[name] = {**json.loads(done.pop("out").splitlines()[-1]), **done}
   return {**found, "gzip": [before, read()], "files": len(files),
           "bytes": sum(f.stat().st_size for f in files)}
 
 
 def table(found):
   """The measurements as Markdown."""
-  gzip = min(seconds for seconds, _ in found["gzip"])
-  lines = found["gzip"][0][1]
+  before, after = found["gzip"]
+  gzip = min(before["seconds"], after["seconds"])
   build, cached = found["build"], found["cached"]
   large = sum(build["inputs"].get(t, 0) for t in ("chartevents", "labevents"))
-  rows = [("gzip -dc FILES \\| wc -l, before", found["gzip"][0][0], None),
-          ("gzip -dc FILES \\| wc -l, after", found["gzip"][1][0], None),
-          ("files to cohort", build["seconds"], build["rss"]),
-          ("cached start", cached["seconds"], cached["rss"])]
-  out = [f"{large:,} rows of chartevents and labevents, {lines:,} lines in {found['files']} files "
-         f"of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort of {build['rows']:,} "
-         f"rows of {build['patients']:,} patients.", "",
-         "| | seconds | times gzip | peak RSS, GiB |", "| --- | ---: | ---: | ---: |"]
-  for name, seconds, rss in rows:
-    memory = f"{rss / 2**30:.2f}" if rss else ""
-    out.append(f"| {name} | {seconds:.1f} | {seconds / gzip:.2f} | {memory} |")
+  rows = [("gzip -dc FILES \\| wc -l, before", before), ("the same, after", after),
+          ("files to cohort", build), ("cached start", cached)]
+  out = [f"{large:,} rows of chartevents and labevents, {before['lines']:,} lines in "
+         f"{found['files']} files of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort "
+         f"of {build['rows']:,} rows of {build['patients']:,} patients.", "",
+         "| | seconds | times gzip | CPU seconds | peak RSS, GiB |",
+         "| --- | ---: | ---: | ---: | ---: |"]
+  out += [f"| {name} | {x['seconds']:.1f} | {x['seconds'] / gzip:.2f} | {x['cpu']:.1f} | "
+          f"{x['rss'] / 2**30:.2f} |" for name, x in rows]
   return "\n".join(out)
 
 
@@ -128,19 +131,21 @@ def _files(folder, notes):
 
 
 def _run(command, cores):
-  """dict(seconds, out, rss in bytes) of a process on `cores`, with all its children."""
+  """dict(seconds, cpu seconds, out, rss in bytes) of a process on `cores`, with all its children."""
   env = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), JAX_PLATFORMS="cpu")
   code = ("import resource, subprocess, sys\n"
           "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)\n"
           "sys.stdout.buffer.write(done.stdout)\n"
-          "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+          "use = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+          "print(use.ru_maxrss, use.ru_utime + use.ru_stime)\n"
           "sys.exit(done.returncode)")
   begun = time.perf_counter()
   done = subprocess.run([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True,
                         env=env, preexec_fn=lambda: os.sched_setaffinity(0, cores), check=True)
   seconds = time.perf_counter() - begun
-  *out, rss = done.stdout.strip().splitlines()
-  return dict(seconds=seconds, out="\n".join(out), rss=int(rss) * 1024)
+  *out, last = done.stdout.strip().splitlines()
+  rss, cpu = last.split()
+  return dict(seconds=seconds, cpu=float(cpu), out="\n".join(out), rss=int(rss) * 1024)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def _bigquery(config, files, schema):
                       "project that pays for the queries. Sign in with 'gcloud auth "
                       "application-default login'.")
   con = ibis.bigquery.connect(project_id=c.bigquery_project)
-  with _plain_errors("BigQuery", "Check that your Google account is linked to PhysioNet and may use "
+  with _plain_errors("BigQuery", "Check that your Google account is linked to PhysioNet and may "
+                                 "use "
                                  f"the data sets of {_BIGQUERY_PROJECT}, and that "
                                  f"{c.bigquery_project} has billing."):
     keep = lambda expr: con.create_table(_name(), expr, temp=True)

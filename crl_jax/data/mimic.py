@@ -2,8 +2,8 @@
 
 mimic_stays.py says who is included and when rows are, mimic_items.py which values are looked at,
 mimic_features.py and mimic_unstructured.py how a row is kept honest: a record enters only where the
-latest of its times lies before the row's minute. Everything is Ibis expressions over the tables that
-data/tables.py (csv.gz or Parquet on DuckDB) or data/engines.py (BigQuery, Spark) opens.
+latest of its times lies before the row's minute. Everything is Ibis expressions over the tables
+that data/tables.py (csv.gz or Parquet on DuckDB) or data/engines.py (BigQuery, Spark) opens.
 
 Rows. Honest protocol: one at `prediction_hour` after the hospital admission for each patient still
 there (task mortality), and one at discharge for each who left alive (readmission, ICU admission).
@@ -99,7 +99,7 @@ def build(config, for_prediction=False):
   info = dict(
       attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),
       absent_tables=[t for t in source.absent if t in _needed(wanted)], protocol=protocol,
-      version=places["tables"].version if "tables" in places else c.bigquery_version,
+      version=_version(config, places, last_year),
       modality_facts=facts, notes=_notes(config, wanted, source.absent, last_year, for_prediction))
   return _assemble(people, rows, wanted, inputs, observed, features, info)
 
@@ -139,7 +139,8 @@ def _needed(modalities):
 
 def check_ids(t):
   """Raises CohortError where patients, admissions or ICU stays lack an id or hold one twice."""
-  for name, key, others in (("patients", "subject_id", ()), ("admissions", "hadm_id", ("subject_id",)),
+  for name, key, others in (("patients", "subject_id", ()),
+                            ("admissions", "hadm_id", ("subject_id",)),
                             ("icustays", "stay_id", ("hadm_id", "subject_id"))):
     table = t[name]
     blank = table[key].isnull()
@@ -161,6 +162,15 @@ def check_ids(t):
                       "files are of different downloads. Take both from one version.")
 
 
+def _version(config, places, last_year):
+  """Of MIMIC-IV: the folder's or data sets' own word for it, else what the years tell."""
+  named = (config.data.mimic.bigquery_version if config.data.engine == "bigquery"
+           else places["tables"].version)
+  if named and (named == "2.2") != (last_year == 2019):
+    return f"{named} by its name, though its years end in {last_year}"
+  return named or ("2.2" if last_year == 2019 else "3.0 or 3.1")
+
+
 def _structured(values):
   x = np.stack(list(values.values()), 1).astype(np.float32)
   present = ~np.isnan(x).all(1)
@@ -178,8 +188,9 @@ def _other(modality, source, places, line, rows, config):
       x, present, facts = mimic_unstructured.collect_images(
           source, places["embeddings"], line, rows, config)
       return x, present, names, facts
-    shape = (n, images.WIDTH) if config.data.mimic.image_pooling == "mean" else (n, 1, images.WIDTH)
-    return np.zeros(shape, np.float32), np.zeros(n, bool), names, {"absent": True}
+    several = () if config.data.mimic.image_pooling == "mean" else (config.data.mimic.max_images,)
+    x = np.zeros((n, *several, images.WIDTH), np.float32)
+    return x, np.zeros(n, bool), names, {"absent": True}
   if modality not in source.absent:
     x, present, facts = mimic_unstructured.collect_notes(modality, source, line, rows, config)
     return x, present, text.names(config), facts
@@ -194,8 +205,8 @@ def _other(modality, source, places, line, rows, config):
 def _notes(config, wanted, absent, last_year, for_prediction):
   """What a reader of the results has to know, in sentences."""
   c = config.data.mimic
-  rows = {"honest": f"mortality at {c.prediction_hour:g} h after hospital admission, readmission and "
-                    "ICU admission at hospital discharge, all from what was recorded before",
+  rows = {"honest": f"mortality at {c.prediction_hour:g} h after hospital admission, readmission "
+                    "and ICU admission at hospital discharge, all from what was recorded before",
           "paper": "one per patient, with all information up to the end of the admission, the "
                    "discharge summary included (the paper's protocol: the summary states how the "
                    "stay ended, which no one knows when a prediction is wanted)"}

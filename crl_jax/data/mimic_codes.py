@@ -1,7 +1,7 @@
 """Conditions by ICD code, searched in the diagnoses of earlier admissions.
 
-The groups are Charlson's in the ICD-9-CM and ICD-10 coding of Quan et al., Medical Care 43:1130, 2005
-(dementia to AIDS), and a few more that bear on the outcomes. Codes have no dots, as in
+The groups are Charlson's in the ICD-9-CM and ICD-10 coding of Quan et al., Medical Care 43:1130,
+2005 (infarct to AIDS), and a few more that bear on the outcomes. Codes have no dots, as in
 diagnoses_icd; a pattern matches at the start of a code.
 """
 

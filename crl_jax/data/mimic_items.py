@@ -14,8 +14,8 @@ Not used, and why:
     assigned after discharge. Those of earlier admissions are used.
   admissions.discharge_location, deathtime, hospital_expire_flag, patients.dod: outcomes, or known
     only afterwards. dischtime sets the time of discharge rows.
-  icustays.outtime, los, last_careunit and every end of an infusion or order that lies after the row:
-    they tell the future.
+  icustays.outtime, los, last_careunit and every end of an infusion or order that lies after the
+    row: they tell the future.
   race: results are reported by it (a group); it is no input.
   pharmacy, poe, poe_detail, emar_detail, ingredientevents, datetimeevents: repeats of what
     prescriptions, emar and inputevents hold, or without bearing on the outcomes.

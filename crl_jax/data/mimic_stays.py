@@ -4,8 +4,8 @@ One hospital admission per patient: the first with an ICU stay. Times are minute
 admission, rounded down, so that a record counts as earlier than a row only if it is.
 
 Outcomes of a discharge: readmission is another admission that begins at it or within 30 days, ICU
-admission an ICU stay of another admission that begins within 90 days; both undefined (NaN) for those
-who died in hospital, and where the follow-up may reach past the end of the data. Dates are shifted
+admission an ICU stay of another admission that begins within 90 days; both undefined (NaN) for
+those who died in hospital, and where the follow-up may reach past the end of the data. Dates are shifted
 by whole years per patient; `anchor_year_group` says in which three years the patient's anchor_year
 lay. A discharge is censored if, in the latest year it can have had, the days after it cross the end
 of the last year of the data. The rule looks at nothing that happened afterwards: undefined are
@@ -59,7 +59,8 @@ def admission_table(t):
   context = pair.group_by("hadm_id").agg(
       next_admission=pair.begin.min(where=later), earlier=pair.hadm_id.count(where=before),
       earlier_year=pair.hadm_id.count(where=before & (pair.end > pair.admit - 365 * DAY)),
-      last_end=pair.end.max(where=before), earlier_minutes=(pair.end - pair.begin).sum(where=before).cast("float64"),
+      last_end=pair.end.max(where=before),
+      earlier_minutes=(pair.end - pair.begin).sum(where=before).cast("float64"),
       overlaps=pair.hadm_id.count(where=~later & ~before))
   stay = icu.select(subject_id="subject_id", other_id="hadm_id", begin="icu_in")
   pair = mine.select("subject_id", "hadm_id", "admit", "discharge").inner_join(stay, "subject_id")

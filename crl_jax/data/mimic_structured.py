@@ -56,8 +56,9 @@ class _Layout:
     import pandas as pd
     rows = pd.DataFrame({"person": self.person, "row": np.arange(len(self.person)),
                          "time": self.time})
-    both = events.merge(rows, on="person")
-    return both[both["t"] < both["time"]]
+    # in an order that no engine can change: sums of floats depend on it
+    both = events.sort_values(list(events.columns)).merge(rows, on="person")
+    return both[both["t"] < both["time"]].reset_index(drop=True)
 
   def tally(self, rows, weight=None):
     """(N,) number, or sum of `weight`, of the records at `rows`."""
@@ -74,7 +75,7 @@ def _number(series):
 
 
 def _match(texts, patterns):
-  """pattern name -> (n,) float64 0/1, searched in lower-cased texts; missing texts match nothing."""
+  """pattern name -> (n,) float64 0/1, searched in lower-cased texts; a missing one matches none."""
   lower = texts.fillna("").astype(str).str.lower()
   return {name: lower.str.contains(pattern, regex=True).to_numpy(np.float64)
           for name, pattern in patterns.items()}
@@ -178,8 +179,8 @@ def _signals(at):
       continue
     items_frame = queries.signal_frame(name)
     sums = at.keep(queries.measured_query(name, table, at.line, at.source.put(items_frame)))
-    for i in sorted(set(items_frame["signal"])):
-      frame, signal = sums.filter(sums.signal == int(i)).to_pandas(), items.SIGNALS[names[i]]
+    for i, frame in _by_signal(sums, sorted(set(items_frame["signal"]))):
+      signal = items.SIGNALS[names[i]]
       for stat, value in queries.statistic(frame, signal.stats, len(at.people)).items():
         out[f"{names[i]}_{stat}"] = at.rows_of(value)
       at.odd += [
@@ -189,6 +190,18 @@ def _signals(at):
           {"table": name, "rule": f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped",
            "count": int(frame["sentinels"].sum())}]
   return out
+
+
+def _by_signal(sums, signals, at_once=2_000_000):
+  """Yields (signal, its rows of `sums` as a frame); about `at_once` rows are in memory at once."""
+  rows = int(sums.count().to_pandas())
+  several = max(1, len(signals) * at_once // max(rows, 1))
+  for start in range(0, len(signals), several):
+    first, last = signals[start], signals[min(start + several, len(signals)) - 1]
+    frame = sums.filter(sums.signal >= int(first), sums.signal <= int(last)).to_pandas()
+    groups = dict(list(frame.groupby("signal")))
+    for i in signals[start:start + several]:
+      yield i, groups.get(i, frame.iloc[:0])
 
 
 def _procedures(at):

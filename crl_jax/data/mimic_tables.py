@@ -59,7 +59,7 @@ SCHEMA = {
         large=True),
 }
 
-# database of each table on BigQuery, by version ("3_1"); notes and X-rays have versions of their own
+# data set of each table on BigQuery, by version ("3_1"); notes have versions of their own
 BIGQUERY = {
     **dict.fromkeys(mimic_files.HOSP, "mimiciv_{version}_hosp"),
     **dict.fromkeys(mimic_files.ICU, "mimiciv_{version}_icu"),
@@ -99,7 +99,8 @@ def header(path):
     try:
       return list(pyarrow.parquet.read_schema(path).names)
     except (OSError, ValueError) as error:
-      raise CohortError(f"{path.name} is not a Parquet file. Download or export it again.") from error
+      raise CohortError(f"{path.name} is not a Parquet file. Download or export it "
+                        "again.") from error
   file = csv_files.Checked(path)
   file.close()
   return file.header

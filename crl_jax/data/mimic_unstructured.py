@@ -37,8 +37,8 @@ def discharge_query(table, people):
 
 
 def images_query(table, people):
-  """person, known, subject_id, study_id, dicom_id of X-rays: StudyDate is YYYYMMDD, StudyTime HHMMSS
-  with a fraction."""
+  """person, known, subject_id, study_id, dicom_id of X-rays: StudyDate is YYYYMMDD, StudyTime
+  HHMMSS with a fraction."""
   joined = table.inner_join(people, "subject_id")
   date, clock = joined.StudyDate, joined.StudyTime.floor().cast("int64")
   # minutes of a civil date since 1970, by arithmetic that every engine has
@@ -76,10 +76,10 @@ def collect_notes(modality, source, people, rows, config):
 
   text.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
-  kept = source.keep(query(source.tables[modality], people))
   # numbered in an order that no engine can change, and taken in pieces that fit in memory
   order = ibis.window(order_by=["person", "known", "note_id"])
-  kept = source.keep(kept.mutate(place=ibis.row_number().over(order)))
+  kept = source.keep(query(source.tables[modality], people).mutate(
+      place=ibis.row_number().over(order)))
   found, empty = int(kept.count().to_pandas()), 0
   if modality == "discharge":
     rows = _discharge_rows(rows)
@@ -92,6 +92,7 @@ def collect_notes(modality, source, people, rows, config):
     if len(part):
       combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
                   text.inputs(part["text"].tolist(), config))
+  text.release()
   inputs, observed = combine.result()
   return inputs, observed, {"notes": found, "without content": empty,
                             "rows": int(observed.sum()), **text.facts(config)}
@@ -154,7 +155,7 @@ class _Rows:
 
 
 def _discharge_rows(rows):
-  """The rows that a discharge summary may enter: it enters at minute 0 of those, never of others."""
+  """The rows that a discharge summary may enter: at minute 0 of those, never of others."""
   mine = rows.copy()
   mine["time"] = np.where(mine["kind"] == 0, -1, 1)
   return mine
@@ -179,8 +180,7 @@ def collect_images(source, place, people, rows, config):
   vectors = images.read([path for path, yes in zip(paths, there) if yes])
   known = frame[there]
   row, image = _Rows(rows).of(known["person"].to_numpy(np.int64), known["known"].to_numpy(np.int64))
-  sets = images.as_sets(vectors[image], row, len(rows),
-                        max(1, min(c.max_images, int(np.bincount(row).max(initial=1)))))
+  sets = images.as_sets(vectors[image], row, len(rows), c.max_images)
   observed = np.bincount(row, minlength=len(rows)) > 0
   if c.image_pooling == "mean":
     mean = np.zeros((len(rows), images.WIDTH), np.float32)

@@ -2,8 +2,8 @@
 version older than 2.2 is told.
 
 Sources: mimic-iv/buildmimic/postgres/validate.sql of github.com/MIT-LCP/mimic-code (2.2 and 3.1);
-for 3.0, and for the tables which validate.sql leaves out, counts published by users of it. 3.0 and
-3.1 differ in a few tables alone.
+for 3.0, and for the tables which validate.sql leaves out, counts published by users of it; notes
+and X-rays: the pages of the projects at physionet.org. 3.0 and 3.1 differ in a few tables alone.
 """
 
 _31 = dict(
@@ -31,6 +31,9 @@ ROWS = {
             pharmacy=13584514, poe=39366291, poe_detail=3879418, prescriptions=15416708,
             procedureevents=696092, procedures_icd=669186, services=468029, transfers=1890972),
     },
+    # of discharge summaries the project's page and its readers count 331,794 and 331,793
+    "mimic-iv-note": {"2.2": dict(radiology=2321355, radiology_detail=6046121)},
+    "mimic-cxr-jpg": dict.fromkeys(("2.1.0", "2.0.0"), {"mimic-cxr-2.0.0-metadata": 377110}),
 }
 
 # table -> a column that came with 2.2

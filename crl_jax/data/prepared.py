@@ -87,6 +87,7 @@ def build(config, recipe, make):
       return cohort
     except TypeError as error:
       raise TypeError(f"The cohort's info is not JSON ({error}); it cannot be kept.") from error
+    _LOG.info("The prepared cohort is kept in %s (data.cache)", folder / name)
     return _load(folder / name) or cohort
 
 

@@ -29,8 +29,8 @@ TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A declared table: column -> "int64" | "float64" | "string" | "timestamp" (without a zone). Other
-  columns of the file are not read.
+  """A declared table: column -> "int64" | "float64" | "string" | "timestamp" (without a zone).
+  Other columns of the file are not read.
 
   Attributes:
     columns: columns that the file must have.
@@ -123,15 +123,21 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
 
 
 def _keep(con, streams, inputs, expr):
-  """Stores the result of `expr` in `con`; large tables in it are read from their files now."""
+  """Stores the result of `expr` in `con`; large tables in it are read from their files now.
+
+  Where an expression reads one, tables are joined as written: the optimizer knows nothing of a
+  stream's size and would load it to look up the smaller table's rows in it.
+  """
   import duckdb
   import ibis
 
   name = f"kept_{uuid.uuid4().hex}"
   used = {t.name for t in expr.op().find(ibis.expr.operations.DatabaseTable)} & streams.keys()
-  for table in used:
-    streams[table].start()
   try:
+    for table in used:
+      streams[table].start()
+    con.raw_sql("SET disabled_optimizers = "
+                f"'{'join_order,build_side_probe_side' if used else ''}'")
     kept = con.create_table(name, expr)
   except (duckdb.Error, OSError) as error:
     for table in used:
@@ -367,8 +373,8 @@ def _is_full(text):
 def _full_disk(error):
   """What to do about an error of the database that no file is to blame for."""
   if _is_full(str(error)):
-    return ("There is not enough disk or memory for the tables: free space in the temporary folder, "
-            "name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
+    return ("There is not enough disk or memory for the tables: free space in the temporary "
+            "folder, name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
             "kept.")
   return (f"The database could not run a query ({type(error).__name__}). Nothing was kept; this is "
           "a fault of crl_jax: report it with the version of duckdb.")

@@ -86,15 +86,14 @@ def embed(texts, config, progress=None):
     OSError: the cache cannot be written. What is done is kept.
   """
   require_model(config)
-  folder, c = pathlib.Path(config.text.model), config.text
+  c = config.text
   texts = [_decoded(t, i, config.data.encoding) if _is_text(t) else "" for i, t in enumerate(texts)]
   content = np.array([notes.has_content(t) for t in texts], bool)
   result = np.full((len(texts), width(config)), np.nan, np.float32)
   if not content.any():
     return result
   about = facts(config)
-  store = vectors.Vectors(_cache(c) / _digest(json.dumps(about, sort_keys=True).encode()),
-                          result.shape[1])
+  store = _store(_cache(c) / _digest(json.dumps(about, sort_keys=True).encode()), result.shape[1])
   keys = np.zeros((len(texts), 32), np.uint8)
   for i in np.flatnonzero(content):
     digest = hashlib.sha256(texts[i].encode("utf-8", "surrogatepass")).digest()
@@ -107,7 +106,7 @@ def embed(texts, config, progress=None):
   _LOG.info("%d notes: %d without content, %d known, %d to embed.", len(texts),
             (~content).sum(), found.sum(), len(unique))
   if len(unique):
-    _compute(unique, texts, keys, store, config, folder,
+    _compute(unique, texts, keys, store, config,
              lambda done: progress and progress(len(texts) - len(unique) + done, len(texts)))
     store.refresh()
     found, result[todo] = store.find(keys[todo])
@@ -145,9 +144,18 @@ def tokens(texts, config, progress=None):
   return result
 
 
-def _compute(rows, texts, keys, store, config, folder, progress):
+def release():
+  """Frees the BERT that embed() keeps on the devices for its next call."""
+  _encoder.cache_clear()
+
+
+def _compute(rows, texts, keys, store, config, progress):
   """Embeds texts[rows] and adds them to the store, a file every so often."""
-  c, encoder, tokenizer = config.text, _Encoder(config, folder), _tokenizer(config)
+  c, tokenizer = config.text, _tokenizer(config)
+  devices = [d for d in sharding.select_devices(config.platform)
+             if d.process_index == jax.process_index()]
+  encoder = _encoder(_digest_of_model(pathlib.Path(c.model)), c.model, c.window, c.pooling,
+                     c.precision, c.batch_tokens, tuple(devices))
   cut, clock, done = [0, 0, 0], time.monotonic(), 0
 
   def windows():
@@ -180,16 +188,14 @@ def _add(store, keys, ready):
     store.add(keys[[row for row, _ in ready]], np.stack([vector for _, vector in ready]))
 
 
-class _Encoder:
+class Encoder:
   """BERT on batches of windows of like length: a program for every length and two numbers of rows.
   """
 
-  def __init__(self, config, folder):
-    c = config.text
+  def __init__(self, folder, window, pooling, precision, batch_tokens, devices):
+    """Args: those of config.text, and the devices over which a batch is spread."""
     architecture = bert.read_architecture(folder)
-    dtype = jnp.dtype(c.precision)
-    devices = [d for d in sharding.select_devices(config.platform)
-               if d.process_index == jax.process_index()]
+    dtype = jnp.dtype(precision)
     mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
     everywhere, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
     self._rows = jax.sharding.NamedSharding(mesh, split)
@@ -198,12 +204,12 @@ class _Encoder:
         jax.sharding.NamedSharding(mesh, everywhere))
     model = bert.Bert(architecture, bert.attend_by_head if devices[0].platform == "cpu"
                       else bert.attend)
-    forward = functools.partial(_pooled, model, c.pooling, architecture.pad_token_id)
+    forward = functools.partial(_pooled, model, pooling, architecture.pad_token_id)
     self._forward = jax.jit(jax.shard_map(
         forward, mesh=mesh, in_specs=(everywhere, split, split), out_specs=split, check_vma=False))
-    step = -(-c.window // 64) * 8
-    self._lengths = np.minimum(np.arange(step, c.window + step, step), c.window)
-    full = {n: max(1, c.batch_tokens // n // len(devices)) for n in self._lengths.tolist()}
+    step = -(-window // 64) * 8
+    self._lengths = np.minimum(np.arange(step, window + step, step), window)
+    full = {n: max(1, batch_tokens // n // len(devices)) for n in self._lengths.tolist()}
     # the last windows of a length fill several small batches rather than one large by an eighth
     self._sizes = {n: (rows * len(devices), max(1, rows // 8) * len(devices))
                    for n, rows in full.items()}
@@ -265,8 +271,23 @@ def _mean(parts, lengths):
   return np.stack([parts[k] for k in range(len(lengths))]).T @ (weights / weights.sum())
 
 
+# What calls one after another share: reading and compiling a BERT takes seconds.
+@functools.lru_cache(maxsize=1)
+def _encoder(digest, *args):
+  del digest   # another model in the same folder is another encoder
+  return Encoder(*args)
+
+
+_store = functools.lru_cache(maxsize=2)(vectors.Vectors)
+
+
 def _tokenizer(config):
-  folder = config.text.model
+  return _read_tokenizer(_digest_of_model(pathlib.Path(config.text.model)), config.text.model)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_tokenizer(digest, folder):
+  del digest
   found = notes.Tokenizer(folder)
   words = bert.read_architecture(folder).vocab_size
   if found.size > words:
@@ -289,13 +310,18 @@ def _cache(c):
 
 def _digest_of_model(folder):
   """SHA-256 of the files that an embedding depends on."""
-  digest = hashlib.sha256()
-  for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-               "vocab.txt"):
-    if (folder / name).is_file():
-      with open(folder / name, "rb") as file:
-        digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-  return digest.hexdigest()
+  paths = [folder / name for name in ("config.json", "model.safetensors", "tokenizer.json",
+                                      "tokenizer_config.json", "vocab.txt")]
+  lines = [f"{path.name} {_digest_of_file(path, path.stat().st_mtime_ns, path.stat().st_size)}\n"
+           for path in paths if path.is_file()]
+  return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_of_file(path, changed, size):
+  """SHA-256 of a file, read once as long as it does not change."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content):

@@ -28,7 +28,6 @@ class Vectors:
     self._files, self._known = [], set()
     self._prefix = np.zeros(0, np.uint64)            # first 8 bytes of every key, sorted
     self._place = np.zeros((0, 2), np.int64)         # where it lies: file, record
-    _kept(self._folder, lambda: self._folder.mkdir(parents=True, exist_ok=True))
     for part in self._folder.glob("*.part"):
       if time.time() - part.stat().st_mtime > _ABANDONED:
         part.unlink(missing_ok=True)
@@ -45,7 +44,7 @@ class Vectors:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         if records.dtype != self._record or records.ndim != 1:
           raise ValueError("other records")
-      except (OSError, ValueError):
+      except (OSError, ValueError, EOFError):
         _LOG.warning("%s is damaged: what it held is computed again. Delete it.", path)
         continue
       prefixes.append(_prefix(records["key"]))
@@ -85,6 +84,7 @@ class Vectors:
     part = self._folder / f"{name}.part"
 
     def write():
+      self._folder.mkdir(parents=True, exist_ok=True)
       try:
         with open(part, "wb") as file:
           np.save(file, records, allow_pickle=False)

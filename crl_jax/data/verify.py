@@ -156,7 +156,8 @@ def _check_versions(place, counted, findings, sums, fetch):
   expected = known.get(version, {})
   out = []
   for finding in findings:
-    table = pathlib.PurePosixPath(finding.name).name.split(".")[0]
+    table = pathlib.PurePosixPath(finding.name).name
+    table = table.removesuffix(".csv.gz").removesuffix(".parquet")
     proven = sums and finding.name in sums
     if finding.status == "ok" and table in counted and table in expected and not proven:
       if counted[table] == expected[table]:

@@ -1,10 +1,28 @@
-"""Without a data root MIMIC is a simulated cohort that says so; with one it is refused."""
+"""The MIMIC-IV cohort: rows, outcomes, counts; on made-up patients and on the public demo."""
 
+import gzip
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import mimic
+from crl_jax.data import mimic, mimic_items, mimic_stays, mimic_tables, splits
+from crl_jax.data.cohort import CohortError
+from tests.data import mimic_hospital as made
+
+DAY = 24
+
+
+def build(root, *overrides, **kwargs):
+  return cohort_lib.validate(mimic.build(made.make_config(root, *overrides), **kwargs))
+
+
+def rows_of(cohort, task):
+  """row_id -> label of the rows with a defined outcome."""
+  y = cohort.labels[:, cohort.tasks.index(task)]
+  return {int(r): int(v) for r, v in zip(cohort.row_id, y) if np.isfinite(v)}
 
 
 def test_simulated_cohort_in_mimics_shape_says_so():
@@ -17,8 +35,294 @@ def test_simulated_cohort_in_mimics_shape_says_so():
   assert "truth" in cohort.info
 
 
-def test_data_root_is_refused_with_the_next_step():
-  c = config_lib.default()
-  c.data.root = "somewhere"
-  with pytest.raises(cohort_lib.CohortError, match="does not exist yet.*configs/eicu.py"):
-    mimic.build(c)
+# Rows and outcomes --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+  """Patients 1 to 9, each with another story after the same index admission of 100 h."""
+  t = made.stays(range(1, 13))
+  by = {(a["subject_id"], a["hadm_id"]): a for a in t["admissions"]}
+  index = {s: by[s, 10 * s] for s in range(1, 13)}
+  add = t["admissions"].append
+  index[2].update(hospital_expire_flag=1, deathtime=made.at(99))          # died in hospital
+  index[3].update(hospital_expire_flag=1, deathtime=made.at(30), dischtime=made.at(31))
+  add(made.admission(4, 45, 100 + 30 * DAY, 900))                         # at the 30th day
+  add(made.admission(5, 55, 100.1 + 30 * DAY, 900))                       # minutes later
+  add(made.admission(6, 65, 100 + 60 * DAY, 3000))                        # with an ICU stay
+  t["icustays"].append(made.icu_stay(6, 65, 651, 100 + 90 * DAY, 2400))
+  index[7].update(dischtime=made.at(47))                                  # gone before 48 h
+  t["icustays"].append(made.icu_stay(8, 80, 801, 70, 80))                 # a second ICU stay
+  t["patients"][8]["anchor_age"] = 17                                     # patient 9
+  t["icustays"][9]["intime"] = made.at(49)                                # patient 10
+  t["patients"][10]["anchor_year_group"] = "2017 - 2019"                  # patient 11, in March
+  index[12].update(admittime="2150-11-20 10:00:00", dischtime="2150-12-10 10:00:00")
+  t["patients"][11]["anchor_year_group"] = "2017 - 2019"                  # patient 12, in December
+  t["icustays"][11].update(intime="2150-11-20 12:00:00", outtime="2150-11-25 12:00:00")
+  add(made.admission(12, 125, 365 * DAY, 366 * DAY))
+  folder = made.save(tmp_path_factory.mktemp("outcomes"), t)
+  return folder, t
+
+
+@pytest.fixture(scope="module")
+def honest(outcomes):
+  return build(outcomes[0])
+
+
+def test_rows_and_outcomes_of_the_honest_protocol(honest):
+  cohort = honest
+  assert rows_of(cohort, "mortality") == {
+      100: 0, 200: 1, 400: 0, 500: 0, 600: 0, 1100: 0, 1200: 0}
+  assert rows_of(cohort, "readmission") == {
+      101: 0, 401: 1, 501: 0, 601: 0, 701: 0, 1001: 0, 1101: 0}
+  assert rows_of(cohort, "icu") == {101: 0, 401: 0, 501: 0, 601: 1, 701: 0, 1001: 0, 1101: 0}
+  # patient 12 left on the 10th of December of what may be the last year: censored for both tasks
+  assert 1201 in cohort.row_id
+  # no row of one kind has the outcome of the other
+  kind = cohort.row_id % 10
+  assert np.isnan(cohort.labels[kind == 0][:, :2]).all()
+  assert np.isnan(cohort.labels[kind == 1][:, 2]).all()
+  assert set(cohort.patient_id) == {1, 2, 4, 5, 6, 7, 10, 11, 12}
+
+
+def test_rows_and_outcomes_of_the_paper_protocol(outcomes):
+  cohort = build(outcomes[0], "data.protocol=paper")
+  assert sorted(cohort.row_id) == [102, 202, 302, 402, 502, 602, 702, 1002, 1102, 1202]
+  assert rows_of(cohort, "mortality") == {
+      102: 0, 202: 1, 302: 1, 402: 0, 502: 0, 602: 0, 702: 0, 1002: 0, 1102: 0, 1202: 0}
+  assert rows_of(cohort, "readmission") == {
+      102: 0, 402: 1, 502: 0, 602: 0, 702: 0, 1002: 0, 1102: 0}
+  assert rows_of(cohort, "icu")[602] == 1
+  assert "discharge summary included" in cohort.info["notes"][0]
+
+
+def test_settings_of_the_cohort(outcomes):
+  assert 800 in build(outcomes[0], "data.mimic.icu_stay=first").row_id
+  assert 1000 in build(outcomes[0], "data.mimic.icu_before_row=False").row_id
+  young = build(outcomes[0], "data.mimic.min_age=17", "data.mimic.prediction_hour=24.0")
+  assert {900, 300, 700} <= set(young.row_id.tolist())
+
+
+def test_attrition_adds_up_and_names_every_step(honest):
+  steps = honest.info["attrition"]
+  people = [s for s in steps if not s["step"].startswith(("48 h", "hospital discharge", "rows"))]
+  assert people[0]["left"] == 13 and people[-1]["left"] == 10
+  for before, after in zip(people, people[1:]):
+    assert before["left"] - after["removed"] == after["left"]
+  removed = {s["step"]: s["removed"] for s in steps if s["removed"]}
+  assert removed == {
+      "younger than 18": 1, "not the patient's first admission with an ICU stay": 1,
+      "more than one ICU stay in the admission": 1,
+      "48 h after admission: left the hospital or died before it": 2,
+      "48 h after admission: entered the ICU only after it": 1,
+      "hospital discharge: died in hospital": 2}
+  assert [s["left"] for s in steps if s["step"].startswith("rows at")] == [7, 8]
+
+
+def test_groups_and_ids(honest):
+  cohort = honest
+  assert cohort.row_id.dtype == np.int64 and cohort.patient_id.dtype == np.int64
+  assert set(cohort.groups) == {"sex", "age_band", "ethnicity", "insurance", "unit", "time"}
+  assert set(cohort.groups["ethnicity"]) == {"White"}
+  assert set(cohort.groups["age_band"]) == {"45-64"}
+
+
+def test_new_patients_may_still_be_in_hospital(outcomes, tmp_path):
+  t = {name: [dict(r) for r in found] for name, found in outcomes[1].items()}
+  t["admissions"][0].update(dischtime="", hospital_expire_flag="")
+  made.save(tmp_path, t)
+  assert 100 not in build(tmp_path).row_id
+  cohort = build(tmp_path, for_prediction=True)
+  assert 100 in cohort.row_id and 100 not in rows_of(cohort, "mortality")
+  assert 101 not in cohort.row_id
+
+
+def test_odd_rows_are_counted_with_their_rule(outcomes, tmp_path):
+  t = {name: [dict(r) for r in found] for name, found in outcomes[1].items()}
+  a = {x["hadm_id"]: x for x in t["admissions"]}
+  a[10].update(dischtime=made.at(-1))                       # before the admission
+  a[40].update(edouttime=made.at(-9))                       # out of the ER before entering it
+  a[50].update(deathtime=made.at(90))                       # a death, and no flag
+  a[20].update(deathtime="")
+  a[61].update(dischtime=made.at(1))                        # overlaps the index admission
+  made.save(tmp_path, t)
+  odd = {o["rule"].split(":")[0]: o["count"] for o in build(tmp_path).info["odd_rows"]}
+  assert odd == {
+      "discharge before admission": 1, "left the emergency room before entering it": 1,
+      "a deathtime without hospital_expire_flag": 1, "died in hospital without a deathtime": 1,
+      "overlaps another admission of the patient": 1, "ends after the hospital discharge": 2}
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change, word", [
+    (lambda t: t["admissions"].append(dict(t["admissions"][0])), "hadm_id is there already"),
+    (lambda t: t["patients"].append(dict(t["patients"][0])), "subject_id is there already"),
+    (lambda t: t["icustays"].append(dict(t["icustays"][0])), "stay_id is there already"),
+    (lambda t: t["icustays"][0].update(hadm_id=""), "icustays has 1 rows without"),
+    (lambda t: t["patients"].pop(0), "2 rows of admissions belong to no subject_id"),
+    (lambda t: t["patients"][0].update(subject_id="1.5"), "subject_id"),
+    (lambda t: t["admissions"][0].update(admittime="2150-03-01 10:00:00+01:00"), "admittime"),
+    (lambda t: [p.update(anchor_age=3) for p in t["patients"]], "No row is left")])
+def test_tables_that_cannot_be_right_are_refused(tmp_path, change, word):
+  t = made.stays((1, 2))
+  change(t)
+  made.save(tmp_path, t)
+  with pytest.raises(CohortError) as error:
+    build(tmp_path)
+  assert word in str(error.value) and "2150" not in str(error.value)
+
+
+def test_required_tables_that_are_absent_are_refused_with_the_command(tmp_path):
+  made.save(tmp_path, made.stays((1,)))
+  (tmp_path / "icu" / "icustays.csv.gz").unlink()
+  with pytest.raises(CohortError, match="icustays.csv.gz(.|\n)*wget"):
+    build(tmp_path)
+  with pytest.raises(FileNotFoundError, match="wget"):
+    build(tmp_path / "hosp" / "nowhere")
+
+
+@pytest.mark.parametrize("change, version", [
+    ({"race": "ethnicity"}, "1.0"), ({"admit_provider_id": "x"}, "2.0 or 2.1"),
+    ({"race": "religion"}, "MIMIC-III")])
+def test_other_versions_are_refused_by_name(tmp_path, change, version):
+  t = made.stays((1,))
+  t["admissions"] = [{change.get(k, k): v for k, v in a.items()} for a in t["admissions"]]
+  path = made.save(tmp_path, {k: v for k, v in t.items() if k != "admissions"})
+  pd.DataFrame(t["admissions"]).to_csv(path / "hosp" / "admissions.csv.gz", index=False)
+  with pytest.raises(CohortError, match=version):
+    build(tmp_path)
+
+
+@pytest.mark.parametrize("group, folder, version", [
+    ("2017 - 2019", "mimiciv/2.2", "2.2"), ("2020 - 2022", "mimiciv/3.0", "3.0"),
+    ("2020 - 2022", "mimiciv/3.1", "3.1"), ("2017 - 2019", "", "2.2"),
+    ("2020 - 2022", "", "3.0 or 3.1"),
+    ("2017 - 2019", "mimiciv/3.1", "though its years end in 2019")])
+def test_known_versions_are_recognised(tmp_path, group, folder, version):
+  t = made.stays((1,))
+  t["patients"][0]["anchor_year_group"] = group
+  made.save(tmp_path / folder, t)
+  assert version in build(tmp_path / folder).info["version"]
+
+
+def test_files_that_were_damaged_are_refused(tmp_path):
+  made.save(tmp_path, made.tables(made.stays((1,)), made.records(1, 10)))
+  path = tmp_path / "icu" / "chartevents.csv.gz"
+  good = path.read_bytes()
+  header = gzip.decompress(good).split(b"\n")[0]
+  for content, word in (
+      (good[:-9], "cut off"), (b"<html>login</html>", "web page"),
+      (gzip.compress(header.replace(b"itemid", b"item_id") + b"\n"), "renamed"),
+      (gzip.compress(b"\xef\xbb\xbf" + gzip.decompress(good)), "byte order mark")):
+    path.write_bytes(content)
+    with pytest.raises(CohortError, match=f"chartevents.csv.gz.*{word}"):
+      build(tmp_path, "data.mimic.modalities=('structured',)")
+
+
+def test_notes_without_a_bert_say_which_files_to_get(tmp_path):
+  made.save(tmp_path, made.tables(made.stays((1,)), made.earlier(1)))
+  with pytest.raises((FileNotFoundError, ValueError), match="config.text.model"):
+    build(tmp_path)
+  cohort = build(tmp_path, "data.mimic.modalities=('structured','image')")
+  assert cohort.modalities == ("structured", "image")
+  assert any("left out" in note for note in cohort.info["notes"])
+  with pytest.raises(CohortError, match="data.mimic.modalities"):
+    build(tmp_path, "data.mimic.modalities=('image',)")
+
+
+# The public demo ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(mimic_demo):
+  return build(mimic_demo)
+
+
+def test_demo_outcomes_equal_those_of_plain_pandas(demo, mimic_demo):
+  read = lambda name, *times: pd.read_csv(mimic_demo / f"{name}.csv.gz", parse_dates=list(times))
+  a = read("hosp/admissions", "admittime", "dischtime", "deathtime")
+  p, icu = read("hosp/patients"), read("icu/icustays", "intime")
+  expected = {task: {} for task in demo.tasks}
+  for patient in p.itertuples():
+    mine = a[a.subject_id == patient.subject_id].sort_values(["admittime", "hadm_id"])
+    stays = icu[icu.subject_id == patient.subject_id]
+    age = lambda x: patient.anchor_age + x.admittime.year - patient.anchor_year
+    index = [x for x in mine.itertuples() if (stays.hadm_id == x.hadm_id).any() and age(x) >= 18]
+    if not index or (stays.hadm_id == index[0].hadm_id).sum() != 1:
+      continue
+    x = index[0]
+    # times count by the minute
+    admit, leave = x.admittime.floor("min"), x.dischtime.floor("min")
+    end = min([leave] + [x.deathtime.floor("min")] * pd.notna(x.deathtime))
+    row = admit + pd.Timedelta(hours=48)
+    entered = stays[stays.hadm_id == x.hadm_id].intime.iloc[0].floor("min")
+    if end > row and entered < row:
+      expected["mortality"][x.hadm_id * 10] = x.hospital_expire_flag
+    if x.hospital_expire_flag:
+      continue
+    others = mine[mine.hadm_id != x.hadm_id].admittime.dt.floor("min")
+    visits = stays[stays.hadm_id != x.hadm_id].intime.dt.floor("min")
+    last = min(int(patient.anchor_year_group[-4:]) + x.dischtime.year - patient.anchor_year, 2019)
+    for task, times, days in (("readmission", others, 30), ("icu", visits, 90)):
+      crosses = x.dischtime.dayofyear + days > 365
+      if not (last == 2019 and crosses):
+        after = (times >= leave) & (times <= leave + pd.Timedelta(days=days))
+        expected[task][x.hadm_id * 10 + 1] = int(after.any())
+  for task in demo.tasks:
+    assert rows_of(demo, task) == expected[task]
+  counts = {t: (len(e), sum(e.values())) for t, e in expected.items()}
+  assert counts == {"readmission": (85, 13), "icu": (84, 8), "mortality": (79, 5)}
+
+
+def test_demo_goes_through_features_and_splits(demo):
+  assert demo.modalities == mimic.MODALITIES
+  assert demo.features["structured"] == mimic_items.feature_names()
+  x = dict(zip(demo.features["structured"], demo.inputs["structured"].T))
+  assert demo.observed[:, 0].all() and not demo.observed[:, 1:].any()
+  for name in ("labevents", "chartevents", "emar", "discharge"):
+    assert name in demo.info["absent_tables"]
+  assert np.isnan(x["creatinine_count"]).all() and np.isnan(x["given_insulin"]).all()
+  assert 0.3 < x["ordered_vasopressor"].mean() < 0.7 and x["samples_blood"].max() == 19
+  parts = splits.assign(demo.patient_id, demo.labels, 5, 0.15, 0)
+  splits.check(parts, demo.patient_id)
+  assert demo.info["version"] == "2.2"
+  assert sum("unobserved in all rows" in note for note in demo.info["notes"]) == 3
+
+
+def test_demo_orders_equal_those_of_plain_pandas(demo, mimic_demo):
+  a = pd.read_csv(mimic_demo / "hosp/admissions.csv.gz", parse_dates=["admittime", "dischtime"])
+  rx = pd.read_csv(mimic_demo / "hosp/prescriptions.csv.gz", parse_dates=["starttime"],
+                   usecols=["subject_id", "starttime", "drug"])
+  place = {name: i for i, name in enumerate(demo.features["structured"])}
+  for i in range(0, len(demo), 7):
+    x = a[a.hadm_id == demo.row_id[i] // 10].iloc[0]
+    admit = x.admittime.floor("min")
+    row = admit + pd.Timedelta(hours=48) if demo.row_id[i] % 10 == 0 else x.dischtime.floor("min")
+    mine = rx[(rx.subject_id == x.subject_id) & (rx.starttime >= admit - pd.Timedelta(hours=24))
+              & (rx.starttime.dt.floor("min") < row)]
+    assert demo.inputs["structured"][i, place["orders"]] == len(mine)
+    insulin = mine.drug.str.lower().str.contains("insulin").any()
+    assert demo.inputs["structured"][i, place["ordered_insulin"]] == insulin
+
+
+def test_censoring_looks_at_the_latest_year_a_discharge_can_have_had():
+  p = pd.DataFrame(dict(
+      anchor_year_group=["2017 - 2019", "2017 - 2019", "2014 - 2016", "2014 - 2016", None,
+                         "2020 - 2022", "2017 - 2019"],
+      anchor_year=2150, discharge_year=[2150, 2150, 2150, 2154, 2150, 2150, 2152],
+      discharge_day=[340, 100, 360, 360, 360, 300, 330]))
+  month = mimic_stays.FOLLOW_UP["readmission"]
+  assert mimic_stays.censored(p, month, 2019).tolist() == [
+      True, False, False, True, True, False, False]
+  # in 3.0 and 3.1 the data go on to 2022
+  assert mimic_stays.censored(p, month, 2022).tolist() == [
+      False, False, False, False, True, False, False]
+  assert mimic_stays.censored(p, mimic_stays.FOLLOW_UP["icu"], 2022).tolist() == [
+      False, False, False, False, True, True, False]
+
+
+def test_years_tell_the_version():
+  assert mimic_tables.last_year(["2008 - 2010", None, "2017 - 2019"]) == 2019
+  assert mimic_tables.last_year(["2008 - 2010", "2020 - 2022"]) == 2022

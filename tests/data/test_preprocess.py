@@ -85,3 +85,37 @@ def test_other_units_are_noticed(raw, settings):
   inputs["b"] = inputs["b"] * np.array([1, 100, 1], np.float32)
   assert [f[:2] for f in preprocess.out_of_range(stats, inputs, observed, NAMES, features)] == [
       ("b", "v")]
+
+
+def test_padding_of_sets_counts_in_nothing_and_is_delivered_as_zeros(settings):
+  rng = np.random.default_rng(0)
+  flat, observed = rng.normal(5, 2, (200, 3)).astype(np.float32), np.ones((200, 1), bool)
+  flat[::7, 1] = np.nan                            # missing, in a thing that is there
+  x = np.full((200, 4, 3), np.nan, np.float32)
+  x[:, 0], x[50:, 2] = flat, flat[50:]             # two places are filled, or one
+  settings.components = 2
+  stats = preprocess.fit({"a": x}, observed, ("a",), np.arange(200), settings)
+  alone = preprocess.fit({"a": np.concatenate([flat, flat[50:]])}, np.ones((350, 1), bool), ("a",),
+                         np.arange(350), settings)
+  for key in stats["a"]:
+    np.testing.assert_allclose(stats["a"][key], alone["a"][key], atol=1e-5)
+  observed[:10] = False
+  found = preprocess.transform(stats, {"a": x}, observed, ("a",))["a"]
+  assert found.shape == (200, 4, 2 + 3) and (found[:10] == 0).all()
+  assert (found[:, [1, 3]] == 0).all() and (found[:50, 2] == 0).all()
+  np.testing.assert_array_equal(found[50:, 2], found[50:, 0])
+  assert (found[10:, 0] != 0).any(-1).all()
+
+
+def test_token_ids_are_left_alone(settings):
+  rng = np.random.default_rng(0)
+  ids = rng.integers(0, 90, (20, 2, 8)).astype(np.int32)
+  observed = rng.random((20, 1)) < 0.7
+  settings.components = 2
+  stats = preprocess.fit({"note": ids}, observed, ("note",), np.arange(15), settings)
+  assert preprocess.widths(stats) == {"note": 8}
+  found = preprocess.transform(stats, {"note": ids}, observed, ("note",), chunk=6)["note"]
+  assert found.dtype == np.int32
+  np.testing.assert_array_equal(found, np.where(observed[:, 0, None, None], ids, 0))
+  assert preprocess.out_of_range(stats, {"note": ids * 100}, observed, ("note",),
+                                 {"note": "abcdefgh"}) == []

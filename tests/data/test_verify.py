@@ -98,6 +98,15 @@ def test_a_changed_value_is_found_by_the_checksum_or_the_rows_alone(root, monkey
   assert not _bad(root)
 
 
+def test_rows_of_notes_and_x_rays_are_known_too(root):
+  for project in ("mimic-iv-note/2.2", "mimic-cxr-jpg/2.1.0"):
+    (root / "physionet.org/files" / project / "SHA256SUMS.txt").unlink()
+  bad = _bad(root)
+  assert set(bad) == {"note/radiology.csv.gz", "mimic-cxr-2.0.0-metadata.csv.gz"}
+  assert "has 2,321,355" in bad["note/radiology.csv.gz"].text
+  assert "has 377,110" in bad["mimic-cxr-2.0.0-metadata.csv.gz"].text
+
+
 def test_missing_files_come_with_their_command(root):
   (_mimic(root) / "icu/chartevents.csv.gz").unlink()
   (_mimic(root) / "hosp/drgcodes.csv.gz").unlink()   # not needed: not missed
@@ -169,6 +178,19 @@ def test_embeddings_are_checked(root):
   found = [f for f in verify.verify(root, 2) if f.bad]
   assert [f.status for f in found] == ["damaged", "missing"]
   assert found[0].name.endswith(first.name) and "1 embeddings" in found[1].text
+
+
+def test_embeddings_are_read_where_no_checksums_are(root):
+  folder = root / "physionet.org/files/image-embeddings-mimic-cxr/1.0"
+  (folder / "SHA256SUMS.txt").unlink()
+  assert "readable" in {f.name: f for f in verify.verify(root, 2) if f.status == "ok"}[
+      "image-embeddings-mimic-cxr"].text
+  first, *_ = sorted(folder.rglob("*.tfrecord"))
+  data = bytearray(first.read_bytes())
+  data[1000] ^= 1
+  first.write_bytes(data)
+  bad, = [f for f in verify.verify(root, 2) if f.bad]
+  assert bad.status == "damaged" and first.name in bad.name
 
 
 def test_checksum_lists_that_are_web_pages_are_damaged(root):

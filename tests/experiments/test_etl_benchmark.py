@@ -8,7 +8,7 @@ def test_the_benchmark_counts_and_times_the_files(tmp_path, capsys):
   found = etl_benchmark.measure(tmp_path / "files", cores=1)
   large = found["build"]["inputs"]["chartevents"] + found["build"]["inputs"]["labevents"]
   assert 30_000 < large < 120_000
-  lines = {n for _, n in found["gzip"]}
+  lines = {x["lines"] for x in found["gzip"]}
   assert len(lines) == 1 and lines.pop() > large
   assert found["cores"] == 1 and found["build"]["rss"] > 50 << 20
   assert found["build"]["rows"] == found["cached"]["rows"] > 50
@@ -19,8 +19,9 @@ def test_the_benchmark_counts_and_times_the_files(tmp_path, capsys):
 
 
 def test_the_table_compares_with_the_faster_decompression():
-  side = dict(build=1.0, rows=10, patients=5, inputs=dict(chartevents=7, labevents=3), rss=2**30)
+  side = dict(build=1.0, rows=10, patients=5, inputs=dict(chartevents=7, labevents=3), rss=2**30,
+              cpu=3.5, lines=12)
   text = etl_benchmark.table(dict(
-      cores=2, gzip=[(4.0, 12), (2.0, 12)], files=2, bytes=2**30, build=dict(side, seconds=5.0),
+      cores=2, gzip=[dict(side, seconds=4.0), dict(side, seconds=2.0)], files=2, bytes=2**30, build=dict(side, seconds=5.0),
       cached=dict(side, seconds=1.0)))
-  assert "| files to cohort | 5.0 | 2.50 | 1.00 |" in text and "10 rows" in text
+  assert "| files to cohort | 5.0 | 2.50 | 3.5 | 1.00 |" in text and "10 rows" in text

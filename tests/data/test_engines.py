@@ -1,0 +1,146 @@
+"""The reader's queries on the other engines: every one compiles for BigQuery and Spark, and Spark,
+run for real, yields the same cohort bit for bit."""
+
+import contextlib
+import dataclasses
+import gzip
+import importlib.util
+import shutil
+
+import ibis
+import numpy as np
+import pytest
+
+from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import engines, images, mimic, mimic_files, mimic_tables
+from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import Table
+from tests.data import mimic_hospital as made
+
+
+@pytest.fixture(scope="module")
+def hospital(make_bert, tmp_path_factory):
+  """(folder with every table, overrides of the config)."""
+  folder = tmp_path_factory.mktemp("engines")
+  content = made.tables(made.stays((11, 12)), *(made.earlier(s) for s in (11, 12)),
+                        *(made.records(s, hour, value) for s in (11, 12)
+                          for hour, value in ((10, 80.), (20, 999999.), (60, 5000.))))
+  root = made.save(folder / "files", content)
+  for x in content[mimic_files.CXR_METADATA]:
+    images.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
+                 np.full(images.WIDTH, x["study_id"]))
+  bert = make_bert(folder / "bert")
+  return root, (f"text.model={bert}", f"text.cache={folder / 'cache'}", "text.window=32",
+                "text.overlap=4")
+
+
+def test_every_query_compiles_for_every_engine(hospital, monkeypatch):
+  root, overrides = hospital
+  compiled = {"bigquery": set()}
+  if importlib.util.find_spec("pyspark"):
+    ibis.pyspark                             # its options are there only once it is loaded
+    compiled["pyspark"] = set()
+
+  def note(expr):
+    for dialect, found in compiled.items():
+      found.add(str(ibis.to_sql(expr, dialect=dialect)))
+
+  plain = ibis.expr.types.core.Expr.execute
+  monkeypatch.setattr(ibis.expr.types.core.Expr, "execute",
+                      lambda self, **kwargs: (note(self), plain(self, **kwargs))[1])
+  opened = mimic.tables.open_files
+
+  @contextlib.contextmanager
+  def recording(*args, **kwargs):
+    with opened(*args, **kwargs) as source:
+      yield dataclasses.replace(source, keep=lambda e: (note(e), source.keep(e))[1])
+  monkeypatch.setattr(mimic.tables, "open_files", recording)
+  mimic.build(made.make_config(root, *overrides))
+  for dialect, found in compiled.items():
+    text = "\n".join(found)
+    for table in mimic_tables.SCHEMA:
+      assert f"`{table}`" in text or f" {table} " in text, (dialect, table)
+    assert len(found) > 40
+
+
+def test_bigquery_tables_lie_where_physionet_has_them(monkeypatch):
+  assert engines.bigquery_database("labevents", "3.1") == "physionet-data.mimiciv_3_1_hosp"
+  assert engines.bigquery_database("chartevents", "2.2") == "physionet-data.mimiciv_2_2_icu"
+  assert engines.bigquery_database("radiology", "3.1") == "physionet-data.mimiciv_note"
+  assert engines.bigquery_database(mimic_files.CXR_METADATA, "3.1") == ""
+  # the source's own select, as BigQuery sees it: DATETIME without a zone, INT64
+  table = mimic_tables.SCHEMA["labevents"]
+  raw = ibis.table(dict(subject_id="int64", itemid="int64", charttime="timestamp",
+                        storetime="timestamp", valuenum="float64", flag="string"),
+                   name="labevents", database="mimiciv_3_1_hosp",
+                   catalog="physionet-data")
+  sql = str(ibis.to_sql(engines.declared(raw, table, "labevents"), dialect="bigquery"))
+  assert "`physionet-data`.`mimiciv_3_1_hosp`.`labevents`" in sql and "flag" not in sql
+  with pytest.raises(CohortError, match="labevents lacks the columns valuenum"):
+    engines.declared(raw.drop("valuenum"), table, "labevents")
+
+
+def test_bigquery_asks_for_what_it_needs(tmp_path, monkeypatch):
+  config = made.make_config("", "data.engine=bigquery")
+  try:
+    import google.cloud.bigquery   # noqa: F401
+    wanted = "data.mimic.bigquery_project"
+  except ImportError:
+    wanted = r"pip install 'crl_jax\[bigquery\]'"
+  with pytest.raises(CohortError, match=wanted):
+    mimic.build(config)
+
+
+def test_an_unknown_engine_is_refused():
+  from crl_jax import config as config_lib
+  with pytest.raises(ValueError, match="data.engine is 'hive'"):
+    config_lib.check(config_lib.override(config_lib.default(), ["data.engine=hive"]))
+
+
+@pytest.fixture(scope="module")
+def spark():
+  """A small Spark on this machine."""
+  pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'crl_jax[spark]'")
+  if not shutil.which("java"):
+    pytest.skip("no Java on this machine: Spark needs Java 17")
+  from pyspark.sql import SparkSession
+  builder = SparkSession.builder.master("local[1]").appName("tests")
+  for key, value in {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1",
+                     "spark.driver.memory": "1g", "spark.sql.session.timeZone": "America/New_York",
+                     "spark.sql.adaptive.enabled": "false"}.items():
+    builder = builder.config(key, value)
+  session = builder.getOrCreate()
+  session.sparkContext.setLogLevel("OFF")
+  yield session
+  session.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_spark_yields_the_same_cohort(hospital, spark):
+  root, overrides = hospital
+  build = lambda *more: cohort_lib.validate(mimic.build(made.make_config(root, *overrides, *more)))
+  assert (cohort_lib.fingerprint(build("data.engine=spark"))
+          == cohort_lib.fingerprint(build()))
+  assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
+  assert not [t for t in spark.catalog.listTables() if t.name.startswith("crl_jax_")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_spark_reads_strictly_and_shows_no_row(tmp_path, spark):
+  schema = {"labevents": Table({"subject_id": "int64", "charttime": "timestamp"})}
+  config = made.make_config(tmp_path, "data.engine=spark")
+
+  def read(*lines):
+    path = tmp_path / "labevents.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(("x,charttime,subject_id", *lines, "")).encode()))
+    with engines.open_source(config, {"labevents": path}, schema) as source:
+      return source.keep(source.tables["labevents"]).to_pandas()
+  frame = read('"a\nb",2150-03-01 10:00:00,7', ',,8')
+  assert frame["subject_id"].tolist() == [7, 8]
+  assert str(frame["charttime"][0]) == "2150-03-01 10:00:00" and frame["charttime"].isna()[1]
+  for line in ("a,2150-03-01 10:00:00,secret", "a,2150-03-01 10:00:00Z,7",
+               "a,2150-03-01 10:00:00,7,secret"):
+    with pytest.raises(CohortError) as error:
+      read(line)
+    assert "secret" not in str(error.value) and "2150" not in str(error.value)

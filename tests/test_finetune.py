@@ -1,0 +1,88 @@
+"""A BERT trained inside a whole run, from token ids to predictions of new patients, beside a set of
+images."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from crl_jax import checkpoint, config as config_lib, export, inference, predict, run, yardsticks
+from crl_jax.data import cohort as cohort_lib, text
+from crl_jax.models import bert
+
+
+@pytest.fixture(scope="module")
+def finetuned(tiny_config, tiny_bert, finish, tmp_path_factory):
+  """(finished run, folder of its cohort): notes that tell the outcome, and two images a row."""
+  folder = tmp_path_factory.mktemp("finetune")
+  c = config_lib.override(tiny_config, [
+      f"text.model={tiny_bert}", "text.finetune=True", "text.window=12", "text.overlap=2",
+      "text.finetune_windows=2", "text.dropout=0.0", "model.reconstruction=False",
+      "train.pretrain.epochs=0", "train.joint.epochs=4", "train.joint.learning_rate=0.01",
+      "train.ema=0.5"])
+  simulated = run.build_cohort(c)
+  n = len(simulated)
+  sick = np.nan_to_num(simulated.labels).any(1)
+  notes = np.where(simulated.observed[:, 2], np.where(sick, "has pain. x1 the", "no pain. the"), "")
+  images = np.zeros((n, 3, 6), np.float32)
+  images[simulated.observed[:, 1]] = np.nan
+  images[simulated.observed[:, 1], 1] = simulated.inputs["image"][simulated.observed[:, 1]]
+  cohort = dataclasses.replace(
+      simulated, kinds={"image": "set"},
+      inputs={**simulated.inputs, "image": images, "discharge": text.inputs(notes.tolist(), c)},
+      features={**simulated.features, "discharge": text.names(c)})
+  cohort_lib.save(cohort, folder / "cohort")
+  c = config_lib.override(c, ["data.cohort=saved", f"data.root={folder / 'cohort'}"])
+  return finish(c, folder / "run"), folder / "cohort"
+
+
+def test_bert_is_trained_from_its_folder_on(finetuned, tiny_bert):
+  done, _ = finetuned
+  found = checkpoint.restore(done.folder / "checkpoints" / "final")[1]
+  before = bert.read_params(tiny_bert, bert.read_architecture(tiny_bert))
+  after = found["params"]["encode_discharge"]["bert"]
+  moved = jax.tree.map(lambda a, b: float(np.abs(a[0] - b).max()), after, before)
+  # at most the learning rate times text.learning_rate a step, of 4 epochs of 6 steps or so
+  assert all(0 < m < 0.1 * 0.01 * 60 for m in jax.tree.leaves(moved))
+  with_note = done.table[(done.table.role == "test") & (done.table.pattern >= 4)]
+  label = with_note.y_readmission
+  assert with_note.p_base_readmission[label == 1].mean() > (
+      with_note.p_base_readmission[label == 0].mean())
+
+
+def test_new_patients_are_predicted_from_token_ids(finetuned, quickly, tmp_path):
+  done, cohort = finetuned
+  with quickly():
+    table = predict.predict(done.folder, cohort, tmp_path / "p.parquet")
+  test = done.table[done.table.role == "test"].set_index("row_id")
+  again = table.set_index("row_id").loc[test.index]
+  np.testing.assert_allclose(again.p_base_mortality, test.p_base_mortality, atol=1e-5)
+  assert len(pd.read_parquet(tmp_path / "p.parquet")) == 300
+
+
+def test_token_ids_go_into_an_exported_model(finetuned, quickly):
+  done, cohort = finetuned
+  with quickly():
+    predictor = inference.load(done.folder)
+  rows = cohort_lib.load(cohort).take(np.arange(8))
+  staged, weights = export.stage(predictor)
+  found = jax.jit(jax.export.deserialize(staged.serialize()).call)(
+      weights, rows.inputs, rows.observed)
+  for a, b in zip(found, predictor(rows.inputs, rows.observed)):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_yardsticks_see_the_mean_of_a_set_and_the_counts_of_words():
+  sets = np.zeros((2, 3, 2), np.float32)
+  sets[0, :2] = [[1, 2], [3, 4]]
+  ids = np.array([[[5, 5, 0], [7, 0, 0]], [[9, 0, 0], [0, 0, 0]]], np.int32)
+  observed = np.array([[True, True], [True, False]])
+  x = yardsticks.design_matrix({"a": sets, "b": ids}, observed, ("a", "b"),
+                               {"a": "set", "b": "text"})
+  assert x.shape == (2, 2 + yardsticks.WORDS + 2)
+  assert x[0, :2].tolist() == [2, 3] and x[1, :2].tolist() == [0, 0]
+  words = x[:, 2:-2]
+  np.testing.assert_allclose(words[0, [5, 7]], np.log([3, 2]), rtol=1e-6)
+  assert (words[0] > 0).sum() == 2 and not words[1].any()
