@@ -8,18 +8,16 @@ population of a million rows (thresholds chosen on the cohort's validation rows 
 statistics are those of metrics.json, made by the same code.
 """
 
+import argparse
 import csv
 import pathlib
 
-from absl import app, flags
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
 
-_COHORTS = flags.DEFINE_integer("cohorts", 500, "Simulated cohorts.")
-_OUT = flags.DEFINE_string("out", "", "Folder for coverage.csv; none is written without it.")
 PATIENTS, VALIDATION, POPULATION, CUT = 400, 0.25, 1_000_000, 0.2
 DIFFERENCE = "test-test_base"
 
@@ -153,15 +151,19 @@ def study(cohorts, config, seed=0):
   return lines
 
 
-def main(argv):
-  del argv
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--cohorts", type=int, default=500)
+  parser.add_argument("--out", type=pathlib.Path, help="folder for coverage.csv")
+  arguments = parser.parse_args()
   config = config_lib.default()
-  lines = study(_COHORTS.value, config)
+  lines = study(arguments.cohorts, config)
   print("| what | statistic | cohorts | share | its standard error |\n| --- | --- | --- | --- | --- |")
   for x in lines:
     print(f"| {x['kind']} | {x['name']} | {x['cohorts']} | {x['share']:.3f} | {x['se']:.3f} |")
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value) / "coverage.csv"
+  if arguments.out:
+    path = arguments.out / "coverage.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, lines[0])
@@ -171,4 +173,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()
