@@ -56,6 +56,34 @@ def interval(value, draws, upward=False, floor=None):
   return {"value": float(value), "lo": lo, "hi": hi}
 
 
+def magnitude(parts, draws):
+  """The 95% interval {"value", "lo", "hi"} of sum |parts|, such as a calibration error.
+
+  Noise makes such a sum larger than the truth, and a resample's larger still, so percentiles of the
+  resamples miss. Here the truth is taken to be a multiple of `parts` (B,), and the noise that of
+  their resamples `draws` (R, B): the interval holds the multiples under which a sum as large as the
+  one seen, and one as small, each have a probability above 2.5%. It is widened to hold the value.
+  """
+  draws = draws[~np.isnan(draws).any(axis=1)]
+  value = float(np.abs(parts).sum())
+  if np.isnan(value) or not len(draws):
+    return interval(value, np.full(1, np.nan))
+  noise = draws - draws.mean(axis=0)
+  total = lambda scale: np.abs(scale * parts + noise).sum(axis=1)
+  def edge(low, high, inside):
+    for _ in range(40):
+      middle = (low + high) / 2
+      low, high = (middle, high) if inside(total(middle)) else (low, middle)
+    return low
+  small = lambda sums: np.mean(sums >= value) <= 0.025   # too small a truth for what was seen
+  lo = 0.0 if not small(total(0.0)) else edge(0.0, 1.0, small)
+  most = 2.0
+  while most < 1e6 and np.mean(total(most) <= value) > 0.025:
+    most *= 2
+  hi = edge(0.0, most, lambda sums: np.mean(sums <= value) > 0.025)
+  return {"value": value, "lo": min(lo * value, value), "hi": max(hi * value, value)}
+
+
 def p_value(draws):
   """Two-sided p-value of a difference being 0: twice the share of the resamples on its rarer side,
   itself counted as one more (Davison and Hinkley 1997, section 4.4). None without a draw."""

@@ -172,7 +172,7 @@ class Plot:
     """One row under the heading, right of which it would not fit: then the entries wrap."""
     out, x, y = [], self._left, 29 if self._heading else 9
     for label, color, dash, line in self._legend:
-      width = _text_width(label) + 26
+      width = _text_width(label) + 22
       if x + width > self._width and x > self._left:
         x, y = self._left, y + 13
       out.append(_segment(x, y - 4, x + 14, y - 4, color, 2.2, dash) if line else

@@ -117,6 +117,19 @@ def net_benefit(y, p, thresholds, weights=None, index=None):
   return found[0], found[1]
 
 
+def gaps(y, p, weights=None, index=None, bins=10):
+  """(R, bins): mean prediction minus outcome rate of each equal-mass bin, times its share of the
+  mass; the calibration error is the sum of their absolute values. NaN without weight. See `ece`."""
+  y, p, weights, index = _checked(y, p, weights, index)
+  found = np.full((len(weights), bins), np.nan)
+  def use(block, t):
+    predicted_RxB, positives_RxB = _binned(t, bins)
+    found[block] = _divide(predicted_RxB - positives_RxB, (t.pos_all + t.neg_all)[:, None])
+  if len(y):
+    _tables(y, p, weights, index, use)
+  return found
+
+
 def curves(y, p):
   """Returns false positive rate, recall and precision, each (G,), at the G distinct thresholds from
   high to low."""
@@ -329,5 +342,5 @@ def _binned(t, bins):
 
 def _divide(a, b, otherwise=np.nan):
   """a / b, and `otherwise` where b is not positive."""
-  return np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), otherwise),
-                   where=b > 0)
+  shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+  return np.divide(a, b, out=np.full(shape, otherwise), where=np.broadcast_to(b > 0, shape))

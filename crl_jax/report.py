@@ -44,7 +44,8 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
       observed=_marked(draw.observed(data)), informative=_informative(metrics, data),
       explained=_explained(explained), facts=_facts(data, config),
       subgroups=any(task["fairness"] for task in tasks),
-      sets=any(task["conformal"] for task in tasks))
+      sets=any(task["conformal"] for task in tasks),
+      sets_rule=(metrics.get("conformal") or {}).get("rule", ""))
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
 
@@ -196,10 +197,10 @@ def _conformal(metrics, task):
     return None
   percent = lambda v: "-" if v is None else f"{v:.1%}"
   return dict(
-      rule=found.get("rule", ""), level=1 - found["alpha"],
+      level=1 - found["alpha"],
       coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
       rows=[dict(name=row["name"], n=row["n"], coverage=evaluate.interval_text(row["coverage"]),
-                 calibration=row.get("calibration_patients", "-"), single=percent(row["single"]),
+                 calibration=_number(row.get("calibration_patients"), ".0f"), single=percent(row["single"]),
                  both=percent(row["both"]), empty=percent(row["empty"]))
             for row in mine["patterns"]])
 

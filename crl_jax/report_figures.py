@@ -181,7 +181,7 @@ def _epochs(members, title, keys, relative, starts):
     return None
   values = [v for _, each in lines for line in each for _, v in line]
   last = max(e for _, each in lines for line in each for e, _ in line)
-  plot = Plot((0, last + 1), limits(values, 0.05), title, "epoch",
+  plot = Plot((0, last + 1), limits(values, 0.05), title, "epoch", width=420, height=320,
               describe="A line a member; thick: their mean")
   for start in starts:
     plot.line([start, start], limits(values, 0.05), GREY, dash="2 3", width=1)

@@ -51,9 +51,11 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
     raise ValueError(f"column '{column}' has {bad} of {len(table)} labelled '{role}' rows "
                      "without a probability.")
   ranked = metrics_lib.METRICS + metrics_lib.LINE
-  values = lambda rows, weights=None: metrics_lib.scores(
-      y_N[rows], p_N[rows], weights, None if weights is None else patient_N[rows], config.bins,
-      ranked)
+  def values(rows, weights=None):
+    args = y_N[rows], p_N[rows], weights, None if weights is None else patient_N[rows], config.bins
+    gaps_RxB = metrics_lib.gaps(*args)
+    return {**metrics_lib.scores(*args, only=[name for name in ranked if name != "ece"]),
+            "ece": np.abs(gaps_RxB).sum(axis=1), "gaps": gaps_RxB}
   members, sets = members_of(table), sets_of(table, role)
   if thresholds is not None:
     counted_NxK = _counted(y_N, p_N, table, thresholds)
@@ -74,8 +76,10 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
                   if not np.isnan(found[name][0])} for name in names}
   for name in names:
     value = bootstrap.mean([v[name] for v in alone], 1)[0]
-    entry[name] = bootstrap.interval(value, draws[name], upward=name == "ece",
-                                     floor=_FLOOR.get(name, 0.0))
+    entry[name] = bootstrap.interval(value, draws[name], floor=_FLOOR.get(name, 0.0))
+    if name == "ece" and not np.isnan(value):
+      parts = lambda found: np.concatenate([v["gaps"] for v in found], axis=1) / len(found)
+      entry[name] = bootstrap.magnitude(parts(alone)[0], parts(drawn))
     if entry[name]["value"] is None:
       entry[name]["reason"] = _reason(name, n, positives, p_N, thresholds)
     spread = np.array(list(known[name].values()))

@@ -1,23 +1,23 @@
 """Do prediction sets per missingness pattern cover, in patterns with few patients too?
 
-    python -m experiments.conformal --config=configs/eicu.py --config.data.root=DIR [--splits=20]
+    python -m experiments.conformal --config=configs/eicu.py --splits=10 data.root=DIR
     python -m experiments.conformal --config=configs/mimic.py --splits=1
 
 Base predictions by logistic regression (coverage does not depend on the model), over all folds of several splits of the patients, at miss rates of 10% and 20%. Patterns are grouped by the
 calibration patients that they had; "pooled" calibrates without regard to the pattern.
 """
 
-from absl import app, flags
-from ml_collections import config_flags
+import argparse
+import pathlib
+
 import numpy as np
 import pandas as pd
 from sklearn import linear_model
 
-from crl_jax import conformal, predictions, run, yardsticks
+from crl_jax import config as config_lib, conformal, predictions, run, yardsticks
 from crl_jax.data import preprocess, splits as splits_lib
+from experiments import sweep
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/mimic.py", "The cohort's config.")
-_SPLITS = flags.DEFINE_integer("splits", 5, "Splits of the patients into folds.")
 BANDS = (0, 9, 30, 100, 10**9)   # calibration patients of a pattern
 
 
@@ -65,12 +65,17 @@ def coverage(table, tasks, config, alpha):
   return lines
 
 
-def main(argv):
-  del argv
-  config = _CONFIG.value
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--config", type=pathlib.Path, default=pathlib.Path("configs/mimic.py"))
+  parser.add_argument("--splits", type=int, default=5, help="of the patients into folds")
+  parser.add_argument("settings", nargs="*", help="key=value of the config")
+  arguments = parser.parse_args()
+  config = config_lib.override(sweep.read(arguments.config), arguments.settings)
   cohort = run.build_cohort(config)
   lines = {alpha: [] for alpha in (0.1, 0.2)}
-  for table in tables(cohort, config, _SPLITS.value):
+  for table in tables(cohort, config, arguments.splits):
     for alpha, found in lines.items():
       found += coverage(table, cohort.tasks, config.evaluate, alpha)
   print("| miss rate | calibration | calibration patients of the pattern | test rows | covered | "
@@ -86,4 +91,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

@@ -2,25 +2,23 @@
 
     python -m experiments.coverage [--cohorts=500] [--out=DIR]        # minutes, see the README
 
-Each cohort has 400 patients with one to three correlated rows, split into validation and test rows;
+Each cohort has 600 patients with one to three correlated rows, split into validation and test rows;
 its predictions are overconfident and shifted, and worse for one sex. The truth is that of a
 population of a million rows (thresholds chosen on the cohort's validation rows are held fixed). The
 statistics are those of metrics.json, made by the same code.
 """
 
+import argparse
 import csv
 import pathlib
 
-from absl import app, flags
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
 
-_COHORTS = flags.DEFINE_integer("cohorts", 500, "Simulated cohorts.")
-_OUT = flags.DEFINE_string("out", "", "Folder for coverage.csv; none is written without it.")
-PATIENTS, VALIDATION, POPULATION, CUT = 400, 0.25, 1_000_000, 0.2
+PATIENTS, VALIDATION, POPULATION, CUT = 600, 0.25, 1_000_000, 0.2
 DIFFERENCE = "test-test_base"
 
 
@@ -70,10 +68,10 @@ class Population:
                 bias=float((y - table[prefix + "a"]).mean()))
 
 
-def one(rng, config, population):
+def one(rng, config, population, seed=0):
   """Returns name -> whether the interval held the truth, and name -> p-value of a true null."""
   table = cohort(rng)
-  found = evaluate.evaluate(table, ("a",), config, 0, ("x",))
+  found = evaluate.evaluate(table, ("a",), config, seed, ("x",))
   inside = lambda entry, truth: None if entry["lo"] is None else entry["lo"] <= truth <= entry["hi"]
   covered, pvalues = {}, {}
   test, value = found["test"]["a"], population.values
@@ -106,7 +104,7 @@ def one(rng, config, population):
   # true nulls: the twin is as good as the base; the coin says nothing
   rows = table[table.role == "test"]
   pvalues["DeLong"] = compare.rows_delong(rows, "a", rows.p_base_a, rows.p_twin_a)["p"]
-  twin = compare.runs(table, table, ("a",), config, 0, "p_base_", "p_twin_")["a"]
+  twin = compare.runs(table, table, ("a",), config, seed, "p_base_", "p_twin_")["a"]
   pvalues |= {f"paired bootstrap, {name}": twin[name]["p"] for name in ("auroc", "auprc", "brier")}
   for name, gap in found["fairness"]["tasks"]["a"]["coin"]["gaps"].items():
     pvalues[f"permutation, {name} gap"] = gap["p"]
@@ -140,7 +138,8 @@ def study(cohorts, config, seed=0):
   covered, pvalues = {}, {}
   for replicate in range(cohorts):
     for store, found in zip((covered, pvalues),
-                            one(np.random.default_rng([seed, 2, replicate]), config, population)):
+                            one(np.random.default_rng([seed, 2, replicate]), config, population,
+                                replicate)):
       for name, v in found.items():
         store.setdefault(name, []).append(v)
   lines = []
@@ -153,15 +152,19 @@ def study(cohorts, config, seed=0):
   return lines
 
 
-def main(argv):
-  del argv
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--cohorts", type=int, default=500)
+  parser.add_argument("--out", type=pathlib.Path, help="folder for coverage.csv")
+  arguments = parser.parse_args()
   config = config_lib.default()
-  lines = study(_COHORTS.value, config)
+  lines = study(arguments.cohorts, config)
   print("| what | statistic | cohorts | share | its standard error |\n| --- | --- | --- | --- | --- |")
   for x in lines:
     print(f"| {x['kind']} | {x['name']} | {x['cohorts']} | {x['share']:.3f} | {x['se']:.3f} |")
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value) / "coverage.csv"
+  if arguments.out:
+    path = arguments.out / "coverage.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, lines[0])
@@ -171,4 +174,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

@@ -10,19 +10,16 @@ compared with gamma minus that of the reference pattern, in worlds whose risks s
 (clipping would change it).
 """
 
+import argparse
 import collections
 import csv
 import pathlib
 
-from absl import app, flags
 import numpy as np
 
 from crl_jax import config as config_lib, informative
 from crl_jax.data import simulate
 
-_COHORTS = flags.DEFINE_integer("cohorts", 200, "Simulated cohorts per mechanism.")
-_ROWS = flags.DEFINE_integer("rows", 2000, "Rows of a cohort.")
-_OUT = flags.DEFINE_string("out", "", "Folder for informative.csv; none is written without it.")
 WORLDS = {"mcar": ("mcar", 0.08), "mar": ("mar", 0.08), "mmnar": ("mmnar", 0.08),
           "mcar, no effect": ("mcar", 0.0), "mar, no effect": ("mar", 0.0)}
 
@@ -100,12 +97,17 @@ def table(lines):
                    for row in [keys, ["---"] * len(keys), *body])
 
 
-def main(argv):
-  del argv
-  lines = study(_COHORTS.value, _ROWS.value)
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--cohorts", type=int, default=200, help="per world")
+  parser.add_argument("--rows", type=int, default=2000)
+  parser.add_argument("--out", type=pathlib.Path, help="folder for informative.csv")
+  arguments = parser.parse_args()
+  lines = study(arguments.cohorts, arguments.rows)
   print(table(lines))
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value) / "informative.csv"
+  if arguments.out:
+    path = arguments.out / "informative.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, list(dict.fromkeys(k for line in lines for k in line)))
@@ -115,4 +117,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

@@ -5,18 +5,15 @@
 Beside it scikit-learn's time for the same, from a few of the resamples.
 """
 
+import argparse
 import time
 
-from absl import app, flags
 import numpy as np
 from sklearn import metrics as oracle
 
 from crl_jax import bootstrap, metrics as metrics_lib
 from experiments import engine_benchmark
 
-_ROWS = flags.DEFINE_integer("rows", 100_000, "Rows, one per patient.")
-_RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Resamples of the patients.")
-_TASKS = flags.DEFINE_integer("tasks", 3, "Tasks.")
 PARTS = {"AUROC, AUPRC, Brier, ECE": metrics_lib.METRICS, "calibration line": metrics_lib.LINE}
 _SAMPLE = 5   # resamples that scikit-learn is timed on
 
@@ -52,13 +49,18 @@ def rows(n, resamples, tasks):
   yield "decision curve, 50 thresholds", time.perf_counter() - start
 
 
-def main(argv):
-  del argv
-  print(f"{engine_benchmark.machine()}\n\n{_RESAMPLES.value} resamples, {_TASKS.value} tasks, "
-        f"{_ROWS.value} rows\n\n| what | seconds |\n| --- | --- |")
-  for name, seconds in rows(_ROWS.value, _RESAMPLES.value, _TASKS.value):
+def main():
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--rows", type=int, default=100_000, help="one per patient")
+  parser.add_argument("--resamples", type=int, default=1000, help="of the patients")
+  parser.add_argument("--tasks", type=int, default=3)
+  a = parser.parse_args()
+  print(f"{engine_benchmark.machine()}\n\n{a.resamples} resamples, {a.tasks} tasks, "
+        f"{a.rows} rows\n\n| what | seconds |\n| --- | --- |")
+  for name, seconds in rows(a.rows, a.resamples, a.tasks):
     print(f"| {name} | {seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-  app.run(main)
+  main()

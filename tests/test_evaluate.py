@@ -13,11 +13,17 @@ EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "confor
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config():
   c = config_lib.default().unlock()
   c.evaluate.bootstrap = 200
   return c.lock()
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+  """What evaluate says of make(). Not to be written into."""
+  return run(make(), config)
 
 
 def make(n=300, seeds=1, per_patient=2, seed=0):
@@ -49,8 +55,8 @@ def run(table, config, seed=0):
   return evaluate.evaluate(table, TASKS, config, seed, MODALITIES)
 
 
-def test_contract(config):
-  found = run(make(), config)
+def test_contract(whole):
+  found = whole
   assert found == json.loads(json.dumps(found, allow_nan=False))
   assert set(found) == {*evaluate.ROLES, *EXTRA}
   assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
@@ -111,7 +117,9 @@ def test_order_of_rows_changes_nothing(config):
 
 
 def test_seed_moves_intervals_only(config):
-  a, b, c = (run(make(), config, seed)["test"]["icu"]["auroc"] for seed in (0, 0, 1))
+  table = make()
+  table = table[table.role == "test"]
+  a, b, c = (run(table, config, seed)["test"]["icu"]["auroc"] for seed in (0, 0, 1))
   assert a == b and a["value"] == c["value"] and a["lo"] != c["lo"]
 
 
@@ -160,9 +168,8 @@ def test_tests_of_differences(config):
     assert entry["resampled_t"][name]["n"] == 10 and entry["resampled_t"][name]["p_holm"] <= 1
 
 
-def test_operating_points_and_decision_curves(config):
-  table = make()
-  found = run(table, config)
+def test_operating_points_and_decision_curves(whole):
+  table, found = make(), whole
   points = found["operating"]["test"]["icu"]
   assert len(points["thresholds"]) == 5 and "80%" in found["operating"]["rule"]
   assert 0.6 < found["test"]["icu"]["sensitivity"]["value"] < 0.95
@@ -226,25 +233,25 @@ def rectifier(threshold=0.02):
       "tasks": {t: dict(threshold=threshold, cells=cells) for t in TASKS}}}
 
 
-def test_table(config):
+def test_table(whole):
   info = {"banner": "SIMULATED", "truth": {"gamma": {"icu": {"1": 0.044}}}}
-  text = evaluate.table(run(make(), config), rectifier(), info, min_cell=20)
+  text = evaluate.table(whole, rectifier(), info, min_cell=20)
   assert text.splitlines()[0] == "SIMULATED" and text.isascii() and "\x1b" not in text
   assert max(map(len, text.splitlines())) < 120
   for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal",
                 "regret", "+0.044", "+0.030 [+0.010, +0.050]", "other patterns (1)",
                 "absolute shrunken gamma exceeds 0.02"):
     assert words in text
-  bare = evaluate.table(run(make(), config), rectifier(threshold=None), {}, min_cell=20)
+  bare = evaluate.table(whole, rectifier(threshold=None), {}, min_cell=20)
   assert "true gamma" not in bare and "no threshold did better" in bare
-  assert "The rectifier is off" in evaluate.table(run(make(), config),
-                                                  {**rectifier(), "enabled": False}, {})
+  assert "The rectifier is off" in evaluate.table(whole, {**rectifier(), "enabled": False},
+                                                  {})
 
 
-def test_small_patterns_are_pooled_without_a_rate(config):
-  rows = evaluate.pattern_rows(run(make(), config), rectifier(), {}, "icu", min_cell=20, top=12)
+def test_small_patterns_are_pooled_without_a_rate(whole):
+  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=20, top=12)
   assert rows[-1]["pattern"] is None and rows[-1]["n"] < 20 and rows[-1]["rate"] is None
-  rows = evaluate.pattern_rows(run(make(), config), rectifier(), {}, "icu", min_cell=1, top=2)
+  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=1, top=2)
   assert (len(rows) == 3 and rows[-1]["name"] == "other patterns (2)" and
           rows[-1]["rate"] is not None)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, explain, inference, shapley
+from crl_jax import config as config_lib, explain, inference, run, shapley
+from crl_jax.data import cohort as cohort_lib
 from crl_jax.data.cohort import Cohort
 
 M, T = 3, 2
@@ -119,10 +120,10 @@ def explained(tiny_config, finish, tmp_path_factory):
   """A run that was told to explain itself; its folder and what it found."""
   config = config_lib.override(tiny_config, ["members.folds=2", "members.seeds=2",
                                              "evaluate.explain=24", "evaluate.permutations=20"])
-  run = finish(config, tmp_path_factory.mktemp("explained") / "run")
-  found, modalities, tasks = explain.of_run(run.folder, 24)
-  brief = json.loads((run.folder / "explain.json").read_text())
-  return run.folder, (found, modalities, tasks, brief)
+  done = finish(config, tmp_path_factory.mktemp("explained") / "run")
+  found, modalities, tasks = explain.of_run(done.folder, 24)
+  brief = json.loads((done.folder / "explain.json").read_text())
+  return done.folder, (found, modalities, tasks, brief)
 
 
 def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
@@ -173,3 +174,14 @@ def test_data_of_another_split_are_refused(explained, monkeypatch):
       **{**restored.__dict__, "facts": {**restored.facts, "splits_fingerprint": "other"}}))
   with pytest.raises(ValueError, match="splits differ"):
     explain.of_run(folder)
+
+
+def test_new_patients_are_explained_by_all_members(explained, tiny_config, tmp_path):
+  folder, _ = explained
+  new = run.build_cohort(tiny_config).take(np.arange(20))
+  cohort_lib.save(new, tmp_path / "new")
+  found, *_ = explain.of_run(folder, 20, data_root=str(tmp_path / "new"))
+  np.testing.assert_array_equal(found.row_id, new.row_id)
+  base, _ = inference.load(folder)(new.inputs, new.observed)
+  np.testing.assert_allclose(found.prediction, base, atol=1e-5)
+  np.testing.assert_allclose(found.nothing + found.values.sum(1), found.prediction, atol=1e-6)

@@ -85,3 +85,17 @@ def test_interval_of_what_resampling_biases_upward():
   assert (reflected["lo"], reflected["hi"]) == pytest.approx((-0.055, 0.135))
   assert bootstrap.interval(0.12, draws, True, floor=0.0)["lo"] == 0
   assert "no resample" in bootstrap.interval(0.1, np.full(4, np.nan))["reason"]
+
+
+def test_magnitude_of_what_is_not_there_and_of_what_is():
+  """Noise alone: the interval begins at 0 and the percentiles' would not. A sum of parts of one
+  sign is as sure as a mean."""
+  rng = np.random.default_rng(0)
+  noise = rng.normal(0, 0.01, (2000, 10))
+  nothing = bootstrap.magnitude(rng.normal(0, 0.01, 10), noise)
+  assert nothing["lo"] == 0 and nothing["value"] <= nothing["hi"] < 0.15
+  parts = np.full(10, 0.1)
+  found = bootstrap.magnitude(parts, parts + noise)
+  half = 1.96 * 0.01 * np.sqrt(10)
+  assert (found["lo"], found["value"], found["hi"]) == pytest.approx((1 - half, 1, 1 + half), abs=8e-3)
+  assert bootstrap.magnitude(np.full(3, np.nan), noise[:, :3])["value"] is None

@@ -21,14 +21,14 @@ def make(study):
   history = writer.history(study.run_folder)
   members = len(restored.tree["fold"])
   sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(restored.tree["params"])]
-  parameters = sum(sizes) / members
+  parameters = sum(sizes) // members
   by_stage = {}
   for record in history:
     by_stage.setdefault(record["stage"], []).append(record["seconds"])
   train_rows = len(study.splits.rows(0, splits_lib.ROLES[0]))
   rows = [dict(measure="parameters of a member", value=parameters, unit="", paper=""),
-          dict(measure="training rows of a member", value=float(train_rows), unit="", paper=""),
-          dict(measure="members trained", value=float(members), unit="", paper="")]
+          dict(measure="training rows of a member", value=train_rows, unit="", paper=""),
+          dict(measure="members trained", value=members, unit="", paper="")]
   rows += [dict(measure=f"an epoch of {stage}, median", value=float(np.median(seconds)), unit="s",
                 paper="") for stage, seconds in by_stage.items()]
   rows.append(dict(measure="training, all members and epochs",

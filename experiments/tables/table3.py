@@ -23,7 +23,7 @@ def make(study):
     for pattern in (None, *patterns):
       mine = test if pattern is None else test[test.pattern == pattern]
       y = mine[f"y_{task}"].dropna()
-      if y.nunique() < 2:   # no AUROC: said in the sentence below
+      if y.nunique() < 2 or len(y) < study.config.evaluate.min_cell:   # said in a sentence below
         continue
       name = "all" if pattern is None else cohort_lib.pattern_name(pattern, study.cohort.modalities)
       scores = {model: study_lib.score(
@@ -45,8 +45,8 @@ def make(study):
           ("mean_fill", "mean imputation"))])
   return [tables.Result("table3", "Table 3: by modality configuration", rows, figure, (
       f"Test patients grouped by what they have, the {_TOP} largest groups; each model was trained "
-      "once, on all patterns. Groups with one class among their outcomes are left out. Intervals "
-      "are not adjusted for the number of groups.",
+      "once, on all patterns. Groups with few labelled rows, or with one class among their "
+      "outcomes, are left out. Intervals are not adjusted for the number of groups.",
       "The comparators have the method's encoders and heads; they lack gates, attention, "
       "and reconstruction; the same rectifier is fitted to all three. Scaled inputs have mean "
       "zero, so filling with zeros and with means differ in whether the mask is an input.",

@@ -1,0 +1,78 @@
+"""The studies of the statistics run, and (slow) say what they should: 95% intervals cover, tests keep
+their level, verdicts are right."""
+
+import numpy as np
+import pytest
+
+from crl_jax import config as config_lib
+from experiments import conformal, coverage, informative, metrics_benchmark
+from tests.test_conformal import make
+
+
+@pytest.fixture
+def config():
+  c = config_lib.default().unlock()
+  c.evaluate.bootstrap, c.evaluate.permutations = 40, 20
+  return c.lock()
+
+
+def test_coverage_scores_every_interval_against_the_population(config, monkeypatch):
+  monkeypatch.setattr(coverage, "POPULATION", 20_000)
+  lines = coverage.study(2, config)
+  names = {x["name"] for x in lines}
+  assert {"auroc", "slope", "ppv", "net benefit at 0.2", "auroc, difference, DeLong", "tpr, male",
+          "equalised odds gap", "corrected resampled t-test", "DeLong",
+          "permutation, auroc gap"} <= names
+  assert all(0 <= x["share"] <= 1 and 1 <= x["cohorts"] <= 2 for x in lines)
+
+
+def test_a_wrong_truth_is_not_covered(config, monkeypatch):
+  """What the study counts: with the truth moved, nothing covers it."""
+  monkeypatch.setattr(coverage, "POPULATION", 20_000)
+  population = coverage.Population(np.random.default_rng(0), 10)
+  population.sex_auroc = {"female": 2.0, "male": 5.0}
+  population.values["p_"]["brier"] = 2.0
+  covered, _ = coverage.one(np.random.default_rng(1), config, population)
+  assert not covered["brier"] and not covered["auroc, male"] and not covered["AUROC gap"]
+
+
+def test_informative_counts_verdicts_and_true_nulls():
+  found = informative.informative.study(informative.make("mar", 0.0, 800, 0))
+  assert set(informative.nulls("mar", 0.0, found)) == {
+      "content tells it, given covariates", "pattern predicts it, given covariates"}
+  assert set(informative.nulls("mmnar", 0.1, found)) == set()
+  cohort = informative.make("mcar", 0.08, 800, 0)
+  lines = informative.contrasts(informative.informative.study(cohort), cohort.info["truth"]["gamma"])
+  assert len(lines) > 6 and np.abs(np.array(lines, float)[:, 0]).max() < 0.5
+  text = informative.table([dict(world="a", x=0.5), dict(world="b", y=1)])
+  assert text.splitlines()[2:] == ["| a | 0.500 |  |", "| b |  | 1 |"]
+
+
+def test_conformal_counts_by_calibration_patients(config):
+  lines = conformal.coverage(make(patients=300), ("a",), config.evaluate, 0.1)
+  rows = (make(patients=300).role == "test").sum()
+  for method in ("per pattern", "pooled"):
+    assert sum(x[2] for x in lines if x[0] == method) == rows
+  assert all(covered <= n and both <= n for _, _, n, covered, both in lines)
+
+
+def test_benchmark_checks_itself_against_scikit_learn():
+  assert [name for name, _ in metrics_benchmark.rows(400, 8, 1)][1] == "AUROC, AUPRC, Brier, ECE"
+
+
+@pytest.mark.slow
+def test_intervals_cover_and_tests_keep_their_level():
+  for x in coverage.study(500, config_lib.default()):
+    if x["kind"].startswith("95%"):
+      assert 0.93 - 2 * x["se"] <= x["share"] <= 0.97 + 2 * x["se"], x
+    else:
+      assert x["share"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / x["cohorts"]), x
+
+
+@pytest.mark.slow
+def test_verdicts_are_right():
+  for line in informative.study(50, 2000):
+    assert line["wrong"] <= 0.06, line
+    for name, share in line.items():
+      if name.startswith("rejects"):
+        assert share <= 0.09, line
