@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import losses, models
+from crl_jax import config as config_lib, losses, models
 from crl_jax.models.encoders import SequenceEncoder
 
 
