@@ -1,7 +1,6 @@
 """Many members in one program against as many runs one after another, in the steady state: what
 compilation and the cohort's preparation cost each separate run is not counted."""
 
-import jax
 
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
@@ -31,7 +30,7 @@ def rows(options):
       line(part, f"epoch, one program ({which}: members.together=0; {measured})", epoch[which],
            "s", "25 runs", ratios(epoch["separate"], epoch[which])),
       line(part, f"epoch, {count} runs one after another", epoch["separate"], "s"),
-      line(part, f"epoch, one program, members.together=1", epoch["one by one"], "s", "25 runs",
+      line(part, "epoch, one program, members.together=1", epoch["one by one"], "s", "25 runs",
            ratios(epoch["separate"], epoch["one by one"])),
       line(part, f"epoch, one program, members.together={count}", epoch["all at once"], "s",
            "members.together=1", ratios(epoch["one by one"], epoch["all at once"])),
