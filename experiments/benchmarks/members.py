@@ -1,7 +1,6 @@
 """Many members in one program against as many runs one after another, in the steady state: what
 compilation and the cohort's preparation cost each separate run is not counted."""
 
-
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
 FOLDS, SEEDS = 5, 5
