@@ -86,3 +86,14 @@ def test_yardsticks_see_the_mean_of_a_set_and_the_counts_of_words():
   words = x[:, 2:-2]
   np.testing.assert_allclose(words[0, [5, 7]], np.log([3, 2]), rtol=1e-6)
   assert (words[0] > 0).sum() == 2 and not words[1].any()
+
+
+def test_notes_read_by_another_bert_are_refused(finetuned):
+  done, folder = finetuned
+  cohort = cohort_lib.load(folder)
+  facts = inference.read_run(done.folder)[1]
+  about = lambda digest: {"modality_facts": {"discharge": {"model": digest}}}
+  given = lambda digest: dataclasses.replace(cohort, info={**cohort.info, **about(digest)})
+  predict.require_same_inputs({**facts, **about("a" * 64)}, given("a" * 64), "run")
+  with pytest.raises(ValueError, match="BERT that reads 'discharge' is not the one"):
+    predict.require_same_inputs({**facts, **about("a" * 64)}, given("b" * 64), "run")
