@@ -1,6 +1,11 @@
 """MIMIC-IV's four modalities; without a data root, a simulated cohort of their shape.
 
 python -m crl_jax.main --config=configs/mimic.py
+python -m crl_jax.main --config=configs/mimic.py --config.data.root=DIR --config.text.model=BERT
+
+DIR: the folder of PhysioNet's files (data/mimic_files.py says which layouts; `python -m
+crl_jax.data.verify --root=DIR` what is missing); BERT: the folder of Bio_ClinicalBERT or another.
+--config.data.protocol=paper builds the paper's rows.
 
 About 2 minutes on 2 cores. Expected on the simulated cohort (8,000 rows, fold 0): see the table in
 README.md. The values below were chosen on validation rows at 20,000 rows; experiments/README.md
@@ -14,6 +19,7 @@ def get_config():
   c = config.default().unlock()
   c.data.cohort = "mimic"
   c.data.simulate.rows = 8000
+  c.data.memory_limit = "2GB"       # of DuckDB: the whole program stays under 4 GB
   # the embeddings' hundreds of noise directions would be learned by heart
   c.preprocess.components = 32
   c.model.hide = "one"

@@ -96,7 +96,8 @@ def read_cohort(config, root):
 
 
 def require_same_inputs(facts, cohort, workdir):
-  """Raises ValueError unless modalities, features and tasks are those the run was trained on."""
+  """Raises ValueError unless modalities, features, tasks and the BERT that read the notes are those
+  the run was trained on."""
   for name, old, new in (("modalities", facts["modalities"], cohort.modalities),
                          ("tasks", facts["tasks"], cohort.tasks),
                          *((f"features of '{m}'", facts["features"][m], cohort.features.get(m, ()))
@@ -107,6 +108,13 @@ def require_same_inputs(facts, cohort, workdir):
                        f"not in the data {absent[:5]}" +
                        ("" if extra or absent else ", or another order") +
                        ". Predict with data of the run's own source and version.")
+  read_by = lambda about, m: about.get("modality_facts", {}).get(m, {}).get("model")
+  for m in facts["modalities"]:
+    old, new = read_by(facts, m), read_by(cohort.info, m)
+    if old and new and old != new:
+      raise ValueError(f"The BERT that reads '{m}' is not the one that {workdir} was trained with "
+                       f"(SHA-256 {new[:12]}, not {old[:12]}): put that one's files in "
+                       "config.text.model's folder.")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from crl_jax.models import bert
 
 
 @pytest.fixture(scope="module")
-def finetuned(tiny_config, tiny_bert, finish, tmp_path_factory):
+def finetuned(tiny_config, make_bert, finish, tmp_path_factory):
   """(finished run, folder of its cohort): notes that tell the outcome, and two images a row."""
   folder = tmp_path_factory.mktemp("finetune")
+  # one layer, kept in the forward pass: compiling is the time of these tests
+  model = make_bert(folder / "bert", num_hidden_layers=1, hidden_act="relu")
   c = config_lib.override(tiny_config, [
-      f"text.model={tiny_bert}", "text.finetune=True", "text.window=12", "text.overlap=2",
+      f"text.model={model}", "text.finetune=True", "text.checkpoint=False", "text.window=12", "text.overlap=2",
       "text.finetune_windows=2", "text.dropout=0.0", "model.reconstruction=False",
       "train.pretrain.epochs=0", "train.joint.epochs=4", "train.joint.learning_rate=0.01",
       "train.ema=0.5"])
@@ -38,10 +40,11 @@ def finetuned(tiny_config, tiny_bert, finish, tmp_path_factory):
   return finish(c, folder / "run"), folder / "cohort"
 
 
-def test_bert_is_trained_from_its_folder_on(finetuned, tiny_bert):
+def test_bert_is_trained_from_its_folder_on(finetuned):
   done, _ = finetuned
+  model = done.config.text.model
   found = checkpoint.restore(done.folder / "checkpoints" / "final")[1]
-  before = bert.read_params(tiny_bert, bert.read_architecture(tiny_bert))
+  before = bert.read_params(model, bert.read_architecture(model))
   after = found["params"]["encode_discharge"]["bert"]
   moved = jax.tree.map(lambda a, b: float(np.abs(a[0] - b).max()), after, before)
   # at most the learning rate times text.learning_rate a step, of 4 epochs of 6 steps or so
@@ -86,3 +89,14 @@ def test_yardsticks_see_the_mean_of_a_set_and_the_counts_of_words():
   words = x[:, 2:-2]
   np.testing.assert_allclose(words[0, [5, 7]], np.log([3, 2]), rtol=1e-6)
   assert (words[0] > 0).sum() == 2 and not words[1].any()
+
+
+def test_notes_read_by_another_bert_are_refused(finetuned):
+  done, folder = finetuned
+  cohort = cohort_lib.load(folder)
+  facts = inference.read_run(done.folder)[1]
+  about = lambda digest: {"modality_facts": {"discharge": {"model": digest}}}
+  given = lambda digest: dataclasses.replace(cohort, info={**cohort.info, **about(digest)})
+  predict.require_same_inputs({**facts, **about("a" * 64)}, given("a" * 64), "run")
+  with pytest.raises(ValueError, match="BERT that reads 'discharge' is not the one"):
+    predict.require_same_inputs({**facts, **about("a" * 64)}, given("b" * 64), "run")
