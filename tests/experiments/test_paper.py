@@ -82,14 +82,15 @@ def test_table2_gains_are_differences_of_its_lines(made):
         "yes (AUROC)", "yes (Brier)", "harms (AUROC)", "harms (Brier)", "not shown"}
 
 
-def test_verdicts_follow_the_intervals():
-  row = lambda a, b: dict(adds="step", auroc_gain_lo=a[0], auroc_gain_hi=a[1], brier_gain_lo=b[0],
-                          brier_gain_hi=b[1])
-  assert table2.verdict(row((0.01, 0.02), (-1, 1))) == "yes (AUROC)"
-  assert table2.verdict(row((-0.01, 0.02), (-0.02, -0.01))) == "yes (Brier)"
-  assert table2.verdict(row((-0.02, -0.01), (-1, 1))) == "harms (AUROC)"
-  assert table2.verdict(row((-0.02, 0.01), (0.01, 0.02))) == "harms (Brier)"
-  assert table2.verdict(row((-0.02, 0.01), (-0.01, 0.02))) == "not shown"
+def test_verdicts_follow_sign_and_adjusted_p():
+  row = lambda auroc, brier: dict(adds="step", auroc_gain=auroc[0], auroc_p=auroc[1],
+                                  brier_gain=brier[0], brier_p=brier[1])
+  assert table2.verdict(row((0.01, 0.01), (-0.1, 0.5))) == "yes (AUROC)"
+  assert table2.verdict(row((0.01, 0.2), (-0.01, 0.01))) == "yes (Brier)"   # lower is better
+  assert table2.verdict(row((-0.01, 0.01), (-0.1, 0.01))) == "harms (AUROC)"
+  assert table2.verdict(row((0.01, 0.2), (0.01, 0.01))) == "harms (Brier)"
+  assert table2.verdict(row((0.01, 0.2), (-0.01, None))) == "not shown"
+  assert table2.verdict(dict(adds=None)) is None
 
 
 def test_table3_rows_of_the_patterns_make_up_all(made):
