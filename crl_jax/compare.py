@@ -167,8 +167,8 @@ def runs(first, second, tasks, config, seed, prefix="p_", prefix_second=None):
   same = [t[[*keys, "patient_id", *(f"y_{task}" for task in tasks)]] for t in tables]
   if not same[0].equals(same[1]):
     raise ValueError(f"the two tables hold other test rows ({len(same[0])} and {len(same[1])}), "
-                     "members or outcomes: a paired comparison needs runs of the same cohort, seed, "
-                     "members.folds and members.seeds.")
+                     "members or outcomes: a paired comparison needs runs of the same cohort, "
+                     "seed, members.folds and members.seeds.")
   patients, patient_N = np.unique(tables[0].patient_id.to_numpy(), return_inverse=True)
   counts_RxP = bootstrap.resample(len(patients), config.evaluate.bootstrap, seed)
   prefixes, found = (prefix, prefix_second or prefix), {}

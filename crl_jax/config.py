@@ -201,8 +201,8 @@ def default():
   c.evaluate.yardsticks = True      # logistic regression and gradient boosting on the same rows
   c.evaluate.explain = 0            # test rows whose predictions are explained (Shapley values over
                                     # modalities) in the report; 0 is off
-  c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML tables;
-                                    # subgroups with fewer are suppressed
+  c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML
+                                    # tables; subgroups with fewer are suppressed
   c.evaluate.sensitivity = 0.8      # share of the positive validation rows that the operating point
                                     # flags at least
   c.evaluate.benefit = 0.5          # decision curves go from a threshold of 0.01 to this

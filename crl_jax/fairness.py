@@ -23,8 +23,8 @@ METRICS = ("auroc", "auprc", "tpr", "fpr", "flagged", "bias", "slope")
 GAPS = {"equalized_odds": ("tpr", "fpr"), "demographic_parity": ("flagged",),
         "auroc": ("auroc",), "bias": ("bias",)}
 _GIVEN_OUTCOME = ("equalized_odds", "auroc")
-NOTE = ("Gaps are largest minus smallest; read them beside the gap expected by chance. They describe "
-        "these predictions on these patients, and name no cause.")
+NOTE = ("Gaps are largest minus smallest; read them beside the gap expected by chance. They "
+        "describe these predictions on these patients, and name no cause.")
 
 
 def study(table, tasks, config, counts_RxP, patient_N, points, seed):
@@ -83,7 +83,8 @@ class _Rows:
     """tpr, fpr, flagged and bias of the rows `mine`, (R,) each, under weights (R, P) of the
     patients."""
     y, flag = self.y[mine], self.flagged[mine]
-    sums = np.stack([y * flag, y, (1 - y) * flag, 1 - y, flag, np.ones_like(y), y - self.p[mine]], 1)
+    sums = np.stack([y * flag, y, (1 - y) * flag, 1 - y, flag, np.ones_like(y),
+                     y - self.p[mine]], 1)
     total = (sums.sum(0, keepdims=True) if weights is None else
              bootstrap.totals(weights, self.patient[mine], sums)).T
     divide = lambda a, b: np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
@@ -124,7 +125,8 @@ def _grouping(rows, level_N, config, seed):
 
 def _shown(rows, cell_N, cells, least):
   """Numbers of the cells that are large enough, and how many are suppressed."""
-  size = lambda ids: np.bincount(np.unique(np.stack([cell_N, ids], 1), axis=0)[:, 0], minlength=cells)
+  size = lambda ids: np.bincount(np.unique(np.stack([cell_N, ids], 1), axis=0)[:, 0],
+                                 minlength=cells)
   n = size(rows.row)
   large = (n >= least) & (size(rows.patient) >= least)
   small = n[~large]
@@ -138,7 +140,8 @@ def _enough(n, positives, least):
   few = lambda count, what: None if count >= least else f"fewer than {least} {what}"
   positive, negative = few(positives, "positives"), few(n - positives, "negatives")
   both = positive or negative
-  return dict(auroc=both, auprc=both, slope=both, tpr=positive, fpr=negative, flagged=None, bias=None)
+  return dict(auroc=both, auprc=both, slope=both, tpr=positive, fpr=negative, flagged=None,
+              bias=None)
 
 
 def _entry(rows, mine, name, value, draws, reason):

@@ -12,8 +12,8 @@ where it was observed. Holm's correction over the modalities; the second kind of
 
 Per task: does the pattern predict the outcome, and what of its effect is left once what everyone
 has is known, y = g(W) + theta[pattern] + noise (Robinson 1988, doi 10.2307/1912705): under mcar and
-mar theta is the direct effect gamma, up to the reference pattern; under mmnar it also holds what the
-unseen says of the outcome. `sensitivity` says how much of that it would take.
+mar theta is the direct effect gamma, up to the reference pattern; under mmnar it also holds what
+the unseen says of the outcome. `sensitivity` says how much of that it would take.
 """
 
 import numpy as np
@@ -28,12 +28,12 @@ ROWS = 20_000     # patients' rows are sampled down to so many
 _WIDTH = 16       # components of a modality that everyone has; of another half as many
 _FEWEST = 30      # patients with, and without, a modality; patients of a pattern
 LIMITS = (
-    "These data can refute mcar, and that recording depends only on what everyone has; they can prove "
-    "neither. A dependence on something unseen that left no trace in any recorded content would look "
-    "like mcar or mar; a dependence on content that only some patients have (mar in the wider sense) "
-    "looks like mmnar. What is left of a pattern's effect on an outcome is the direct effect and all "
-    "that is unmeasured together; no data of this kind separate the two. The robustness value says "
-    "how strong the unmeasured would have to be to make up all of it.")
+    "These data can refute mcar, and that recording depends only on what everyone has; they can "
+    "prove neither. A dependence on something unseen that left no trace in any recorded content "
+    "would look like mcar or mar; a dependence on content that only some patients have (mar in the "
+    "wider sense) looks like mmnar. What is left of a pattern's effect on an outcome is the direct "
+    "effect and all that is unmeasured together; no data of this kind separate the two. The "
+    "robustness value says how strong the unmeasured would have to be to make up all of it.")
 
 
 def study(cohort, level=0.01, seed=0):
@@ -162,7 +162,8 @@ def _modality(cohort, m, common, known, fold):
 def _verdict(found, level):
   small = lambda kind: any(entry[kind].get("p_holm") is not None and entry[kind]["p_holm"] < level
                            for entry in found.values())
-  if all(entry[kind]["p"] is None for entry in found.values() for kind in ("covariates", "content")):
+  kinds = "covariates", "content"
+  if all(entry[kind]["p"] is None for entry in found.values() for kind in kinds):
     return None
   return "mmnar" if small("content") else "mar" if small("covariates") else "mcar"
 
@@ -175,8 +176,8 @@ def _sentence(verdict, level, common):
               f"(tests at {level:g}).",
       "mar": f"Not mcar; consistent with mar: {everyone} tells which modalities were recorded, and "
              f"given it, no other content does (tests at {level:g}).",
-      "mmnar": f"Consistent with mmnar, and with neither mcar nor with recording that depends only on "
-               f"{everyone}: given that, the content of other modalities still tells which were "
+      "mmnar": f"Consistent with mmnar, and with neither mcar nor with recording that depends only "
+               f"on {everyone}: given that, the content of other modalities still tells which were "
                f"recorded (tests at {level:g})."}[verdict]
 
 
@@ -189,7 +190,8 @@ def _task(cohort, t, known, fold):
   ids, at = np.unique(pattern, return_inverse=True)
   n_P = np.array([len(np.unique(patient[at == k])) for k in range(len(ids))])
   large = ids[n_P >= _FEWEST]
-  nothing = {"n": len(y), "predicts": {"auroc": None, "p": None}, "left": {"p": None}, "patterns": []}
+  nothing = {"n": len(y), "predicts": {"auroc": None, "p": None}, "left": {"p": None},
+             "patterns": []}
   if len(large) < 2 or min(y.sum(), len(y) - y.sum()) < _FEWEST:
     reason = (f"fewer than two patterns with {_FEWEST} patients" if len(large) < 2 else
               f"fewer than {_FEWEST} rows of an outcome")

@@ -213,8 +213,8 @@ def _tables(y, p, weights, index, use):
     use(block, _Table(p[first_G], pos_RxN.astype(np.float64), neg_RxN.astype(np.float64), pos_to,
                       neg_to, pos_to[:, -1].astype(np.float64), neg_to[:, -1].astype(np.float64),
                       len(weights) > 1))
-  # Freed at once: glibc then serves arrays up to this size from memory that it keeps. Without it the
-  # kernel clears new pages for every one of them, which takes four times as long as the sums.
+  # Freed at once: glibc then serves arrays up to this size from memory that it keeps. Without it
+  # the kernel clears new pages for every one of them, which takes four times as long as the sums.
   np.empty(31 << 20, np.uint8)
   starts = range(0, len(weights), step)
   if len(starts) < 8 or (cores := len(os.sched_getaffinity(0))) == 1:
@@ -283,8 +283,8 @@ def _line(x_G, pos_RxG, neg_RxG, defined_R, start, free):
   if not defined_R.any():
     return found
   if len(pos_RxG) > 1:
-    start = _line(x_G, pos_RxG[defined_R].sum(axis=0, keepdims=True),
-                  neg_RxG[defined_R].sum(axis=0, keepdims=True), np.array([True]), start, free)[:, 0]
+    together = (w_RxG[defined_R].sum(axis=0, keepdims=True) for w_RxG in (pos_RxG, neg_RxG))
+    start = _line(x_G, *together, np.array([True]), start, free)[:, 0]
   mass_RxG, moving = pos_RxG + neg_RxG, np.flatnonzero(defined_R)
   found[:, moving] = np.array(start)[:, None]
   y_R, yx_R = pos_RxG.sum(axis=1), pos_RxG @ x_G

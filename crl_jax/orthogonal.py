@@ -78,7 +78,8 @@ def score_test(e, r, patient):
 
 def contrast(y, d, patient):
   """Least squares of residuals `y` (N,) on residuals `d` (N, K), no intercept: coefficients, their
-  covariance clustered by patient (as statsmodels corrects it), and per column what a robustness value needs.
+  covariance clustered by patient (as statsmodels corrects it), and per column what a robustness
+  value needs.
 
   Returns:
     dict: coefficient (K,), covariance (K, K), scale (K,) = sd(remaining y) / sd(d_k given the

@@ -3,7 +3,8 @@
     python -m experiments.conformal --config=configs/eicu.py --splits=10 data.root=DIR
     python -m experiments.conformal --config=configs/mimic.py --splits=1
 
-Base predictions by logistic regression (coverage does not depend on the model), over all folds of several splits of the patients, at miss rates of 10% and 20%. Patterns are grouped by the
+Base predictions by logistic regression (coverage does not depend on the model), over all folds of
+several splits of the patients, at miss rates of 10% and 20%. Patterns are grouped by the
 calibration patients that they had; "pooled" calibrates without regard to the pattern.
 """
 

@@ -160,7 +160,8 @@ def main():
   arguments = parser.parse_args()
   config = config_lib.default()
   lines = study(arguments.cohorts, config)
-  print("| what | statistic | cohorts | share | its standard error |\n| --- | --- | --- | --- | --- |")
+  print("| what | statistic | cohorts | share | its standard error |\n"
+        "| --- | --- | --- | --- | --- |")
   for x in lines:
     print(f"| {x['kind']} | {x['name']} | {x['cohorts']} | {x['share']:.3f} | {x['se']:.3f} |")
   if arguments.out:

@@ -5,9 +5,9 @@ left of a pattern's effect equal gamma where it should?
 
 Every cohort is a world of its own, with modalities of reduced width. "no effect" worlds have no
 direct effect of the pattern: under mcar it then says nothing of the outcome, and under mar nothing
-once what everyone has is known, so those tests are of true nulls. Where a direct effect exists it is
-compared with gamma minus that of the reference pattern, in worlds whose risks stay away from 0 and 1
-(clipping would change it).
+once what everyone has is known, so those tests are of true nulls. Where a direct effect exists it
+is compared with gamma minus that of the reference pattern, in worlds whose risks stay away from 0
+and 1 (clipping would change it).
 """
 
 import argparse

@@ -19,7 +19,7 @@ def config():
 
 def make(patients=3000, rows=1, seed=0, share=0.4, patterns=(1, 3, 7, 5),
          rates=(0.5, 0.3, 0.17, 0.03)):
-  """A member whose model is overconfident, and wrong in pattern 3; `rows` of a patient are alike."""
+  """A member whose model is overconfident, and wrong in pattern 3; a patient's rows are alike."""
   rng = np.random.default_rng(seed)
   patient = np.repeat(np.arange(patients), rows)
   pattern = rng.choice(patterns, patients, p=rates)[patient]

@@ -136,3 +136,12 @@ def test_rows_of_a_patient_widen_a_proportion():
   assert wider[1] - wider[0] > 1.5 * (alone[1] - alone[0])
   from statsmodels.stats.proportion import proportion_confint
   np.testing.assert_allclose(alone, proportion_confint(30, 90, method="wilson"))
+
+
+def test_chance_deals_patients_within_their_outcome(config):
+  """Where the decision is the outcome, no deal among patients of one outcome opens a gap in the
+  rates given the outcome, and deals among all open one in the share flagged."""
+  table = make(n=400)
+  gaps = run(table.assign(p_a=0.1 + 0.8 * table.y_a), config)["tasks"]["a"]["sex"]["gaps"]
+  assert (gaps["equalized_odds"]["value"], gaps["equalized_odds"]["expected"]) == (0, 0)
+  assert gaps["equalized_odds"]["p"] == 1 and gaps["demographic_parity"]["expected"] > 0

@@ -1,5 +1,5 @@
-"""Why modalities are missing: the verdict on simulated cohorts, gamma recovered under mar, the tests'
-pieces against statsmodels and published numbers."""
+"""Why modalities are missing: the verdict on simulated cohorts, gamma recovered under mar, the
+tests' pieces against statsmodels and published numbers."""
 
 import dataclasses
 import json

@@ -61,7 +61,8 @@ def test_rates_equal_the_confusion_matrix(config):
 
 def test_totals_are_the_sums_of_the_rows_drawn():
   rng = np.random.default_rng(0)
-  counts, patient, v = rng.integers(0, 3, (7, 20)), rng.integers(20, size=50), rng.normal(size=(50, 2))
+  counts, patient = rng.integers(0, 3, (7, 20)), rng.integers(20, size=50)
+  v = rng.normal(size=(50, 2))
   np.testing.assert_allclose(bootstrap.totals(counts, patient, v), counts[:, patient] @ v)
 
 
@@ -97,5 +98,6 @@ def test_magnitude_of_what_is_not_there_and_of_what_is():
   parts = np.full(10, 0.1)
   found = bootstrap.magnitude(parts, parts + noise)
   half = 1.96 * 0.01 * np.sqrt(10)
-  assert (found["lo"], found["value"], found["hi"]) == pytest.approx((1 - half, 1, 1 + half), abs=8e-3)
+  assert (found["lo"], found["value"], found["hi"]) == pytest.approx((1 - half, 1, 1 + half),
+                                                                     abs=8e-3)
   assert bootstrap.magnitude(np.full(3, np.nan), noise[:, :3])["value"] is None
