@@ -63,7 +63,7 @@ def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tm
     (["--config=configs/absent.py"], {}, ["configs/absent.py", "No such file"]),
     ([MIMIC, "--config.model.heads=7"], {}, ["model.width 128 is not a multiple of model.heads 7"]),
     ([MIMIC, "--config.data.root=somewhere"], {},
-     ["MIMIC-IV reader does not exist yet", "configs/eicu.py"]),
+     ["data.root='somewhere' is not a folder", "physionet.org/files/mimiciv/3.1/"]),
     ([MIMIC, "--config.platform=gpu"], {"JAX_PLATFORMS": "cpu"},
      ["no 'gpu' device", "crl_jax[cuda12]"]),
     ([MIMIC], {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""},

@@ -214,7 +214,7 @@ def _arrow_message(file, text, table, picked):
     return f"{file.path.name} has a header and no row. Download it again."
   if match := re.search(r"Expected (\d+) columns, got (\d+)", text):
     why = f"a row has {match.group(2)} fields where the header has {match.group(1)}"
-  elif match := re.search(r"column #(\d+): CSV conversion error to", text):
+  elif match := re.search(r"column #(\d+): (?:Row #\d+: )?CSV conversion error to", text):
     raw = file.header[int(match.group(1))]
     column = next(c for c, name in picked.items() if name == raw)
     return (f"{file.path.name}{where} has values of the wrong type: {column} holds one that is no "
