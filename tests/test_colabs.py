@@ -113,7 +113,8 @@ def test_runs_and_draws(execute):
       "metrics.json", "report.html", "predictions.parquet"}
 
 
-@pytest.mark.parametrize("name", ["your_cohort", "eicu_demo", "reading_a_report"])
+@pytest.mark.parametrize("name", ["your_cohort", "reading_a_report",
+                                  pytest.param("eicu_demo", marks=pytest.mark.slow)])
 def test_the_other_notebooks_run_and_draw(name, execute, request, monkeypatch):
   if name == "eicu_demo":
     monkeypatch.setenv("CRL_JAX_EICU", str(request.getfixturevalue("eicu_root")))

@@ -40,6 +40,7 @@ def finetuned(tiny_config, make_bert, finish, tmp_path_factory):
   return finish(c, folder / "run"), folder / "cohort"
 
 
+@pytest.mark.slow
 def test_bert_is_trained_from_its_folder_on(finetuned):
   done, _ = finetuned
   model = done.config.text.model
@@ -55,6 +56,7 @@ def test_bert_is_trained_from_its_folder_on(finetuned):
       with_note.p_base_readmission[label == 0].mean())
 
 
+@pytest.mark.slow
 def test_new_patients_are_predicted_from_token_ids(finetuned, quickly, tmp_path):
   done, cohort = finetuned
   with quickly():
@@ -65,6 +67,7 @@ def test_new_patients_are_predicted_from_token_ids(finetuned, quickly, tmp_path)
   assert len(pd.read_parquet(tmp_path / "p.parquet")) == 300
 
 
+@pytest.mark.slow
 def test_token_ids_go_into_an_exported_model(finetuned, quickly):
   done, cohort = finetuned
   with quickly():
@@ -91,6 +94,7 @@ def test_yardsticks_see_the_mean_of_a_set_and_the_counts_of_words():
   assert (words[0] > 0).sum() == 2 and not words[1].any()
 
 
+@pytest.mark.slow
 def test_notes_read_by_another_bert_are_refused(finetuned):
   done, folder = finetuned
   cohort = cohort_lib.load(folder)

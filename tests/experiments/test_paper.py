@@ -33,6 +33,7 @@ def made(tiny_config, quickly, tmp_path_factory):
   return {r.name: r for r in first}, folder, trained
 
 
+@pytest.mark.slow
 def test_every_part_is_there_and_nothing_is_trained_twice(made):
   found, folder, trained = made
   assert set(found) == {"figure1", "table1", "table2", "table3", "table4", "c5", "c6_norms",
@@ -49,6 +50,7 @@ def test_every_part_is_there_and_nothing_is_trained_twice(made):
   assert not re.search(r"https?:|<script", page) and page.count("<svg") == 7
 
 
+@pytest.mark.slow
 def test_table1_names_every_model_and_agrees_with_the_run(made):
   found, folder, _ = made
   table = pd.DataFrame(found["table1"].rows).set_index(["task", "predictor"])
@@ -68,6 +70,7 @@ def test_table1_names_every_model_and_agrees_with_the_run(made):
     assert (table.loc[task].p_holm.dropna() >= table.loc[task].p.dropna() - 1e-12).all()
 
 
+@pytest.mark.slow
 def test_table2_gains_are_differences_of_its_lines(made):
   for task, part in pd.DataFrame(made[0]["table2"].rows).groupby("task"):
     part = part.set_index("model")
@@ -93,6 +96,7 @@ def test_verdicts_follow_sign_and_adjusted_p():
   assert table2.verdict(dict(adds=None)) is None
 
 
+@pytest.mark.slow
 def test_table3_rows_of_the_patterns_make_up_all(made):
   table = pd.DataFrame(made[0]["table3"].rows)
   for _, part in table.groupby("task"):
@@ -101,6 +105,7 @@ def test_table3_rows_of_the_patterns_make_up_all(made):
     np.testing.assert_allclose(part.over_zero_fill, gaps)
 
 
+@pytest.mark.slow
 def test_table4_has_no_change_at_the_configs_own_setting(made):
   table = pd.DataFrame(made[0]["table4"].rows)
   own = table[table.of_the_config == "yes"]
@@ -108,11 +113,13 @@ def test_table4_has_no_change_at_the_configs_own_setting(made):
   assert (table[table.of_the_config == ""].auroc_change != 0).any()
 
 
+@pytest.mark.slow
 def test_c6_probe_beats_the_majority_since_the_pattern_is_an_input(made):
   checks = pd.DataFrame(made[0]["c6_checks"].rows).set_index("check").value
   assert checks["pattern from the representation, accuracy"] > checks["majority pattern, accuracy"]
 
 
+@pytest.mark.slow
 def test_figure1_counts_the_whole_cohort_and_patients_as_clusters(made):
   table = pd.DataFrame(made[0]["figure1"].rows)
   assert table[table.task == "mortality"]["rows"].sum() <= 300
