@@ -47,7 +47,8 @@ _CONFIGS = [
 
 
 class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A cohort as a dataset; subclasses say where its files are (`_root`) and which cohort it is."""
+  """A cohort as a dataset; subclasses say where its files are (`_root`), which cohort
+  it is (`_build`), and modality -> (rank of a row's input, dtype) (`_ranks`)."""
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = _CONFIGS
   COHORT, TASKS, GROUPS = None, (), ()
@@ -59,10 +60,6 @@ class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _settings(self, root=""):
     pairs = (*self.builder_config.overrides, f"data.cohort={self.COHORT}", f"data.root={root}")
     return config_lib.override(config_lib.default(), pairs)
-
-  def _ranks(self):
-    """Modality -> (rank of a row's input, dtype)."""
-    raise NotImplementedError
 
   def _info(self):
     f = tfds.features
