@@ -30,6 +30,7 @@ EDGE = 1e-6
 # steps of at most 1 each: for this convex problem such steps never overshoot by more than they gain
 _NEWTON = 40
 _STILL = 1e-12   # a step that ends a cell's iteration
+_SURE = 1.645    # standard errors that a correction must gain: the one-sided 5% level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,7 +394,7 @@ def _prior(gamma, variance, some):
 
 def _threshold(rows, estimates, config):
   """(T,) thresholds: the smallest Brier score of the held-out corrections, if its gain on no
-  correction is above one standard error (by patient); else inf. Among equals the largest, which
+  correction is significant (by patient, one-sided at 5%); else inf. Among equals the largest, which
   changes least."""
   gamma_TxKxP = _folds_table(rows, estimates)[..., :-1].transpose(1, 0, 2)
   gains = _alone_gains if rows.alone else _patient_gains
@@ -402,7 +403,7 @@ def _threshold(rows, estimates, config):
   candidates = sorted(config.thresholds, reverse=True)
   for candidate, found in zip(candidates, gains(rows, n, gamma_TxKxP, candidates, config.scale)):
     mean, se = found[0] / n, np.sqrt(np.maximum(found[1], 0)) / n
-    better = (mean > gain) & (mean > se)
+    better = (mean > gain) & (mean > _SURE * se)
     best, gain = np.where(better, candidate, best), np.where(better, mean, gain)
   return best
 
