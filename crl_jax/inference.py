@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, models, rectifier
+from crl_jax import checkpoint, config as config_lib, models, rectifier, residuals
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS, Batch
 
@@ -170,7 +170,7 @@ def _function(model, modalities, scale):
     slot = jnp.where(same.any(1), same.argmax(1), same.shape[1])
     shift = weights["shift"][slot]
     if scale == "logit":
-      logit = jax.scipy.special.logit(jnp.clip(base, rectifier.EDGE, 1 - rectifier.EDGE))
+      logit = jax.scipy.special.logit(jnp.clip(base, residuals.EDGE, 1 - residuals.EDGE))
       return base, jnp.where(shift == 0, base, jax.nn.sigmoid(logit + shift))
     return base, jnp.clip(base + shift, 0.0, 1.0)
   return predict

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax import rectifier as rectifier_lib, segments
+from crl_jax import rectifier as rectifier_lib, residuals, segments
 from crl_jax.data import cohort as cohort_lib
 
 MODALITIES = ("structured", "image", "text", "reports")
@@ -138,7 +138,7 @@ def test_no_fold_sees_its_own_labels(scale, shrinkage):
 
 def test_a_cell_stops_by_itself(monkeypatch):
   """On the logit scale, how long other cells iterate leaves no trace."""
-  monkeypatch.setattr(rectifier_lib, "_STILL", 0.1)
+  monkeypatch.setattr(residuals, "_STILL", 0.1)
   (y, f, pattern, patient), _ = _world(n=400)
   c = _config(scale="logit")
   alone, beside = (rectifier_lib.fit(labels, f, pattern, patient, c, 0).gamma for labels in (
@@ -370,7 +370,7 @@ def test_gains_of_single_rows_are_those_of_patients(scale):
   n = (~np.isnan(rows.y)).sum(0)
   gamma = np.random.default_rng(0).normal(scale=0.1, size=(2, 3, 4))
   both = [[np.array(found) for found in gains(rows, n, gamma, (0.0, 0.05, 0.1), scale)]
-          for gains in (rectifier_lib._alone_gains, rectifier_lib._patient_gains)]
+          for gains in (residuals.alone_gains, residuals.patient_gains)]
   np.testing.assert_allclose(*both, rtol=1e-11)
 
 
