@@ -56,20 +56,22 @@ def interval(value, draws, upward=False, floor=None):
   return {"value": float(value), "lo": lo, "hi": hi}
 
 
-def magnitude(parts, draws):
-  """The 95% interval {"value", "lo", "hi"} of sum |parts|, such as a calibration error.
+def magnitude(parts, draws, size=lambda parts: np.abs(parts).sum(axis=-1)):
+  """The 95% interval {"value", "lo", "hi"} of the size of `parts`: the sum of their absolute values
+  (a calibration error), or how far apart they lie (a gap between groups).
 
-  Noise makes such a sum larger than the truth, and a resample's larger still, so percentiles of the
-  resamples miss. Here the truth is taken to be a multiple of `parts` (B,), and the noise that of
-  their resamples `draws` (R, B): the interval holds the multiples under which a sum as large as the
-  one seen, and one as small, each have a probability above 2.5%. It is widened to hold the value.
+  Noise makes such a size larger than the truth, and a resample's larger still, so percentiles of
+  the resamples miss. Here the truth is taken to be a multiple of `parts` (B,), and the noise that
+  of their resamples `draws` (R, B): the interval holds the multiples under which a size as large as
+  the one seen, and one as small, each have a probability above 2.5%. It is widened to hold the
+  value. `size` takes (..., B) to (...).
   """
   draws = draws[~np.isnan(draws).any(axis=1)]
-  value = float(np.abs(parts).sum())
+  value = float(size(parts))
   if np.isnan(value) or not len(draws):
     return interval(value, np.full(1, np.nan))
   noise = draws - draws.mean(axis=0)
-  total = lambda scale: np.abs(scale * parts + noise).sum(axis=1)
+  total = lambda scale: size(scale * parts + noise)
   def edge(low, high, inside):
     for _ in range(40):
       middle = (low + high) / 2

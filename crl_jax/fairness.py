@@ -174,29 +174,32 @@ def _gaps(rows, cell_N, shown, need, draws, config, seed):
   found = {}
   for name, parts in GAPS.items():
     cells = {part: [g for g in shown if need[g][part] is None] for part in parts}
-    values = {part: [(rows.ranked(cell_N == g, (part,)) if part == "auroc" else
-                      rows.rates(cell_N == g))[part] for g in cells[part]] for part in parts}
-    gap = _widest(values)
-    if np.isnan(gap).all():
+    cells = {part: groups for part, groups in cells.items() if len(groups) > 1}
+    values = [(rows.ranked(cell_N == g, (part,)) if part == "auroc" else
+               rows.rates(cell_N == g))[part][0] for part, groups in cells.items() for g in groups]
+    widest = _widest(cells)
+    if not cells or np.isnan(gap := widest(np.array(values))):
       found[name] = {"value": None, "lo": None, "hi": None, "expected": None, "p": None,
                      "reason": "fewer than two groups in which it is defined"}
       continue
-    drawn = _widest({part: [draws[g][part] for g in cells[part]] for part in parts})
-    chance = _chance(rows, cell_N, cells, name in _GIVEN_OUTCOME, config.permutations, seed)
-    found[name] = {**bootstrap.interval(gap[0], drawn, upward=True, floor=0.0),
-                   "expected": float(np.nanmean(chance)) if (~np.isnan(chance)).any() else None,
-                   "p": float((1 + np.sum(chance >= gap[0] - 1e-12)) / (1 + len(chance)))}
+    drawn = np.stack([draws[g][part] for part, groups in cells.items() for g in groups], 1)
+    chance = widest(_chance(rows, cell_N, cells, name in _GIVEN_OUTCOME, config.permutations, seed))
+    chance = chance[~np.isnan(chance)]
+    found[name] = {**bootstrap.magnitude(np.array(values), drawn, widest),
+                   "expected": float(chance.mean()) if len(chance) else None,
+                   "p": float((1 + np.sum(chance >= gap - 1e-12)) / (1 + len(chance)))}
   return found
 
 
-def _widest(values):
-  """(R,) largest minus smallest over the cells, then the largest over the parts."""
-  spans = [np.fmax.reduce(v) - np.fmin.reduce(v) for v in values.values() if len(v) > 1]
-  return np.fmax.reduce(spans) if spans else np.full(1, np.nan)
+def _widest(cells):
+  """A function from values (..., G) of all parts' cells, one part after another, to (...): largest
+  minus smallest over the cells of a part, then the largest over the parts."""
+  ends = np.cumsum([len(groups) for groups in cells.values()])[:-1]
+  return lambda values: np.max([np.ptp(v, axis=-1) for v in np.split(values, ends, axis=-1)], axis=0)
 
 
 def _chance(rows, cell_N, cells, given_outcome, permutations, seed):
-  """(permutations,) the gap when the patients of the cells are dealt to them at random."""
+  """(permutations, G) the values when the patients of the cells are dealt to them at random."""
   rng = np.random.default_rng([seed, 0xFA12])
   mine = np.isin(cell_N, np.unique(np.concatenate([*cells.values()]).astype(int)))
   patient, who = np.unique(rows.patient[mine], return_inverse=True)
@@ -210,12 +213,11 @@ def _chance(rows, cell_N, cells, given_outcome, permutations, seed):
     for s in np.unique(stratum_P):
       at = np.flatnonzero(stratum_P == s)
       dealt_P[at] = cell_P[rng.permutation(at)]
-  values = {}
+  values = []
   for part, groups in cells.items():
-    values[part] = []
     for g in groups:
       weights = np.zeros((permutations, rows.counts.shape[1]), np.int8)
       weights[:, patient] = dealt == g
-      values[part].append((rows.ranked(mine, (part,), weights) if part == "auroc" else
-                           rows.rates(mine, weights))[part])
-  return _widest(values)
+      values.append((rows.ranked(mine, (part,), weights) if part == "auroc" else
+                     rows.rates(mine, weights))[part])
+  return np.stack(values, 1)

@@ -21,7 +21,7 @@ def test_coverage_scores_every_interval_against_the_population(config, monkeypat
   lines = coverage.study(2, config)
   names = {x["name"] for x in lines}
   assert {"auroc", "slope", "ppv", "net benefit at 0.2", "auroc, difference, DeLong", "tpr, male",
-          "equalised odds gap", "corrected resampled t-test", "DeLong",
+          "equalized_odds gap, two groups", "corrected resampled t-test", "DeLong",
           "permutation, auroc gap"} <= names
   assert all(0 <= x["share"] <= 1 and 1 <= x["cohorts"] <= 2 for x in lines)
 
@@ -33,7 +33,7 @@ def test_a_wrong_truth_is_not_covered(config, monkeypatch):
   population.sex_auroc = {"female": 2.0, "male": 5.0}
   population.values["p_"]["brier"] = 2.0
   covered, _ = coverage.one(np.random.default_rng(1), config, population)
-  assert not covered["brier"] and not covered["auroc, male"] and not covered["AUROC gap"]
+  assert not covered["brier"] and not covered["auroc, male"] and not covered["auroc gap, two groups"]
 
 
 def test_informative_counts_verdicts_and_true_nulls():
