@@ -147,13 +147,14 @@ def _modality(cohort, m, common, known, fold):
   others = [i for i, name in enumerate(cohort.modalities) if i != m and name not in common]
   # one column for ten patients of the rarer kind at most
   width = int(np.clip(min(count) / 10 / max(len(others), 1), 1, _WIDTH // 2))
-  blocks = []
+  blocks, inflation = [], []
   for i in others:
     seen = cohort.observed[:, i]
     z = components(cohort.inputs[cohort.modalities[i]], seen, width)
     blocks.append((z - orthogonal.linear(known, z, fold, seen)) * seen[:, None])
+    inflation += [orthogonal.inflation(known, fold, seen)] * z.shape[1]
   residual = np.concatenate(blocks, 1) if blocks else np.zeros((len(label), 0))
-  content = orthogonal.score_test(delta - predicted, residual, patient)
+  content = orthogonal.score_test(delta - predicted, residual, patient, np.array(inflation))
   if not blocks:
     content["reason"] = "no other modality is sometimes missing, to look through"
   return {**entry, "covariates": {"auroc": area, **covariates}, "content": content}
@@ -207,7 +208,7 @@ def _task(cohort, t, known, fold):
   raw = orthogonal.contrast(y - y.mean(), dummies - dummies.mean(0), patient)
   y_left = y - orthogonal.classes(known, y.astype(int), fold, 2)[:, 1]
   d_left = dummies - orthogonal.classes(known, label, fold, count)[:, 1:]
-  left = orthogonal.contrast(y_left, d_left, patient)
+  left = orthogonal.contrast(y_left, d_left, patient, orthogonal.inflation(known, fold))
   share = np.bincount(label, minlength=count) / len(y)
   spread = {name: _spread(share, c) for name, c in (("raw", raw), ("left", left))}
   reference_rate = float(y[label == 0].mean())

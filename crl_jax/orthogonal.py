@@ -11,6 +11,7 @@ _Z = 1.959963984540054
 _RIDGE = 1e-3   # of the linear fits, per row, for standardised columns
 # inverse strength of the logistic fits' penalty: weak, it only keeps separated classes finite
 _STRENGTH = 1.0
+_PROBES = 50   # random vectors that a squared norm is taken from: it is right to about 1%
 
 
 def deal(patient, folds, seed):
@@ -23,16 +24,49 @@ def deal(patient, folds, seed):
 def linear(x, targets, fold, rows=None):
   """Cross-fitted ridge predictions (N, K) of `targets` (N, K) from `x` (N, D); fitted on `rows`
   (N,) bool of the other folds."""
-  x1 = np.concatenate([np.ones((len(x), 1)), x], 1)
-  found = np.zeros(targets.shape)
+  x1, found = _with_one(x), np.zeros(targets.shape)
+  for k, train, inverse in _inverses(x1, fold, rows):
+    found[fold == k] = x1[fold == k] @ (inverse @ (x1[train].T @ targets[train]))
+  return found
+
+
+def _with_one(x):
+  return np.concatenate([np.ones((len(x), 1)), x], 1)
+
+
+def _inverses(x1, fold, rows):
+  """Yields fold, (N,) training rows, inverse of their ridge Gram matrix."""
   for k in np.unique(fold):
     train = (fold != k) if rows is None else (fold != k) & rows
-    if not train.any():
-      continue
-    gram = x1[train].T @ x1[train] + _RIDGE * train.sum() * np.diag([0.0] + [1.0] * x.shape[1])
-    found[fold == k] = x1[fold == k] @ np.linalg.lstsq(gram, x1[train].T @ targets[train],
-                                                       rcond=None)[0]
-  return found
+    if train.any():
+      ridge = _RIDGE * train.sum() * np.diag([0.0] + [1.0] * (x1.shape[1] - 1))
+      yield k, train, np.linalg.pinv(x1[train].T @ x1[train] + ridge, hermitian=True)
+
+
+def inflation(x, fold, rows=None):
+  """How many times larger the variance of sum(e r) is than the sum of the squares (e r)^2 says,
+  where e and r are cross-fitted residuals on `x` (N, D) of two things that have nothing to do with
+  each other, r fitted and summed on `rows` (N,) bool.
+
+  Every row's residuals hold the noise of the rows that their fits saw, so they are not independent.
+  With e = (I - K) u, r = (I - L) v and independent noise u, v of unit variance, the variance of the
+  sum is |(I - K)' (I - L)|^2 (Frobenius), and the squares' expectation sum (1 + h_i) (1 + l_i), h
+  and l the rows' squared norms of K and L. It is about 1 + D / n times a small number.
+  """
+  x1, all_rows = _with_one(x), np.ones(len(x), bool)
+  rows = all_rows if rows is None else rows
+  v = np.random.default_rng(0).choice([-1.0, 1.0], (len(x), _PROBES)) * rows[:, None]
+  v = (v - linear(x, v, fold, rows)) * rows[:, None]
+  back, squares = v.copy(), np.ones(len(x))
+  for of, used in ((all_rows, None), (rows, rows)):
+    h = np.zeros(len(x))
+    for k, train, inverse in _inverses(x1, fold, used):
+      mine = fold == k
+      h[mine] = np.sum((x1[mine] @ inverse) * x1[mine], 1)
+      if used is None:
+        back[train] -= x1[train] @ (inverse @ (x1[mine].T @ v[mine]))
+    squares *= 1 + h
+  return float(np.sum(back**2) / _PROBES / squares[rows].sum()) if rows.any() else 1.0
 
 
 def classes(x, label, fold, count):
@@ -51,9 +85,10 @@ def classes(x, label, fold, count):
   return found
 
 
-def score_test(e, r, patient):
+def score_test(e, r, patient, inflation=1.0):
   """Tests that residuals `e` (N,) and `r` (N, D) are uncorrelated in every column (the generalised
-  covariance measure of Shah and Peters 2020, doi 10.1214/19-AOS1857, with D columns).
+  covariance measure of Shah and Peters 2020, doi 10.1214/19-AOS1857, with D columns), the variance
+  of a column's sum being `inflation` (D,) times that of its terms.
 
   Returns:
     {"statistic", "freedom", "p"}: Hotelling's T^2 of the patients' sums of e r, as F of (D, C - D),
@@ -70,16 +105,16 @@ def score_test(e, r, patient):
   if not d or c <= d + 1:
     return {"statistic": None, "freedom": d, "p": None,
             "reason": "nothing varies" if not d else f"{c} patients are too few for {d} columns"}
-  total = sums.sum(0) @ vectors[:, kept]
+  total = (sums.sum(0) / np.sqrt(inflation)) @ vectors[:, kept]
   explained = min(float(np.sum(total ** 2 / values[kept])) / c, 1 - 1e-12)   # as an R^2
   f = explained / (1 - explained) * (c - d) / d
   return {"statistic": float(f), "freedom": d, "p": float(special.fdtrc(d, c - d, f))}
 
 
-def contrast(y, d, patient):
+def contrast(y, d, patient, inflation=1.0):
   """Least squares of residuals `y` (N,) on residuals `d` (N, K), no intercept: coefficients, their
-  covariance clustered by patient (as statsmodels corrects it), and per column what a robustness
-  value needs.
+  covariance clustered by patient (as statsmodels corrects it) times `inflation`, and per column
+  what a robustness value needs.
 
   Returns:
     dict: coefficient (K,), covariance (K, K), scale (K,) = sd(remaining y) / sd(d_k given the
@@ -94,7 +129,7 @@ def contrast(y, d, patient):
   sums = np.stack([np.bincount(who, v) for v in (rest[:, None] * d).T], 1)
   c, k = len(sums), d.shape[1]
   covariance = inverse @ (sums.T @ sums) @ inverse * (
-      c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1))
+      c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1)) * inflation
   wald = float(coefficient @ np.linalg.pinv(covariance) @ coefficient)
   scale = np.sqrt(rest @ rest * np.maximum(np.diag(inverse), 0))
   return dict(coefficient=coefficient, covariance=covariance, scale=scale,

@@ -40,7 +40,7 @@ def test_gamma_is_recovered_under_mar_where_the_raw_difference_is_biased():
       left.append(row["left"]["value"] - truth)
       raw.append(row["raw"]["value"] - truth)
       inside.append(row["left"]["lo"] <= truth <= row["left"]["hi"])
-    assert entry["predicts"]["p"] < 0.01 and entry["left"]["p"] < 0.01
+    assert entry["predicts"]["p"] < 0.01 and entry["left"]["p"] < 0.02
     assert entry["benchmark"]["pattern"] > 0.01
   assert np.sqrt(np.mean(np.square(left))) < 0.75 * np.sqrt(np.mean(np.square(raw)))
   assert np.mean(inside) > 0.8
@@ -163,3 +163,16 @@ def test_bias_bound_is_reached_by_a_hidden_variable():
   shares = 1 - (1 - r2(y, d, u)) / (1 - r2(y, d)), r2(d, u)
   moved = abs(found["coefficient"][0] - 0.2)
   assert moved == pytest.approx(sensitivity.bias(*shares, found["scale"][0]), rel=0.02)
+
+
+@pytest.mark.parametrize("n,width,share", [(300, 30, 0.5), (500, 5, 1.0)])
+def test_inflation_is_that_of_noise(n, width, share):
+  """Residuals of unrelated noise: the variance of the sum of their products against the squares."""
+  rng = np.random.default_rng(1)
+  x, rows = rng.normal(size=(n, width)), rng.random(n) < share
+  fold = orthogonal.deal(np.arange(n), 5, 0)
+  e, r = rng.normal(size=(2, n, 4000))
+  products = ((e - orthogonal.linear(x, e, fold)) * (r - orthogonal.linear(x, r, fold, rows)))[rows]
+  measured = np.mean(products.sum(0)**2) / np.mean((products**2).sum(0))
+  assert orthogonal.inflation(x, fold, rows) == pytest.approx(measured, rel=0.08)
+  assert (width < 30) or measured > 1.15
