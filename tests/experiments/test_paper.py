@@ -9,7 +9,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from experiments import paper, study as study_lib, tables
-from experiments.tables import figure1, table2, table4
+from experiments.tables import c5, figure1, table2, table4
 
 # every program that is compiled is most of the time of these tests: fewer variants
 RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
@@ -134,3 +134,10 @@ def test_a_column_and_its_interval_are_one_cell():
   result = tables.Result("x", "X", [dict(a="k", v=0.5, v_lo=0.4, v_hi=0.6, n=3, none=None)], None)
   assert tables.cells(result) == (["a", "v", "n", "none"],
                                   [["k", "0.500 [0.400, 0.600]", "3", "-"]])
+
+
+def test_seconds_of_members_that_train_together_count_once():
+  record = lambda member, stage, seconds: dict(member=member, stage=stage, seconds=seconds)
+  history = [record("a", "pretrain", 2.0), record("b", "pretrain", 2.0), record("a", "joint", 3.0),
+             record("b", "joint", 3.0), record("b", "joint", 4.0)]
+  assert c5.epochs(history) == {"pretrain": [2.0], "joint": [3.0, 4.0]}
