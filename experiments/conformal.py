@@ -5,7 +5,9 @@
 
 Base predictions by logistic regression (coverage does not depend on the model), over all folds of
 several splits of the patients, at miss rates of 10% and 20%. Patterns are grouped by the
-calibration patients that they had; "pooled" calibrates without regard to the pattern.
+calibration patients that they had; "pooled" calibrates without regard to the pattern. What is
+promised is the coverage of a random row of a patient, so the rows of a patient share the weight of
+one: within the pattern, or over all for "pooled".
 """
 
 import argparse
@@ -47,10 +49,12 @@ def tables(cohort, config, splits):
 
 
 def coverage(table, tasks, config, alpha):
-  """Rows (method, band of calibration patients, test rows, covered, both labels) of one table."""
+  """Rows (method, band of calibration patients, test rows, their weight, that of the covered, that
+  of both labels) of one table."""
   lines = []
   for method, one in (("per pattern", table), ("pooled", table.assign(pattern=0))):
     sets = conformal.add(one, tasks, config)
+    within = ["fold", "patient_id"] + (["pattern"] if method == "per pattern" else [])
     sets["pattern"] = table.pattern
     for task in tasks:
       known = sets[f"y_{task}"].notna()
@@ -59,10 +63,11 @@ def coverage(table, tasks, config, alpha):
       n = val.reindex(pd.MultiIndex.from_frame(test[["fold", "pattern"]]), fill_value=0).to_numpy()
       inside = test[[f"conformal_{task}_0", f"conformal_{task}_1"]].to_numpy() > alpha
       y = test[f"y_{task}"].to_numpy().astype(int)
+      weight = 1 / test.groupby(within).row_id.transform("size").to_numpy()
       for band in range(len(BANDS) - 1):
         mine = (n >= BANDS[band]) & (n < BANDS[band + 1])
-        lines.append((method, band, mine.sum(), inside[mine, y[mine]].sum(),
-                      inside[mine].all(1).sum()))
+        held = weight[mine] @ inside[mine, y[mine]], weight[mine] @ inside[mine].all(1)
+        lines.append((method, band, mine.sum(), weight[mine].sum(), *held))
   return lines
 
 
@@ -82,13 +87,13 @@ def main():
   print("| miss rate | calibration | calibration patients of the pattern | test rows | covered | "
         "both labels |\n| --- | --- | --- | --- | --- | --- |")
   for alpha, found in lines.items():
-    sums = pd.DataFrame(found, columns=["method", "band", "n", "covered", "both"]).groupby(
+    sums = pd.DataFrame(found, columns=["method", "band", "n", "weight", "covered", "both"]).groupby(
         ["method", "band"], sort=True).sum()
     for (method, band), row in sums.iterrows():
       if row.n:
         upper = f"to {BANDS[band + 1] - 1}" if band < len(BANDS) - 2 else "or more"
-        print(f"| {alpha:.0%} | {method} | {BANDS[band]} {upper} | {row.n} | "
-              f"{row.covered / row.n:.3f} | {row.both / row.n:.3f} |")
+        print(f"| {alpha:.0%} | {method} | {BANDS[band]} {upper} | {row.n:.0f} | "
+              f"{row.covered / row.weight:.3f} | {row.both / row.weight:.3f} |")
 
 
 if __name__ == "__main__":

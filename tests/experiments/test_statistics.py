@@ -54,7 +54,7 @@ def test_conformal_counts_by_calibration_patients(config):
   rows = (make(patients=300).role == "test").sum()
   for method in ("per pattern", "pooled"):
     assert sum(x[2] for x in lines if x[0] == method) == rows
-  assert all(covered <= n and both <= n for _, _, n, covered, both in lines)
+  assert all(covered <= weight <= n and both <= weight for _, _, n, weight, covered, both in lines)
 
 
 def test_benchmark_checks_itself_against_scikit_learn():
