@@ -10,6 +10,7 @@ import pathlib
 import flax.struct
 import numpy as np
 
+_BLOCK = 16384   # rows that are checked at once
 
 # What a modality's input of one row is: its axes and the type of its values.
 KINDS = {
@@ -187,13 +188,19 @@ def _check_modality(cohort, modality, present):
     return _check_tokens(modality, x, present)
   bad = np.zeros(len(names), np.int64)
   empty = constant = 0
-  for rows in np.array_split(np.flatnonzero(present), max(1, len(cohort) // 16384)):
-    part = x[rows]
-    with np.errstate(invalid="ignore"):
-      bad += (np.abs(part) > 1e30).reshape(-1, len(names)).sum(0)
-    flat = part.reshape(len(rows), math.prod(part.shape[1:]))
-    empty += int(np.isnan(flat).all(1).sum())
-    constant += int((flat == flat[:, :1]).all(1).sum()) if flat.shape[1] > 1 else 0
+  for first in range(0, len(x), _BLOCK):
+    here = present[first:first + _BLOCK]
+    part = x[first:first + _BLOCK] if here.all() else x[first:first + _BLOCK][here]
+    if not part.size:
+      continue
+    flat = part.reshape(len(part), math.prod(part.shape[1:]))
+    most, least = flat.max(1), flat.min(1)   # NaN where any is
+    empty += int(np.isnan(np.fmax.reduce(flat[np.isnan(most)], axis=1)).sum())
+    constant += int((most == least).sum()) if flat.shape[1] > 1 else 0
+    columns = part.reshape(-1, len(names))
+    size = np.fmax(np.fmax.reduce(columns), -np.fmin.reduce(columns))
+    if (size > 1e30).any():
+      bad += (np.abs(columns) > 1e30).sum(0)
   if bad.any():
     j = int(bad.argmax())
     raise CohortError(

@@ -178,6 +178,7 @@ def _hash_files(paths, folder):
 def _listing(folder):
   """[name, number of files, digest of their names, sizes and times] of all under a folder."""
   digest, count, waiting = hashlib.sha256(), 0, [str(folder)]
+  start = len(waiting[0]) + 1
   while waiting:
     with os.scandir(waiting.pop()) as entries:
       for entry in sorted(entries, key=lambda e: e.name):
@@ -186,8 +187,7 @@ def _listing(folder):
         else:
           stat = entry.stat()
           count += 1
-          digest.update(f"{os.path.relpath(entry.path, folder)}\0{stat.st_size}\0"
-                        f"{stat.st_mtime_ns}\n".encode())
+          digest.update(f"{entry.path[start:]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
   return [folder.name, count, digest.hexdigest()]
 
 
