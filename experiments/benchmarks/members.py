@@ -18,7 +18,7 @@ def rows(options):
   single = bench(0, folds[:1])
   data = single.programs.resident(prepared.data)
   # one compiled program, called for one member after another
-  separate = [single.runner(data, fold, seed) for seed, fold in enumerate(folds)]
+  separate = [single.runner(data, seed, [fold]) for seed, fold in enumerate(folds)]
   things = {"separate": lambda: sum(run() for run in separate), "one by one": one_by_one.runner(data),
             "all at once": all_at_once.runner(data)}
   seconds = interleaved(things, options.repeats)

@@ -63,14 +63,18 @@ class Bench:
     most = max(len(rows) for rows in prepared.train)
     self.epoch_steps = -(-most // config.train.batch_size)
     self.steps = min(steps, self.epoch_steps) or self.epoch_steps
-    # one row is validated: the epochs timed here are their training steps
+    self._prepared, self._kept = prepared, min(most, self.steps * config.train.batch_size)
+    self.split = self.split_of(folds)
+
+  def split_of(self, folds):
+    """The members' rows, those of `folds`, on the devices. One row is validated: the epochs timed
+    here are their training steps."""
     cut = lambda rows, n: np.pad(rows, (0, max(0, n - len(rows))),
                                  constant_values=-1)[:n].astype(np.int32)
-    kept = min(most, self.steps * config.train.batch_size)
-    split = train.Split(np.stack([cut(prepared.train[f], kept) for f in folds]),
-                        np.stack([prepared.val[f][:1].astype(np.int32) for f in folds]),
+    split = train.Split(np.stack([cut(self._prepared.train[f], self._kept) for f in folds]),
+                        np.stack([self._prepared.val[f][:1].astype(np.int32) for f in folds]),
                         np.array(folds, np.int32))
-    self.split = self.programs.by_member(self.programs.pad(split))
+    return self.programs.by_member(self.programs.pad(split))
 
   @property
   def scale(self):
@@ -89,14 +93,14 @@ class Bench:
     values = jax.tree.map(lambda x: np.stack([x] * count), train.stage_values(stage))
     return p.enter(member, p.by_member(p.pad(values)))
 
-  def runner(self, data):
-    """A function that runs the steps on resident `data` and returns their seconds; training goes on
-    from call to call."""
-    member = self.member()
+  def runner(self, data, seed=0, folds=None):
+    """A function that runs the steps on resident `data`, on the rows of other `folds` if given, and
+    returns their seconds; training goes on from call to call."""
+    member, split = self.member(seed), self.split if folds is None else self.split_of(folds)
     def run():
       nonlocal member
       start = time.perf_counter()
-      member, report = self.programs.epoch(member, self.split, data)
+      member, report = self.programs.epoch(member, split, data)
       jax.block_until_ready(member)
       seconds = time.perf_counter() - start
       if not np.isfinite(self.programs.to_host(report)["train"]["loss"]).all():
