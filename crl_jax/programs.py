@@ -154,18 +154,18 @@ class Programs:
       p = self._predict_resident_one(state.evaluated, split.fold, split.val, data)
       y = jnp.where(split.val[:, None] >= 0, data["labels"][split.val], jnp.nan)
       return train.close_epoch(member, state, scalars, p, y, self._config.train.monitor)
-    return _unless(member.stopped, run, train.skipped, member)
+    return self._unless(member.stopped, run, train.skipped, member)
 
   def _chunk_one(self, state, fold, stopped, chunk, stats):
     def run(state):
       body = lambda state, part: self._step(state, self._batch(part, fold, stats))
       return jax.lax.scan(body, state, chunk)
-    return _unless(stopped, run, lambda state, scalars: (state, scalars), state)
+    return self._unless(stopped, run, lambda state, scalars: (state, scalars), state)
 
   def _close_one(self, member, state, scalars, p, y):
     run = lambda member: train.close_epoch(member, state, scalars, p, y,
                                            self._config.train.monitor)
-    return _unless(member.stopped, run, train.skipped, member)
+    return self._unless(member.stopped, run, train.skipped, member)
 
   def _batch(self, part, fold, stats):
     """A Batch from raw rows that were streamed in."""
@@ -196,10 +196,12 @@ class Programs:
       return None, train.eval_step(params, self._batch(part, fold, stats), model=self._model)
     return jax.lax.scan(body, None, chunk)[1]
 
-
-def _unless(stopped, run, otherwise, value):
-  """run(value), or otherwise(value, what run would have told, all zero) where `stopped`: without
-  computing it, where members follow each other."""
-  run = jax.jit(run)   # traced once for both uses
-  told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, value)[1])
-  return jax.lax.cond(stopped, lambda value: otherwise(value, told), run, value)
+  def _unless(self, stopped, run, otherwise, value):
+    """run(value), or otherwise(value, what run would have told, all zero) where `stopped`: without
+    computing it, where members follow each other."""
+    run = jax.jit(run)   # traced once for both uses
+    told = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(run, value)[1])
+    if self.together == 1:
+      return jax.lax.cond(stopped, lambda value: otherwise(value, told), run, value)
+    # mapped, a cond computes both and chooses too, but first copies the data for every member
+    return jax.tree.map(functools.partial(jnp.where, stopped), otherwise(value, told), run(value))

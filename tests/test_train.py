@@ -229,6 +229,17 @@ def test_members_in_one_program_equal_separate_runs(engine, data, together):
   compare_members(params, records, alone)
 
 
+def test_members_share_the_data(engine, data):
+  """However many train at once, the program holds the rows once."""
+  joined = Engine(engine.config, data, count=3, **{"members.together": 3})
+  programs_ = joined.programs
+  splits = programs_.by_member(joined.splits([ROWS] * 3))
+  text = programs_._resident.lower(joined.members([5, 6, 7]), splits,
+                                   joined.data).as_text()
+  once = "x".join(map(str, joined.data["inputs"]["b"].shape))
+  assert f"tensor<{once}xf32>" in text and f"tensor<3x{once}xf32>" not in text
+
+
 def compare_members(params, records, alone):
   for m, (expected, expected_records) in enumerate(alone):
     mine = [(0, *r[1:]) for r in records if r[0] == m]
