@@ -105,6 +105,8 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
         str(pathlib.Path(folder) / "tables.duckdb"), memory_limit=memory_limit,
         temp_directory=str(pathlib.Path(folder) / "spill"), preserve_insertion_order=False)
     try:
+      # in a notebook or under python -c DuckDB would draw into what the program prints
+      con.raw_sql("SET enable_progress_bar = false")
       inputs, streams = [], {}
       for name, table in schema.items():
         if name not in files:

@@ -3,6 +3,9 @@ next step."""
 
 import gzip
 import hashlib
+import pathlib
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -183,3 +186,21 @@ def test_kept_expressions_are_tables(tmp_path):
     lab = source.tables["lab"]
     kept = source.keep(lab.filter(lab.offset > 0))
     assert kept.count().to_pandas() == 2
+
+
+def test_the_database_draws_no_progress_into_what_a_program_prints(tmp_path):
+  # DuckDB draws where the program is no file: a prompt, a notebook, python -c
+  program = """
+import sys, duckdb
+from crl_jax.data import tables
+setting = "SELECT current_setting('enable_progress_bar')"
+schema = {"lab": tables.Table({"stay": "int64"})}
+with tables.open_folder(sys.argv[1], schema) as source:
+  ours = source.tables["lab"].get_backend().raw_sql(setting).fetchall()[0][0]
+print(duckdb.connect().execute(setting).fetchall()[0][0], ours)
+"""
+  done = subprocess.run([sys.executable, "-c", program, str(write(tmp_path, GOOD))], text=True,
+                        cwd=pathlib.Path(__file__).parents[2], capture_output=True, check=True)
+  default, ours = done.stdout.split()
+  assert default == "True", "DuckDB no longer draws here: this test can show nothing"
+  assert ours == "False"
