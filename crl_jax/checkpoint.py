@@ -1,10 +1,13 @@
 """Checkpoints: orbax trees, each with a SHA-256 manifest, because orbax does not notice flipped
 bits in arrays."""
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -18,6 +21,9 @@ def save(folder, step, tree, keep, fingerprint=None):
   Of several processes the first writes. `fingerprint`, a dict of strings, says what the tree
   depends on. A step counts only once its manifest exists, so a kill at any moment loses at most
   this step.
+
+  Raises:
+    OSError: it could not be written; says why, and whether the disk is full.
   """
   if jax.process_index() != 0:
     return
@@ -34,13 +40,27 @@ def save(folder, step, tree, keep, fingerprint=None):
     part.write_text(json.dumps({"fingerprint": fingerprint or {}, "files": files}, indent=1))
     part.rename(_manifest(folder, step))
   except (OSError, ValueError) as error:
-    free = shutil.disk_usage(folder).free / 2**20
-    raise OSError(f"Could not write checkpoint {target} ({free:.0f} MiB free on that disk): "
-                  f"{str(error)[:300]}. Earlier checkpoints are intact; free some space and run "
-                  "the same command again to resume.") from error
+    code = _os_error(error)
+    if code is None:      # a tree that cannot be saved, say: no disk is to blame
+      raise
+    why, advice = os.strerror(code), "remove the cause"
+    if code in (errno.ENOSPC, errno.EDQUOT):
+      free = shutil.disk_usage(folder).free / 2**20
+      why, advice = f"{why}, {free:.0f} MiB free on that disk", "free some space"
+    raise OSError(f"Could not write checkpoint {target}: {why}. Earlier checkpoints are intact; "
+                  f"{advice} and run the same command again to resume.") from error
   for old in steps(folder)[:-keep]:
     _manifest(folder, old).unlink()
     shutil.rmtree(folder / str(old))
+
+
+def _os_error(error):
+  """The errno of what the operating system refused, or None. tensorstore raises a ValueError for
+  it that has the errno in its text alone."""
+  if isinstance(error, OSError):
+    return error.errno
+  found = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(found.group(1)) if found else None
 
 
 def restore(folder, like=None, fingerprint=None):

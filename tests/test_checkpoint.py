@@ -1,5 +1,8 @@
 """Checkpoints survive kills, flipped bits, truncation and empty folders."""
 
+import contextlib
+import resource
+
 import numpy as np
 import pytest
 
@@ -80,3 +83,48 @@ def test_another_fingerprint_is_refused_by_name(tmp_path):
   assert checkpoint.restore(tmp_path, tree(0), {"config": "a", "data": "b"})[0] == 1
   with pytest.raises(ValueError, match="belongs to other data than"):
     checkpoint.restore(tmp_path, tree(0), {"config": "a", "data": "c"})
+
+
+def test_a_tree_that_cannot_be_saved_is_not_blamed_on_the_disk(folder):
+  with pytest.raises(ValueError) as error:
+    checkpoint.save(folder, 4, {"name": np.array(["a"])}, keep=2)
+  assert "Unsupported data type" in str(error.value) and "space" not in str(error.value)
+  assert restored_value(folder) == 3
+
+
+@contextlib.contextmanager
+def small_files_only():
+  """The operating system refuses to write past 100 kB of a file."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_the_operating_system_refuses_is_told(folder):
+  big = {"kernel": np.random.default_rng(0).normal(size=(256, 256))}
+  with small_files_only(), pytest.raises(OSError) as error:
+    checkpoint.save(folder, 4, big, keep=2)
+  text = str(error.value)
+  assert f"{folder / '4'}: File too large. Earlier checkpoints are intact" in text
+  assert "free" not in text and "run the same command again" in text
+  assert restored_value(folder) == 3
+
+
+@pytest.mark.parametrize("refusal", [
+    OSError(28, "No space left on device"),
+    # as tensorstore says it
+    ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes: No space left on device "
+               "[os_error_code='28']")])
+def test_a_full_disk_is_told_with_what_to_do(folder, monkeypatch, refusal):
+  class Full:
+    def save(self, *_):
+      raise refusal
+  monkeypatch.setattr(checkpoint, "_checkpointer", lambda: contextlib.nullcontext(Full()))
+  with pytest.raises(OSError, match="No space left on device, [0-9]+ MiB free on that disk.*"
+                                    "intact; free some space and run"):
+    checkpoint.save(folder, 4, tree(4), keep=2)
+  monkeypatch.undo()
+  assert restored_value(folder) == 3
