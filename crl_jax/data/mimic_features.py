@@ -62,14 +62,15 @@ def _placed(table, people, first, *times, keep=()):
 
 
 def signal_frame(table):
-  """The items of a table's signals: itemid, signal (number), range and conversion, in
-  thousandths."""
+  """The items of a table's signals: itemid, signal (number), range and conversion, in thousandths;
+  mcg: what a microgram is in the unit, where that is a weight."""
   import pandas as pd
 
   return pd.DataFrame([
       dict(itemid=item, signal=i, low=round(s.low * _UNIT), high=round(s.high * _UNIT),
            factor=float(s.convert.get(item, (1, 0))[0]),
-           offset=float(s.convert.get(item, (1, 0))[1]), fraction=s.fraction)
+           offset=float(s.convert.get(item, (1, 0))[1]), fraction=s.fraction,
+           mcg=0.001 if s.unit == "mg" else 1.0)
       for i, (name, s) in enumerate(items.SIGNALS.items()) if s.table == table for item in s.items])
 
 
@@ -86,7 +87,10 @@ def measured_query(name, table, people, signals):
 
   value, times = MEASURED[name]
   wanted = table.inner_join(signals, "itemid")
-  wanted = wanted.mutate(value=wanted[value].cast("float64"))
+  number = wanted[value].cast("float64")
+  if name == "inputevents":     # some pushes of a drug given in mg are charted in mcg
+    number = ibis.ifelse(wanted.amountuom == "mcg", number * wanted.mcg, number)
+  wanted = wanted.mutate(value=number)
   wanted = wanted.filter(wanted.value.notnull(), ~wanted.value.isnan())
   events = _placed(wanted, people, times[0], *times[1:],
                    keep=("signal", "value", "low", "high", "factor", "offset", "fraction"))

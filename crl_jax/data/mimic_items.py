@@ -4,7 +4,8 @@ prints them.
 The list is fixed: nothing is learned from the data, so another folder gets the same columns. A
 record is known from the latest of its times (measured, stored, ended) and enters the rows that lie
 later than that; it reaches back to `LOOKBACK` before the hospital admission (the emergency room).
-Item ids are those of d_labitems and d_items, the same in 2.2, 3.0 and 3.1.
+Item ids are those of d_labitems and d_items, the same in 2.2, 3.0 and 3.1. Ids and units were
+checked against both tables of the demo (2.2) and the mappings and concepts of mimic-code.
 
 Values outside a signal's range are clipped to it, and counted. The charting systems' sentinels
 (`SENTINEL` and beyond, either sign) are no values: dropped, and counted.
@@ -43,7 +44,8 @@ class Signal:
     low, high: physiological range; values outside are clipped to it.
     stats: of FULL: count of the records (0 where nothing was recorded; the others are NaN), first,
       last, min, max, mean, slope (least squares, units a day); "sum" for doses and volumes.
-    convert: item id -> (factor, offset) into the unit; items not named are in it already.
+    convert: item id -> (factor, offset) into the unit; items not named are in it already. (Doses
+      in mg whose record says mcg: see mimic_features.measured_query.)
     fraction: values up to 1 are fractions of a percentage, multiplied by 100.
   """
   table: str
@@ -130,7 +132,8 @@ SIGNALS = {
     # Coagulation
     "inr": _lab("", 0.3, 30, 51237), "pt": _lab("s", 5, 200, 51274, stats=SHORT),
     "ptt": _lab("s", 5, 400, 51275), "fibrinogen": _lab("mg/dL", 10, 2000, 51214, stats=SHORT),
-    "d_dimer": _lab("ng/mL", 0, 100000, 50915, 51196, 52551, stats=RARE),
+    "d_dimer": _lab("ng/mL", 0, 100000, 50915, 51196, 52551, stats=RARE,
+                    convert={52551: (2, 0)}),     # in D-dimer units: half of the others' FEU
     # Urine
     "urine_gravity": _lab("", 1, 1.1, 51498, stats=RARE), "urine_ph": _lab("", 3, 11, 51491,
                                                                          stats=RARE),
@@ -151,8 +154,8 @@ SIGNALS = {
     "gcs_eyes": _chart("", 1, 4, 220739), "gcs_verbal": _chart("", 1, 5, 223900),
     "gcs_motor": _chart("", 1, 6, 223901), "rass": _chart("", -5, 4, 228096, stats=SHORT),
     "pain": _chart("", 0, 10, 223791, stats=SHORT),
-    "braden_activity": _chart("", 1, 4, 224057, stats=RARE),
-    "braden_mobility": _chart("", 1, 4, 224058, stats=RARE),
+    "braden_activity": _chart("", 1, 4, 224056, stats=RARE),
+    "braden_mobility": _chart("", 1, 4, 224057, stats=RARE),
     # Body
     "weight": _chart("kg", 20, 400, 226512, 224639, 226531, stats=("count", "first", "last"),
                      convert={226531: (0.45359237, 0)}),
@@ -167,7 +170,7 @@ SIGNALS = {
     "peak_pressure": _chart("cmH2O", 0, 100, 224695, stats=SHORT),
     "plateau": _chart("cmH2O", 0, 80, 224696, stats=SHORT),
     "airway_pressure": _chart("cmH2O", 0, 60, 224697, stats=SHORT),
-    # Given in the unit; amounts of drugs come in several units and are only counted
+    # Given in the unit; drugs whose amounts come in several units are only counted
     "norepinephrine": _given("mg", 0, 1000, 221906), "epinephrine": _given("mg", 0, 1000, 221289),
     "phenylephrine": _given("mg", 0, 5000, 221749, 229630, 229632),
     "vasopressin": _given("units", 0, 5000, 222315), "dopamine": _given("mg", 0, 20000, 221662),
@@ -178,7 +181,7 @@ SIGNALS = {
     "morphine": _given("mg", 0, 2000, 225154, stats=("count",)),
     "insulin_drip": _given("units", 0, 5000, 223258),
     "heparin_drip": _given("units", 0, 200000, 225152),
-    "amiodarone_drip": _given("mg", 0, 5000, 221347, 228339, stats=("count",)),
+    "amiodarone_drip": _given("mg", 0, 5000, 221347, 228339, 229654, 230034, stats=("count",)),
     "furosemide_drip": _given("mg", 0, 5000, 221794, 228340),
     "saline": _given("mL", 0, 20000, 225158), "ringers": _given("mL", 0, 20000, 225828),
     "albumin_given": _given("mL", 0, 10000, 220862, 220864),
@@ -188,8 +191,9 @@ SIGNALS = {
     # Output
     "urine": _out(226559, 226560, 226561, 226584, 226563, 226564, 226565, 226567, 226557, 226558,
                   227488, 227489, convert=((227488, (-1, 0)),)),   # irrigant in: negative
-    "chest_tube": _out(226588, 226589, 226590, 226591), "gastric": _out(226573, 226575, 226576),
-    "stool": _out(226579, 226580), "drain": _out(226599, 226600, 226601, 226602),
+    "chest_tube": _out(226588, 226589, 229413, 229414, 226590, 226591, 226592, 226593, 226595),
+    "gastric": _out(226573, 226575, 226576), "stool": _out(226579, 226580),
+    "drain": _out(226599, 226600, 226601, 226602),
 }
 
 # Any of these items begun before the row: 1, else 0 (icu.procedureevents).
@@ -199,8 +203,8 @@ PROCEDURES = {
     "arterial_line": (225752,), "central_line": (224263, 224264, 224267, 224268, 225199, 225315),
     "dialysis_line": (224270,), "pa_catheter": (224269, 224560),
     "balloon_pump": (224272, 228169), "icp_monitor": (226124,), "bronchoscopy": (225400,),
-    "ct_scan": (221214, 221216, 221217, 229581, 229582), "echo": (225432,), "mri": (221255, 223253),
-    "xray": (225457, 225459), "cultures": (225401, 225437, 225444, 225451, 225454),
+    "ct_scan": (221214, 229582), "echo": (225432, 221255), "mri": (223253,),
+    "xray": (221216, 225457, 225459, 229581), "cultures": (225401, 225437, 225444, 225451, 225454),
 }
 
 # Searched in the lower-cased names of prescriptions.drug and emar.medication.

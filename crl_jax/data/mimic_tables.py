@@ -37,7 +37,7 @@ SCHEMA = {
     "chartevents": Table(_columns("charttime storetime", **_ID, itemid="int64",
                                   valuenum="float64"), large=True),
     "inputevents": Table(_columns("starttime endtime storetime", **_ID, itemid="int64",
-                                  amount="float64"), large=True),
+                                  amount="float64", amountuom="string"), large=True),
     "outputevents": Table(_columns("charttime storetime", **_ID, itemid="int64", value="float64"),
                           large=True),
     "procedureevents": Table(_columns("starttime storetime", **_ID, itemid="int64"), large=True),

@@ -232,6 +232,33 @@ def test_notes_without_a_bert_say_which_files_to_get(tmp_path):
     build(tmp_path, "data.mimic.modalities=('image',)")
 
 
+# Items --------------------------------------------------------------------------------------------
+
+
+def test_no_item_is_of_two_features():
+  found = [(s.table, item) for s in mimic_items.SIGNALS.values() for item in s.items]
+  found += [("procedureevents", item) for group in mimic_items.PROCEDURES.values()
+            for item in group]
+  twice = {x for x in found if found.count(x) > 1}
+  assert not twice
+  # the ids of d_labitems are below those of d_items
+  assert all((item < 220000) == (table == "labevents") for table, item in found)
+
+
+def test_doses_in_micrograms_become_those_of_the_unit(tmp_path):
+  dose = lambda item, amount, unit: {"inputevents": {
+      "subject_id": 1, "itemid": item, "amount": amount, "amountuom": unit,
+      **dict.fromkeys(("starttime", "endtime", "storetime"), made.at(10))}}
+  made.save(tmp_path, made.tables(
+      made.stays((1,)), dose(222168, 20, "mg"), dose(222168, 30_000, "mcg"),     # propofol
+      dose(221289, 0.5, ""), dose(223258, 4, "units"), dose(225158, 250, "ml")))
+  cohort = build(tmp_path, "data.mimic.modalities=('structured',)")
+  x = dict(zip(cohort.features["structured"], cohort.inputs["structured"].T))
+  assert x["propofol_count"].tolist() == [2, 2] and x["propofol_sum"].tolist() == [50, 50]
+  assert x["epinephrine_sum"].tolist() == [0.5, 0.5]
+  assert x["insulin_drip_sum"].tolist() == [4, 4] and x["saline_sum"].tolist() == [250, 250]
+
+
 # The public demo ----------------------------------------------------------------------------------
 
 

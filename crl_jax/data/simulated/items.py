@@ -1,7 +1,8 @@
 """What is measured in the simulated hospital: real item ids of MIMIC-IV with plausible scales.
 
-Sources: item ids, labels and units as in d_labitems of the MIMIC-IV demo and in mimic-code's
-concepts (github.com/MIT-LCP/mimic-code); means and spreads are round numbers of adult ICU patients.
+Sources: item ids, labels and units as in d_labitems and d_items of the MIMIC-IV demo and in
+mimic-code's concepts (github.com/MIT-LCP/mimic-code); means and spreads are round numbers of adult
+ICU patients.
 """
 
 import collections
@@ -61,11 +62,11 @@ WORDS = {
         "SB (Sinus Bradycardia)"),
     (224650, "Ectopy Type 1", "Ectopy Type 1", "Routine Vital Signs", 1.2): (
         "None", "PVC's", "PAC's"),
-    (223986, "RUL Lung Sounds", "RUL Lung Sounds", "Respiratory", 2.0): (
+    (223986, "RUL Lung Sounds", "RUL Lung Sounds", "Pulmonary", 2.0): (
         "Clear", "Rhonchi", "Diminished", "Crackles"),
-    (223988, "RLL Lung Sounds", "RLL Lung Sounds", "Respiratory", 2.0): (
+    (223987, "RLL Lung Sounds", "RLL Lung Sounds", "Pulmonary", 2.0): (
         "Clear", "Diminished", "Crackles", "Exp Wheeze"),
-    (224080, "Turn", "Turn", "Treatments", 2.0): (
+    (224082, "Turn", "Turn", "Treatments", 2.0): (
         "Left Side", "Right Side", "Supine", "Self"),
     (224093, "Position", "Position", "Treatments", 2.0): (
         "HOB 30 degrees", "Supine", "Chair"),
@@ -75,7 +76,7 @@ WORDS = {
         "+1 Anxious, apprehensive, but not aggressive"),
     (227944, "Temperature Site", "Temperature Site", "Routine Vital Signs", 2.5): (
         "Oral", "Axillary", "Blood"),
-    (224086, "Activity", "Activity", "Treatments", 3.0): (
+    (224084, "Activity", "Activity", "Treatments", 3.0): (
         "Bedrest", "Chair", "Ambulate"),
     (226732, "O2 Delivery Device(s)", "O2 Delivery Device(s)", "Respiratory", 3.0): (
         "None", "Nasal cannula", "Face tent", "Endotracheal tube"),
@@ -130,13 +131,13 @@ INPUTS = ((221906, "Norepinephrine", "Medications", "mg", 2.0, 0.8, 0.25),
           (220949, "Dextrose 5%", "Fluids/Intake", "ml", 100.0, 0.7, 0.6))
 OUTPUTS = ((226559, "Foley", "Output", "ml", 90.0, 0.7, 0.7),
            (226560, "Void", "Output", "ml", 250.0, 0.5, 0.4),
-           (226588, "Chest Tube #1", "Drains", "ml", 40.0, 0.7, 0.15))
+           (226588, "Chest Tube #1", "Output", "ml", 40.0, 0.7, 0.15))
 PROCEDURES = ((225792, "Invasive Ventilation", "2-Ventilation", "min", 1500.0, 0.8, 0.35),
               (225794, "Non-invasive Ventilation", "2-Ventilation", "min", 400.0, 0.7, 0.08),
-              (225802, "Dialysis - CRRT", "4-Procedures", "min", 1800.0, 0.7, 0.06),
+              (225802, "Dialysis - CRRT", "Dialysis", "min", 1800.0, 0.7, 0.06),
               (225752, "Arterial Line", "Access Lines - Invasive", "min", 2500.0, 0.7, 0.45),
               (224263, "Multi Lumen", "Access Lines - Invasive", "min", 4000.0, 0.7, 0.35),
-              (225401, "Blood Cultured", "Significant Events", None, 1.0, 0.0, 0.25))
+              (225401, "Blood Cultured", "6-Cultures", None, 1.0, 0.0, 0.25))
 
 # name, formulary code, dose, unit, route, share of admissions
 DRUGS = (("Acetaminophen", "ACET325", "650", "mg", "PO/NG", 0.7),
