@@ -5,7 +5,8 @@ import pandas as pd
 from crl_jax import config as config_lib
 from crl_jax.data import mimic_files, mimic_tables
 
-BEGIN = pd.Timestamp("2150-03-01 10:00:00")      # every index admission
+# every index admission; not at a whole hour, so that a reader that drops minutes is seen
+BEGIN = pd.Timestamp("2150-03-01 10:20:00")
 HOUR = pd.Timedelta(hours=1)
 
 

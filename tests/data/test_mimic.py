@@ -40,26 +40,35 @@ def test_simulated_cohort_in_mimics_shape_says_so():
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-  """Patients 1 to 9, each with another story after the same index admission of 100 h."""
-  t = made.stays(range(1, 13))
+  """Patients 1 to 13, each with another story after the same index admission of 100 h."""
+  t = made.stays(range(1, 14))
   by = {(a["subject_id"], a["hadm_id"]): a for a in t["admissions"]}
-  index = {s: by[s, 10 * s] for s in range(1, 13)}
+  index = {s: by[s, 10 * s] for s in range(1, 14)}
   add = t["admissions"].append
   index[2].update(hospital_expire_flag=1, deathtime=made.at(99))          # died in hospital
-  index[3].update(hospital_expire_flag=1, deathtime=made.at(30), dischtime=made.at(31))
+  index[3].update(hospital_expire_flag=1, deathtime=made.at(30), dischtime=made.at(60))
+  add(made.admission(1, 15, 70, 90))                                      # begins before the end
+  t["icustays"].append(made.icu_stay(1, 15, 151, 75, 80))
+  index[4].update(edouttime=made.at(60))                                  # in the ER past 48 h
   add(made.admission(4, 45, 100 + 30 * DAY, 900))                         # at the 30th day
   add(made.admission(5, 55, 100.1 + 30 * DAY, 900))                       # minutes later
+  add(made.admission(5, 56, 100.1 + 90 * DAY, 3000))                      # and of the 90th
+  t["icustays"].append(made.icu_stay(5, 56, 561, 100.1 + 90 * DAY, 2400))
   add(made.admission(6, 65, 100 + 60 * DAY, 3000))                        # with an ICU stay
   t["icustays"].append(made.icu_stay(6, 65, 651, 100 + 90 * DAY, 2400))
-  index[7].update(dischtime=made.at(47))                                  # gone before 48 h
+  index[7].update(dischtime=made.at(48))                                  # gone at 48 h
   t["icustays"].append(made.icu_stay(8, 80, 801, 70, 80))                 # a second ICU stay
   t["patients"][8]["anchor_age"] = 17                                     # patient 9
   t["icustays"][9]["intime"] = made.at(49)                                # patient 10
   t["patients"][10]["anchor_year_group"] = "2017 - 2019"                  # patient 11, in March
-  index[12].update(admittime="2150-11-20 10:00:00", dischtime="2150-12-10 10:00:00")
-  t["patients"][11]["anchor_year_group"] = "2017 - 2019"                  # patient 12, in December
-  t["icustays"][11].update(intime="2150-11-20 12:00:00", outtime="2150-11-25 12:00:00")
+  t["icustays"][10]["intime"] = made.at(-1)                               # 11: no earlier stay
+  for s in (12, 13):                                                      # in December
+    index[s].update(admittime="2150-11-20 10:00:00", dischtime="2150-12-10 10:00:00")
+    t["patients"][s - 1]["anchor_year_group"] = "2017 - 2019"
+    t["icustays"][s - 1].update(intime="2150-11-20 12:00:00", outtime="2150-11-25 12:00:00")
   add(made.admission(12, 125, 365 * DAY, 366 * DAY))
+  add(made.admission(13, 135, 294 * DAY, 300 * DAY))                      # ten days later
+  t["icustays"].append(made.icu_stay(13, 135, 1351, 294 * DAY, 296 * DAY))
   folder = made.save(tmp_path_factory.mktemp("outcomes"), t)
   return folder, t
 
@@ -72,24 +81,34 @@ def honest(outcomes):
 def test_rows_and_outcomes_of_the_honest_protocol(honest):
   cohort = honest
   assert rows_of(cohort, "mortality") == {
-      100: 0, 200: 1, 400: 0, 500: 0, 600: 0, 1100: 0, 1200: 0}
+      100: 0, 200: 1, 400: 0, 500: 0, 600: 0, 1100: 0, 1200: 0, 1300: 0}
   assert rows_of(cohort, "readmission") == {
       101: 0, 401: 1, 501: 0, 601: 0, 701: 0, 1001: 0, 1101: 0}
   assert rows_of(cohort, "icu") == {101: 0, 401: 0, 501: 0, 601: 1, 701: 0, 1001: 0, 1101: 0}
-  # patient 12 left on the 10th of December of what may be the last year: censored for both tasks
-  assert 1201 in cohort.row_id
+  # 12 and 13 left on the 10th of December of what may be the last year: censored for both tasks,
+  # the one who did not come back and the one who did
+  assert {1201, 1301} <= set(cohort.row_id.tolist())
   # no row of one kind has the outcome of the other
   kind = cohort.row_id % 10
   assert np.isnan(cohort.labels[kind == 0][:, :2]).all()
   assert np.isnan(cohort.labels[kind == 1][:, 2]).all()
-  assert set(cohort.patient_id) == {1, 2, 4, 5, 6, 7, 10, 11, 12}
+  assert set(cohort.patient_id) == {1, 2, 4, 5, 6, 7, 10, 11, 12, 13}
+
+
+def test_what_came_before_is_counted(honest):
+  x = dict(zip(honest.features["structured"], honest.inputs["structured"].T))
+  assert set(x["earlier_admissions"]) == {1} and set(x["earlier_icu_stays"]) == {0}
+  np.testing.assert_allclose(x["earlier_days"], 100 / 24, rtol=1e-4)
+  here = dict(zip(honest.row_id.tolist(), x["in_emergency_hours"].tolist()))
+  assert (here[100], here[400], here[401]) == (2, 51, 63)      # until the row at most
 
 
 def test_rows_and_outcomes_of_the_paper_protocol(outcomes):
   cohort = build(outcomes[0], "data.protocol=paper")
-  assert sorted(cohort.row_id) == [102, 202, 302, 402, 502, 602, 702, 1002, 1102, 1202]
+  assert sorted(cohort.row_id) == [102, 202, 302, 402, 502, 602, 702, 1002, 1102, 1202, 1302]
   assert rows_of(cohort, "mortality") == {
-      102: 0, 202: 1, 302: 1, 402: 0, 502: 0, 602: 0, 702: 0, 1002: 0, 1102: 0, 1202: 0}
+      102: 0, 202: 1, 302: 1, 402: 0, 502: 0, 602: 0, 702: 0, 1002: 0, 1102: 0, 1202: 0,
+      1302: 0}
   assert rows_of(cohort, "readmission") == {
       102: 0, 402: 1, 502: 0, 602: 0, 702: 0, 1002: 0, 1102: 0}
   assert rows_of(cohort, "icu")[602] == 1
@@ -106,17 +125,17 @@ def test_settings_of_the_cohort(outcomes):
 def test_attrition_adds_up_and_names_every_step(honest):
   steps = honest.info["attrition"]
   people = [s for s in steps if not s["step"].startswith(("48 h", "hospital discharge", "rows"))]
-  assert people[0]["left"] == 13 and people[-1]["left"] == 10
+  assert people[0]["left"] == 17 and people[-1]["left"] == 11
   for before, after in zip(people, people[1:]):
     assert before["left"] - after["removed"] == after["left"]
   removed = {s["step"]: s["removed"] for s in steps if s["removed"]}
   assert removed == {
-      "younger than 18": 1, "not the patient's first admission with an ICU stay": 1,
+      "younger than 18": 1, "not the patient's first admission with an ICU stay": 4,
       "more than one ICU stay in the admission": 1,
       "48 h after admission: left the hospital or died before it": 2,
       "48 h after admission: entered the ICU only after it": 1,
       "hospital discharge: died in hospital": 2}
-  assert [s["left"] for s in steps if s["step"].startswith("rows at")] == [7, 8]
+  assert [s["left"] for s in steps if s["step"].startswith("rows at")] == [8, 9]
 
 
 def test_groups_and_ids(honest):
@@ -150,7 +169,8 @@ def test_odd_rows_are_counted_with_their_rule(outcomes, tmp_path):
   assert odd == {
       "discharge before admission": 1, "left the emergency room before entering it": 1,
       "a deathtime without hospital_expire_flag": 1, "died in hospital without a deathtime": 1,
-      "overlaps another admission of the patient": 1, "ends after the hospital discharge": 2}
+      "overlaps another admission of the patient": 1, "ends after the hospital discharge": 1,
+      "begins before the hospital admission": 1}
 
 
 # What is refused ----------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
 """Nothing recorded at or after a row's minute enters it: `observed`, features, notes, images.
 
-One hospital is built three times: as it was, with every source's records of the future moved and
-added to, and with more records of the past. Each source is then looked at on its own.
+One hospital is built several times: as it was, with more records of the future and of the past, and
+with each of the times of its records moved. Each source is then looked at on its own.
 """
 
+import functools
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import images, mimic, mimic_files, mimic_items
+from crl_jax.data import images, mimic, mimic_files, mimic_items, mimic_unstructured, tables
 from tests.data import mimic_hospital as made
 
 PATIENTS = (11, 12, 13)
@@ -22,12 +25,22 @@ SOURCES = {
     "microbiologyevents": ("samples_", "organism", "resistant"), "services": "service",
     "transfers": ("transfers", "unit_"), "radiology": None, mimic_files.CXR_METADATA: None}
 
+# source -> its times; a record is known from the latest of them
+TIMES = {
+    **dict.fromkeys(("labevents", "chartevents", "outputevents", "emar", "radiology"),
+                    ("charttime", "storetime")),
+    "inputevents": ("starttime", "endtime", "storetime"),
+    "procedureevents": ("starttime", "storetime"), "prescriptions": ("starttime",),
+    "microbiologyevents": ("chartdate charttime", "storedate storetime"),
+    "services": ("transfertime",), "transfers": ("intime",),
+    mimic_files.CXR_METADATA: ("StudyDate StudyTime",)}
 
-def hospital(*more):
+
+def hospital(*more, records=made.records):
   """The tables: records at hours 10 and 60 of each patient, and `more` as (subject, hour, ...)."""
   usual = [(s, hour) for s in PATIENTS for hour in (10, 60)]
   return made.tables(made.stays(PATIENTS), *(made.earlier(s) for s in PATIENTS),
-                     *(made.records(*args) for args in (*usual, *more)))
+                     *(records(*args) for args in (*usual, *more)))
 
 
 @pytest.fixture(scope="module")
@@ -79,55 +92,68 @@ def test_the_hospital_is_seen(before):
 
 @pytest.fixture(scope="module")
 def after(build):
-  """Records at the very minute of the mortality row and later, of which the discharge row knows;
-  and at the minute of the discharge and after it, of which no row does."""
-  more = [(s, hour, 95.0, " late") for s in PATIENTS for hour in (ROW, ROW + 1, LEAVE, LEAVE + 20)]
-  return build(hospital(*more))
+  """after(*hours): with records at these hours too."""
+  return functools.cache(lambda *hours: build(hospital(
+      *((s, hour, 95.0, " late") for s in PATIENTS for hour in hours))))
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_records_added_later_change_nothing(source, before, after):
-  was, now = part(before, source), part(after, source)
+  was, now = part(before, source), part(after(ROW, ROW + 1), source)
   np.testing.assert_array_equal(was[0], now[0])
   assert (was[1] != now[1]).any(), "what was known at discharge must reach the discharge row"
+  gone = part(after(LEAVE, LEAVE + 20), source)
+  for row in was:
+    np.testing.assert_array_equal(was[row], gone[row])
 
 
 @pytest.fixture(scope="module")
 def moved(build):
-  """The records of hour 60 were stored, or taken, at the minute of the discharge; of hour 10, after
-  the mortality row."""
-  content = hospital()
-  for name, found in content.items():
-    for x in found:
-      stored = [c for c in ("storetime", "endtime") if c in x]
-      for hour, later in ((60, LEAVE), (10, 70)):
-        when = made.at(hour)
-        times = [c for c in x if x[c] == when]
-        if name in SOURCES and times:
-          x.update(dict.fromkeys(stored or times, made.at(later)))
-          if name == "microbiologyevents":
-            x.update(charttime=made.at(later), chartdate=made.at(later)[:10])
-    if name == mimic_files.CXR_METADATA:
-      for x in found:
-        hour = {1060: LEAVE, 1010: 70}[x["study_id"]]
-        x.update(StudyDate=made.at(hour)[:10].replace("-", ""),
-                 StudyTime=made.at(hour)[11:].replace(":", ""))
-  return build(content)
+  """moved(i): of each source's times the i-th alone moved: of hour 60 to the minute of the
+  discharge, of hour 10 behind the mortality row."""
+
+  def records(i, subject, hour):
+    usual, late = (made.records(subject, h) for h in (hour, {10: 70, 60: LEAVE}[hour]))
+    for source, times in TIMES.items():
+      for column in times[i].split() if i < len(times) else ():
+        usual[source][column] = late[source][column]
+    return usual
+  return functools.cache(lambda i: build(hospital(records=functools.partial(records, i))))
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_records_known_only_later_leave_the_row(source, before, moved):
-  was, now = part(before, source), part(moved, source)
-  assert (was[0] != now[0]).any(1).all(), "what was stored after the row must leave it"
+@pytest.mark.parametrize("source, i", [(s, i) for s in SOURCES for i in range(len(TIMES[s]))])
+def test_records_known_only_later_leave_the_row(source, i, before, moved):
+  was, now = part(before, source), part(moved(i), source)
+  assert (was[0] != now[0]).any(1).all(), f"known only after the row by its {TIMES[source][i]}"
   if SOURCES[source] is None:
     assert (now[0][:, -1] == 0).all(), "`observed` too"
     assert (now[1][:, -1] == 1).all()
 
 
+def test_the_times_of_x_rays_equal_those_of_pandas(tmp_path):
+  days = pd.date_range("2099-12-01", "2208-04-01", freq="D")     # 2100 and 2200 have no leap day
+  seconds = np.random.default_rng(0).integers(0, 86400, len(days))
+  taken = days + pd.to_timedelta(seconds, "s")
+  admit = pd.Timestamp("2150-02-28 23:59:00")
+  people = pd.DataFrame({"person": [0], "subject_id": [7], "t2": [10**9],
+                         "admit": [int(admit.timestamp()) // 60]})
+  x_rays = pd.DataFrame({
+      "subject_id": 7, "study_id": np.arange(len(days)), "dicom_id": "d",
+      "StudyDate": taken.strftime("%Y%m%d").astype("int64"),
+      "StudyTime": taken.strftime("%H%M%S").astype("float64") + 0.5})
+  with tables.open_files({}, {}) as source:
+    found = mimic_unstructured.images_query(source.put(x_rays), source.put(people)).to_pandas()
+  known = pd.Series((taken.floor("min") - admit) // pd.Timedelta("1min"))
+  known = known[known >= -mimic_items.LOOKBACK]
+  found = found.set_index("study_id")["known"].sort_index()
+  assert len(known) > 20_000 and found.index.tolist() == known.index.tolist()
+  np.testing.assert_array_equal(found, known)
+
+
 @pytest.fixture(scope="module")
 def ends(build):
   """Only what a row may not know was changed: how the ICU stay, the admission and life end,
-  codes of the admission itself."""
+  codes of the admission itself and of a later one."""
   content = hospital()
   for x in content["admissions"]:
     if x["hadm_id"] % 10 == 0:
@@ -136,9 +162,11 @@ def ends(build):
   for x in content["icustays"]:
     x.update(outtime=made.at(200), last_careunit="y", los=9)
   for s in PATIENTS:
-    content["diagnoses_icd"].append({"hadm_id": 10 * s, "icd_code": "4100", "icd_version": 9})
-    content["procedures_icd"].append({"hadm_id": 10 * s, "icd_code": "9604"})
+    for hadm in (10 * s, 10 * s + 5):
+      content["diagnoses_icd"].append({"hadm_id": hadm, "icd_code": "4100", "icd_version": 9})
+      content["procedures_icd"].append({"hadm_id": hadm, "icd_code": "9604"})
     content["admissions"].append(made.admission(s, 10 * s + 5, 400, 500))
+    content["icustays"].append(made.icu_stay(s, 10 * s + 5, 100 * s + 5, 410, 420))
     content["omr"].append({"subject_id": s, "chartdate": made.at(30)[:10],
                            "result_name": "Weight (Lbs)", "result_value": "300"})
   return build(content)
@@ -159,6 +187,10 @@ def test_the_discharge_summary_enters_discharge_rows_only(build, before):
   content = hospital()
   for x in content["discharge"]:
     x.update(text="___\n ___ ", charttime=made.at(1)[:10])     # no content: no observation
+  for s in PATIENTS:          # other admissions' summaries are not this one's
+    content["admissions"].append(made.admission(s, 10 * s + 5, 400, 500))
+    content["discharge"] += [{"note_id": f"{s}-DS-{h}", "subject_id": s, "hadm_id": 10 * s + h,
+                              "text": "Went home, well."} for h in (1, 5)]
   other = build(content)
   assert not other.observed[:, d].any()
   assert other.info["modality_facts"]["discharge"]["without content"] == 3
@@ -180,6 +212,18 @@ def test_records_of_the_past_count_from_a_day_before_the_admission(build, before
   for source in SOURCES:
     assert (part(new, source)[0] != part(before, source)[0]).any(), source
     np.testing.assert_array_equal(part(old, source)[0], part(before, source)[0], err_msg=source)
+
+
+def test_a_culture_of_a_day_is_taken_and_reported_at_its_end(build, before):
+  content, day = hospital(), made.at(ROW)[:10]      # that of the mortality row; no hour is told
+  found = content["microbiologyevents"]
+  found.append({**made.records(11, ROW)["microbiologyevents"], "charttime": "", "storetime": ""})
+  for x in found:
+    if (x["subject_id"], x["charttime"]) == (12, made.at(10)):
+      x.update(storedate=day, storetime="")
+  was, now = (part(c, "microbiologyevents") for c in (before, build(content)))
+  changed = {row: (was[row] != now[row]).any(1).tolist() for row in was}
+  assert changed == {0: [False, True, False], 1: [True, False, False]}
 
 
 def test_neither_the_order_of_records_nor_of_files_matters(build, before):
