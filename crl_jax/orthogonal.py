@@ -53,20 +53,18 @@ def inflation(x, fold, rows=None):
   sum is |(I - K)' (I - L)|^2 (Frobenius), and the squares' expectation sum (1 + h_i) (1 + l_i), h
   and l the rows' squared norms of K and L. It is about 1 + D / n times a small number.
   """
-  x1, all_rows = _with_one(x), np.ones(len(x), bool)
-  rows = all_rows if rows is None else rows
+  x1, rows = _with_one(x), np.ones(len(x), bool) if rows is None else rows
   v = np.random.default_rng(0).choice([-1.0, 1.0], (len(x), _PROBES)) * rows[:, None]
   v = (v - linear(x, v, fold, rows)) * rows[:, None]
-  back, squares = v.copy(), np.ones(len(x))
-  for of, used in ((all_rows, None), (rows, rows)):
-    h = np.zeros(len(x))
+  back, norms = v.copy(), np.zeros((2, len(x)))   # (I - K)' (I - L) on the probes; h and l
+  for norm, used in zip(norms, (None, rows)):
     for k, train, inverse in _inverses(x1, fold, used):
       mine = fold == k
-      h[mine] = np.sum((x1[mine] @ inverse) * x1[mine], 1)
+      norm[mine] = np.sum((x1[mine] @ inverse) * x1[mine], 1)
       if used is None:
         back[train] -= x1[train] @ (inverse @ (x1[mine].T @ v[mine]))
-    squares *= 1 + h
-  return float(np.sum(back**2) / _PROBES / squares[rows].sum()) if rows.any() else 1.0
+  squares = np.prod(1 + norms, axis=0)[rows].sum()
+  return float(np.sum(back**2) / _PROBES / squares) if rows.any() else 1.0
 
 
 def classes(x, label, fold, count):
