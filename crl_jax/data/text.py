@@ -241,10 +241,14 @@ class Encoder:
         if len(waiting[length]) == self._sizes[length][0]:
           run(length, self._sizes[length][0])
           yield from take(_IN_FLIGHT)
-    for length, (_, small) in self._sizes.items():
-      while waiting[length]:
+    # what is left of a length and fills no batch goes along with the next longer one's
+    lengths, rest = [n for n in self._sizes if waiting[n]], []
+    for length in lengths:
+      waiting[length], small = rest + waiting[length], self._sizes[length][1]
+      while len(waiting[length]) >= (1 if length == lengths[-1] else small):
         run(length, small)
         yield from take(_IN_FLIGHT)
+      rest = waiting[length]
     yield from take(0)
 
   def _start(self, length, size, windows):

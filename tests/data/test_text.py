@@ -92,6 +92,20 @@ def test_a_program_for_every_length_of_windows_serves_all_batches(config):
   assert encoder._forward._cache_size() == compiled
 
 
+def test_what_fills_no_batch_of_its_length_shares_one_with_longer_windows(config, monkeypatch):
+  encoder = text.Encoder(config.text.model, 40, "mean", "float32", 320, jax.devices("cpu")[:1])
+  computed, start = [], encoder._start
+  monkeypatch.setattr(encoder, "_start", lambda length, size, windows: (
+      computed.append(length * size) or start(length, size, windows)))
+  # one window of every length: in batches of their own they would be 168 tokens
+  windows = {n: [np.arange(5, 5 + n, dtype=np.int32)] for n in range(8, 48, 8)}
+  together = dict(encoder(windows.items()))
+  assert sorted(together) == sorted(windows) and sum(windows) == 120 <= sum(computed) <= 128
+  for n, window in windows.items():
+    alone, = dict(encoder([(n, window)])).values()
+    np.testing.assert_allclose(together[n], alone, atol=1e-5)
+
+
 def forbid(monkeypatch):
   def fail(*_, **__):
     raise AssertionError("computed again")
