@@ -175,20 +175,29 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
   norm = optax.tree.norm(gradients)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   rows = layout.total(batch.valid.sum())
-  direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  updates = jax.tree_util.tree_map_with_path(
-      lambda path, d, p: -state.learning_rate * _rate(model, path) * (
-          d + state.weight_decay * p if path[-1].key == "kernel" else d), direction, state.params)
-  params = optax.apply_updates(state.params, updates)
-  average = None if state.average is None else optax.incremental_update(
-      params, state.average, 1 - ema)
-  keep = lambda new, old: jax.tree.map(
-      lambda a, b: jnp.where(finite & (rows > 0), a, b), new, old)
-  new = state.replace(step=state.step + (rows > 0), params=keep(params, state.params),
-                      opt_state=keep(opt_state, state.opt_state),
-                      average=keep(average, state.average))
-  return new, dict(scalars, loss=loss, finite=finite, rows=rows, gradient_norm=norm,
-                   parameter_norm=optax.tree.norm(params), update_norm=optax.tree.norm(updates))
+
+  def update(state):
+    direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates = jax.tree_util.tree_map_with_path(
+        lambda path, d, p: -state.learning_rate * _rate(model, path) * (
+            d + state.weight_decay * p if path[-1].key == "kernel" else d), direction, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = None if state.average is None else optax.incremental_update(
+        params, state.average, 1 - ema)
+    return state.replace(params=params, opt_state=opt_state, average=average)
+
+  new = _chosen(finite & (rows > 0), update, state)
+  return (new.replace(step=state.step + (rows > 0)),
+          dict(scalars, loss=loss, finite=finite, rows=rows, gradient_norm=norm))
+
+
+def _chosen(so, update, state):
+  """update(state) where `so` is true, else `state`."""
+  # Chosen array by array, a CPU copies every one of them at every step; to take a branch, a GPU
+  # waits for the host.
+  return jax.lax.platform_dependent(
+      so, state, cpu=lambda so, state: jax.lax.cond(so, update, lambda state: state, state),
+      default=lambda so, state: jax.tree.map(functools.partial(jnp.where, so), update(state), state))
 
 
 def _rate(model, path):
@@ -251,7 +260,8 @@ def close_epoch(member, state, scalars, probabilities, labels, monitor):
     probabilities, labels: (V, T) of the validation rows; padding has NaN labels.
     monitor: "loss" | "auroc", what early stopping maximises (the loss negated).
   Returns:
-    (Member, report): train, val: dicts of scalars; ran, stopped: () bool; total: () int32 epochs;
+    (Member, report): train, val: dicts of scalars, the former means over steps but for the norms of
+      the parameters and of the epoch's whole update; ran, stopped: () bool; total: () int32 epochs;
     worst, worst_end: () int32 length and last step of the longest run of non-finite steps.
   """
   val, score = validation.score(probabilities, labels, monitor)
@@ -267,9 +277,11 @@ def close_epoch(member, state, scalars, probabilities, labels, monitor):
   real = scalars["rows"] > 0
   means = {k: jnp.where(real, v, 0.0).sum() / real.sum() for k, v in scalars.items()
            if k not in ("rows", "finite")}
+  moved = jax.tree.map(jnp.subtract, state.params, member.state.params)
+  norms = dict(parameter_norm=optax.tree.norm(state.params), update_norm=optax.tree.norm(moved))
   step = jnp.arange(real.shape[0])
   length = step - jax.lax.cummax(jnp.where(scalars["finite"], step, -1))
-  return new, dict(train=means, val=val, ran=jnp.bool_(True), stopped=new.stopped, total=new.total,
+  return new, dict(train=means | norms, val=val, ran=jnp.bool_(True), stopped=new.stopped, total=new.total,
                    worst=length.max(), worst_end=length.argmax())
 
 

@@ -34,7 +34,6 @@ class Noise:
       return jnp.zeros(shape, jnp.uint16)
     return jax.lax.slice(self._bits, (start,), (start + count,)).reshape(shape)
 
-
   def key(self):
     """A jax.random key, for noise too much to be drawn in one piece."""
     halves = self.take((4,)).astype(jnp.uint32)
