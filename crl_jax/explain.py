@@ -11,6 +11,7 @@ Contributions are Shapley values over modalities of the predicted probability be
 it, the pattern of what was recorded stays; so the prediction is the average, plus what the pattern
 says, plus what each content says. "removed": it counts as never recorded, so the pattern changes with it.
 Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival are sampled.
+The patients who stand in are a sample either way: `error` says what another would change.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import numpy as np
 from crl_jax import evaluate, figures, inference, shapley
 
 _EXACT = 6           # modalities up to which all coalitions are computed
-_BACKGROUND = 16     # other patients whose content stands in
+_BACKGROUND = 64     # other patients whose content stands in
 _ORDERS = 64         # sampled orders of arrival past _EXACT
 _BATCH = 64          # rows explained at once
 PATTERN = "what was recorded"
@@ -41,7 +42,8 @@ class Explained:
     prediction, nothing: (N, T) v of all and of no modality, probabilities.
     average: (N, T) mean of `nothing` over the rows that the same members explained.
     values: (N, M, T) Shapley values, 0 where the modality is unobserved.
-    error: (N, M, T) standard error of the sampling; 0 where exact.
+    error: (N, M, T) standard error by the patients who stand in and the sampled orders; 0 where
+      neither is there.
     attention, gate: (N, M) attention that the fusion pays to a modality's token (over all tokens,
       the pattern's too, they sum to 1) and mean of its gate; NaN where unobserved; None for a model
       without them.
@@ -118,9 +120,10 @@ def _design(players, absent, seed):
   if players <= _EXACT:
     masks, depth = shapley.coalitions(players), _BACKGROUND if absent == "replaced" else 1
     def finish(v):
-      v = v.reshape(depth, len(masks), *v.shape[1:]).mean(0)
-      phi = move(shapley.exact(v))
-      return v[-1], v[0], phi, np.zeros_like(phi)
+      v = v.reshape(depth, len(masks), *v.shape[1:])
+      each = np.stack([shapley.exact(one) for one in v])
+      error = each.std(0, ddof=1) / np.sqrt(depth) if depth > 1 else np.zeros_like(each[0])
+      return v[:, -1].mean(0), v[:, 0].mean(0), move(each.mean(0)), move(error)
     return (np.tile(masks, (depth, 1)), np.repeat(np.arange(depth), len(masks)), finish)
   orders = shapley.permutations(players, _ORDERS, seed)
   chains = shapley.chains(orders)
@@ -251,9 +254,13 @@ def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0)
                  for i, m in enumerate(modalities)}
            for key, value in (("attention", found.attention), ("gate", found.gate))
            if value is not None}
-  how = (f"exact, from all {2 ** len(modalities)} coalitions" if len(modalities) <= _EXACT else
-         f"from {_ORDERS} sampled orders of arrival, standard error of a value at most "
-         f"{float(np.nanmax(found.error)):.4f}")
+  how = (f"from all {2 ** len(modalities)} coalitions" if len(modalities) <= _EXACT else
+         f"from {_ORDERS} sampled orders of arrival")
+  if found.error.any():
+    seen = found.error[found.observed]
+    how += (f", with sampled patients standing in: standard error of a single value "
+            f"{np.median(seen):.4f} at the median, {seen.max():.4f} at most, the same patients for "
+            "all rows; the intervals of means below hold the rows' own chance alone")
   stands = ("A modality outside a coalition has the content of other patients, the pattern stays; "
             f"'{PATTERN}' is how far the pattern alone moves the prediction from the average."
             if absent == "replaced" else

@@ -5,9 +5,9 @@
     mmnar   ... with more: given what everyone has, the content of one modality still tells
             whether another was recorded, so clinicians saw something that is not in it
 
-Two tests per modality m that some rows have and some lack, with cross-fitted residuals: of delta_m
-on what everyone has; and of delta_m, given that, on the residuals of the other modalities' content
-where it was observed. Holm's correction over the modalities; the second kind of rejection says
+Two tests per modality m that some rows have and some lack, both cross-fitted: does what everyone
+has predict delta_m; and are the residuals of delta_m, given that, correlated with the residuals of
+the other modalities' content where it was observed. Holm's correction over the modalities; the second kind of rejection says
 "mmnar", else the first says "mar", else "mcar".
 
 Per task: does the pattern predict the outcome, and what of its effect is left once what everyone
@@ -47,7 +47,7 @@ def study(cohort, level=0.01, seed=0):
     JSON-able dict: "verdict" (null where no modality can be tested), "sentence", "limits", "level",
     "common" (names of what everyone has), "modalities": name -> {"observed", "covariates": {auroc:
     {value, lo, hi}, p, p_holm}, "content": {p, p_holm}}, "tasks": task -> {"n", "predicts": {auroc,
-    p}, "left": {p, raw, left, share}, "benchmark": {outcome, pattern}, "reference", "patterns"}.
+    p}, "left": {p, raw, left}, "benchmark": {outcome, pattern}, "reference", "patterns"}.
     What cannot be computed is null with a "reason".
   """
   import threadpoolctl
@@ -95,7 +95,10 @@ def _everyone(cohort, common):
     if _usable(level_N):
       names, at = np.unique(np.asarray(level_N, str), return_inverse=True)
       share = np.bincount(at) / len(at)
-      blocks.append((np.eye(len(names))[at] - share)[:, 1:] / np.sqrt(share * (1 - share))[1:])
+      # a level of a few patients is told apart by none: it counts as the first of the others
+      large = np.flatnonzero(np.bincount(at) >= _FEWEST)[1:]
+      blocks.append((np.eye(len(names))[at] - share)[:, large]
+                    / np.sqrt(share * (1 - share))[large])
   return np.concatenate(blocks, 1) if blocks else np.zeros((len(cohort), 0))
 
 
@@ -140,7 +143,7 @@ def _modality(cohort, m, common, known, fold):
             "content": {"p": None, "reason": reason}}
   label = delta.astype(int)
   predicted = orthogonal.classes(known, label, fold, 2)[:, 1]
-  covariates = orthogonal.score_test(delta - delta.mean(), known, patient)
+  covariates = orthogonal.prediction_test(known, delta, patient, fold)
   if "reason" in covariates:
     covariates["reason"] = "nothing that everyone has was recorded"
   area = compare.area(delta, predicted, patient) if known.shape[1] else None
@@ -224,9 +227,9 @@ def _task(cohort, t, known, fold):
         **sensitivity.describe(effect, se, left["scale"][k - 1], reference_rate)})
   return {
       "n": len(y),
-      "predicts": {"auroc": compare.area(y, rate[fold, label], patient), "p": raw["p"]},
-      "left": {"p": left["p"], **spread,
-               "share": spread["left"] / spread["raw"] if spread["raw"] > 0 else None},
+      "predicts": {"auroc": compare.area(y, rate[fold, label], patient),
+                   **orthogonal.prediction_test(dummies, y, patient, fold)},
+      "left": {"p": left["p"], **spread},
       "benchmark": {"outcome": _explained(y_left, y), "pattern": _explained(d_left, dummies)},
       "reference": {"pattern": int(reference), "name": pattern_name(reference, cohort.modalities),
                     "n": int((label == 0).sum()), "rate": reference_rate},

@@ -11,6 +11,7 @@ _Z = 1.959963984540054
 _RIDGE = 1e-3   # of the linear fits, per row, for standardised columns
 # inverse strength of the logistic fits' penalty: weak, it only keeps separated classes finite
 _STRENGTH = 1.0
+_DRAWS = 2000   # of the signs under a null
 _PROBES = 50   # random vectors that a squared norm is taken from: it is right to about 1%
 
 
@@ -25,7 +26,7 @@ def linear(x, targets, fold, rows=None):
   """Cross-fitted ridge predictions (N, K) of `targets` (N, K) from `x` (N, D); fitted on `rows`
   (N,) bool of the other folds."""
   x1, found = _with_one(x), np.zeros(targets.shape)
-  for k, train, inverse in _inverses(x1, fold, rows):
+  for k, train, inverse, _ in _inverses(x1, fold, rows):
     found[fold == k] = x1[fold == k] @ (inverse @ (x1[train].T @ targets[train]))
   return found
 
@@ -35,12 +36,13 @@ def _with_one(x):
 
 
 def _inverses(x1, fold, rows):
-  """Yields fold, (N,) training rows, inverse of their ridge Gram matrix."""
+  """Yields fold, (N,) training rows, inverse of their ridge Gram matrix, their Gram matrix."""
   for k in np.unique(fold):
     train = (fold != k) if rows is None else (fold != k) & rows
     if train.any():
       ridge = _RIDGE * train.sum() * np.diag([0.0] + [1.0] * (x1.shape[1] - 1))
-      yield k, train, np.linalg.pinv(x1[train].T @ x1[train] + ridge, hermitian=True)
+      gram = x1[train].T @ x1[train]
+      yield k, train, np.linalg.pinv(gram + ridge, hermitian=True), gram
 
 
 def inflation(x, fold, rows=None):
@@ -58,9 +60,10 @@ def inflation(x, fold, rows=None):
   v = (v - linear(x, v, fold, rows)) * rows[:, None]
   back, norms = v.copy(), np.zeros((2, len(x)))   # (I - K)' (I - L) on the probes; h and l
   for norm, used in zip(norms, (None, rows)):
-    for k, train, inverse in _inverses(x1, fold, used):
+    for k, train, inverse, gram in _inverses(x1, fold, used):
       mine = fold == k
-      norm[mine] = np.sum((x1[mine] @ inverse) * x1[mine], 1)
+      weights = x1[mine] @ inverse
+      norm[mine] = np.sum((weights @ gram) * weights, 1)
       if used is None:
         back[train] -= x1[train] @ (inverse @ (x1[mine].T @ v[mine]))
   squares = np.prod(1 + norms, axis=0)[rows].sum()
@@ -81,6 +84,33 @@ def classes(x, label, fold, count):
     model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-4).fit(x[train], label[train])
     found[np.ix_(test, model.classes_)] = model.predict_proba(x[test])
   return found
+
+
+def prediction_test(x, target, patient, fold, draws=_DRAWS, seed=0):
+  """Tests that `x` (N, D) predicts `target` (N,) out of fold: T, the sum of the centred target times
+  its cross-fitted ridge prediction, against T with every patient's sign drawn at random (the wild
+  bootstrap of degenerate U-statistics: Dehling and Mikosch, J. Multivariate Anal. 51, 1994).
+
+  Returns:
+    {"p"}: the share of T as large or larger by chance; null with a "reason" where nothing varies.
+  """
+  e = target - target.mean()
+  x = x - x.mean(0)
+  x = x[:, x.std(0) > 1e-9]
+  if not x.shape[1] or not e.any():
+    return {"p": None, "reason": "nothing varies"}
+  _, first, who = np.unique(patient, return_index=True, return_inverse=True)
+  sums = np.stack([np.bincount(who, v) for v in (e[:, None] * x).T], 1)
+  fold_C = fold[first]
+  gram = {k: x[fold != k].T @ x[fold != k] for k in np.unique(fold)}
+  inverse = {k: np.linalg.pinv(g + _RIDGE * np.sum(fold != k) * np.eye(len(g)), hermitian=True)
+             for k, g in gram.items()}
+  signs = np.random.default_rng([seed, 0x516]).choice([-1.0, 1.0], (len(sums), draws + 1))
+  signs[:, 0] = 1.0   # what was seen
+  part = {k: sums[fold_C == k].T @ signs[fold_C == k] for k in gram}
+  whole = sum(part.values())
+  t = sum(np.sum(part[k] * (inverse[k] @ (whole - part[k])), 0) for k in gram)
+  return {"p": float(np.mean(t >= t[0] - 1e-12 * abs(t[0])))}
 
 
 def score_test(e, r, patient, inflation=1.0):

@@ -237,7 +237,7 @@ def _informative(metrics, data):
   tasks = [dict(
       name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
       left=_p(task["left"]["p"]), reason=task["left"].get("reason"),
-      share="-" if task["left"].get("share") is None else f"{task['left']['share']:.0%}",
+      spread=[_number(task["left"].get(key)) for key in ("raw", "left")],
       benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
       patterns=[(row["name"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
                  evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),

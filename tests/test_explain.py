@@ -98,8 +98,11 @@ def test_a_linear_model_has_the_closed_form(rng, players):
     seen = cohort.observed[rows, m, None]
     mine = cohort.inputs[name][rows] @ w[name]
     np.testing.assert_allclose(removed.values[:, m], seen * (mine + delta_w[m]), atol=1e-4)
-    np.testing.assert_allclose(
-        replaced.values[:, m], seen * (mine - (stand_in[name] @ w[name]).mean(0)), atol=1e-4)
+    theirs = stand_in[name] @ w[name]
+    np.testing.assert_allclose(replaced.values[:, m], seen * (mine - theirs.mean(0)), atol=1e-4)
+    np.testing.assert_allclose(replaced.error[:, m], seen * theirs.std(0, ddof=1)
+                               / np.sqrt(len(theirs)), atol=1e-4)
+  assert (removed.error == 0).all() == (players <= explain._EXACT)
   for found in (removed, replaced):   # efficiency
     np.testing.assert_allclose(found.nothing + found.values.sum(1), found.prediction, atol=1e-4)
   # what is left without any content: nothing at all, or what the pattern says and others' content
@@ -132,7 +135,8 @@ def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
   base = table.groupby("row_id")[[f"p_base_{t}" for t in tasks]].mean().loc[found.row_id]
   np.testing.assert_allclose(found.prediction, base, atol=1e-5)
   np.testing.assert_allclose(found.nothing + found.values.sum(1), found.prediction, atol=1e-6)
-  assert (found.values[~found.observed] == 0).all() and (found.error == 0).all()
+  assert (found.values[~found.observed] == 0).all() and (
+      found.error[found.observed] > 0).all()
   seen = found.attention[found.observed]
   assert (seen > 0).all() and (np.nansum(found.attention, 1) < 1).all()   # the pattern's token too
   assert np.isnan(found.gate[~found.observed]).all() and (found.gate[found.observed] < 1).all()

@@ -165,14 +165,45 @@ def test_bias_bound_is_reached_by_a_hidden_variable():
   assert moved == pytest.approx(sensitivity.bias(*shares, found["scale"][0]), rel=0.02)
 
 
-@pytest.mark.parametrize("n,width,share", [(300, 30, 0.5), (500, 5, 1.0)])
-def test_inflation_is_that_of_noise(n, width, share):
-  """Residuals of unrelated noise: the variance of the sum of their products against the squares."""
+@pytest.mark.parametrize("n,width,share,rare", [(300, 30, 0.5, 0), (500, 5, 1.0, 0), (400, 5, 1.0, 1)])
+def test_inflation_is_that_of_noise(n, width, share, rare):
+  """Residuals of unrelated noise: the variance of the sum of their products against the squares;
+  with a column in which one row alone differs too."""
   rng = np.random.default_rng(1)
   x, rows = rng.normal(size=(n, width)), rng.random(n) < share
+  x = np.concatenate([x, (np.arange(n) < rare)[:, None] * np.sqrt(n)], 1)
   fold = orthogonal.deal(np.arange(n), 5, 0)
   e, r = rng.normal(size=(2, n, 4000))
   products = ((e - orthogonal.linear(x, e, fold)) * (r - orthogonal.linear(x, r, fold, rows)))[rows]
   measured = np.mean(products.sum(0)**2) / np.mean((products**2).sum(0))
   assert orthogonal.inflation(x, fold, rows) == pytest.approx(measured, rel=0.08)
   assert (width < 30) or measured > 1.15
+
+
+def test_a_group_level_of_one_patient_changes_no_answer():
+  cohort = make("mar", rows=1500)
+  rare = cohort.groups["sex"].astype("U8").copy()
+  rare[cohort.patient_id == cohort.patient_id[0]] = "unknown"
+  other = dataclasses.replace(cohort, groups={**cohort.groups, "sex": rare})
+  before, after = informative.study(cohort), informative.study(other)
+  assert before["verdict"] == after["verdict"] == "mar"
+  for name, entry in before["modalities"].items():
+    if entry["content"]["p"] is not None:
+      assert after["modalities"][name]["content"]["p"] == pytest.approx(entry["content"]["p"], abs=0.1)
+
+
+def test_prediction_test_is_at_its_level_and_finds_what_few_rows_show():
+  """Patients of two rows; many columns; a rare class, whose Hotelling test has no power."""
+  rng = np.random.default_rng(2)
+  patient = np.repeat(np.arange(400), 2)
+  fold = orthogonal.deal(patient, 5, 0)
+  p = []
+  for _ in range(400):
+    x = np.repeat(rng.normal(size=(400, 30)), 2, 0) + rng.normal(size=(800, 30))
+    y = np.repeat(rng.random(400) < 0.05, 2).astype(float)
+    p.append(orthogonal.prediction_test(x, y, patient, fold, draws=300)["p"])
+  assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
+  x[:, :5] += 2 * y[:, None]
+  found = orthogonal.prediction_test(x, y, patient, fold)["p"]
+  assert found < 0.01 < orthogonal.score_test(y - y.mean(), x - x.mean(0), patient)["p"]
+  assert "reason" in orthogonal.prediction_test(np.ones((800, 1)), y, patient, fold)

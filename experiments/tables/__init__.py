@@ -36,8 +36,12 @@ def columns(prefix, score):
 
 
 def p_value(score):
-  """Two-sided p of a paired difference, from its resamples; None without one."""
-  return bootstrap.p_value(score.draws)
+  """Two-sided p of a paired difference, from its resamples; where none lies beyond 0, the normal
+  tail, for a table's correction would never get past the fewness of resamples. None without one."""
+  p, known = bootstrap.p_value(score.draws), score.draws[~np.isnan(score.draws)]
+  if p is None or (known <= 0).any() and (known >= 0).any():
+    return p
+  return min(p, math.erfc(abs(score.value) / known.std() / math.sqrt(2)))
 
 
 def over_members(score):

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib
+from crl_jax import bootstrap, config as config_lib
 from experiments import paper, study as study_lib, tables
 from experiments.tables import c5, figure1, table2, table4
 
 # every program that is compiled is most of the time of these tests: fewer variants
 RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
-ALONE = table2.ALONE[-1:]
+ALONE = table2.ALONE[-2:]   # the rectifier, and any of them
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,25 @@ def test_table2_gains_are_differences_of_its_lines(made):
 
 
 def test_verdicts_follow_sign_and_adjusted_p():
-  row = lambda auroc, brier: dict(adds="step", auroc_gain=auroc[0], auroc_p=auroc[1],
-                                  brier_gain=brier[0], brier_p=brier[1])
+  row = lambda auroc, brier, t=None: dict(
+      adds="step", auroc_gain=auroc[0], auroc_p=auroc[1], auroc_p_resampled_t=t,
+      brier_gain=brier[0], brier_p=brier[1], brier_p_resampled_t=t)
   assert table2.verdict(row((0.01, 0.01), (-0.1, 0.5))) == "yes (AUROC)"
   assert table2.verdict(row((0.01, 0.2), (-0.01, 0.01))) == "yes (Brier)"   # lower is better
   assert table2.verdict(row((-0.01, 0.01), (-0.1, 0.01))) == "harms (AUROC)"
   assert table2.verdict(row((0.01, 0.2), (0.01, 0.01))) == "harms (Brier)"
   assert table2.verdict(row((0.01, 0.2), (-0.01, None))) == "not shown"
+  assert table2.verdict(row((0.01, 0.01), (-0.1, 0.01), 0.01)) == "yes (AUROC)"
+  assert table2.verdict(row((0.01, 0.01), (-0.1, 0.01), 0.2)) == "not shown"
+
+
+def test_p_values_are_not_bounded_by_the_number_of_resamples():
+  draws = np.random.default_rng(0).normal(0.05, 0.01, 1000)
+  p = tables.p_value(study_lib.Score(0.05, draws))
+  assert p == pytest.approx(5.7e-7, rel=0.9)
+  draws = np.random.default_rng(0).normal(0.01, 0.01, 1000)   # some lie beyond 0
+  assert tables.p_value(study_lib.Score(0.01, draws)) == bootstrap.p_value(draws)
+  assert tables.p_value(study_lib.Score(0.0, np.zeros(1000))) == 1.0
   assert table2.verdict(dict(adds=None)) is None
 
 
