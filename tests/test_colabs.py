@@ -138,12 +138,15 @@ def install(notebook, tmp_path, monkeypatch):
   import subprocess
   import sys
 
+  really = subprocess.run
+
   def run(folder, found=None, gpu=None):
     calls = []
     monkeypatch.chdir(folder)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     monkeypatch.setattr(shutil, "which", lambda name: gpu)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[-1]))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: really(command, check=check)
+                        if command[0] == "git" else calls.append(command[-1]))
     monkeypatch.setattr(sys, "path", list(sys.path))
     exec(cell(notebook, "install").source, {})
     return calls, sys.path[0]
@@ -172,5 +175,19 @@ def test_does_nothing_where_it_is_installed_and_asks_for_a_clone_where_there_is_
   (tmp_path / "empty").mkdir()
   calls, first = install(tmp_path / "empty", types.SimpleNamespace(origin="somewhere/__init__.py"))
   assert not calls and first != str(tmp_path)
-  with pytest.raises(FileNotFoundError, match="clone it"):
+  with pytest.raises(FileNotFoundError, match="set REPOSITORY"):
     install(tmp_path / "empty")
+
+
+def test_a_fresh_runtime_clones_the_address_that_it_is_given(install, tmp_path, monkeypatch):
+  import subprocess
+  origin, fresh = clone(tmp_path / "origin"), tmp_path / "fresh"
+  (origin / "crl_jax" / "__init__.py").touch()
+  git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+  for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+    subprocess.run(git + command, check=True)
+  fresh.mkdir()
+  monkeypatch.setenv("CRL_JAX_REPOSITORY", str(origin))
+  root = str(fresh / "crl_jax_checkout")
+  assert install(fresh) == ([root], root)
+  assert install(fresh) == ([root], root)   # a second time: nothing to clone
