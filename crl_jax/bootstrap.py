@@ -56,22 +56,22 @@ def interval(value, draws, upward=False, floor=None):
   return {"value": float(value), "lo": lo, "hi": hi}
 
 
-def magnitude(parts, draws, size=lambda parts: np.abs(parts).sum(axis=-1)):
-  """The 95% interval {"value", "lo", "hi"} of the size of `parts`: the sum of their absolute values
-  (a calibration error), or how far apart they lie (a gap between groups).
+def magnitude(parts, draws):
+  """The 95% interval {"value", "lo", "hi"} of the sum of the absolute values of `parts` (a
+  calibration error).
 
-  Noise makes such a size larger than the truth, and a resample's larger still, so percentiles of
+  Noise makes such a sum larger than the truth, and a resample's larger still, so percentiles of
   the resamples miss. Here the truth is taken to be a multiple of `parts` (B,), and the noise that
-  of their resamples `draws` (R, B): the interval holds the multiples under which a size as large as
+  of their resamples `draws` (R, B): the interval holds the multiples under which a sum as large as
   the one seen, and one as small, each have a probability above 2.5%. It is widened to hold the
-  value. `size` takes (..., B) to (...).
+  value.
   """
   draws = draws[~np.isnan(draws).any(axis=1)]
-  value = float(size(parts))
+  value = float(np.abs(parts).sum())
   if np.isnan(value) or not len(draws):
     return interval(value, np.full(1, np.nan))
   noise = draws - draws.mean(axis=0)
-  total = lambda scale: size(scale * parts + noise)
+  total = lambda scale: np.abs(scale * parts + noise).sum(axis=-1)
   def edge(low, high, inside):
     for _ in range(40):
       middle = (low + high) / 2
@@ -84,6 +84,30 @@ def magnitude(parts, draws, size=lambda parts: np.abs(parts).sum(axis=-1)):
     most *= 2
   hi = edge(0.0, most, lambda sums: np.mean(sums <= value) > 0.025)
   return {"value": value, "lo": min(lo * value, value), "hi": max(hi * value, value)}
+
+
+def gap(values_KxG, draws_RxKxG):
+  """The 95% interval {"value", "lo", "hi"} of the largest difference between two of G groups, over
+  K statistics.
+
+  Every pair of groups gets limits, the difference seen give or take c standard errors, that hold
+  for all pairs at once: c is the 95% quantile of the resamples' largest error in standard errors
+  (Romano and Wolf 2005, doi 10.1198/016214504000000539). Whichever pair is truly the widest, its
+  difference is above every pair's lower limit and below the largest upper one. With more than two
+  groups it covers more often than 95%, the more so the more unequal their sizes.
+  """
+  draws = draws_RxKxG[~np.isnan(draws_RxKxG).any(axis=(1, 2))]
+  value = float(np.ptp(values_KxG, axis=-1).max())
+  if np.isnan(value) or not len(draws):
+    return interval(value, np.full(1, np.nan))
+  first, second = np.triu_indices(values_KxG.shape[-1], 1)
+  pairs = lambda v: (v[..., first] - v[..., second]).reshape(*v.shape[:-2], -1)
+  seen, drawn = np.abs(pairs(values_KxG)), pairs(draws)
+  error, se = drawn - drawn.mean(axis=0), drawn.std(axis=0)
+  largest = np.divide(np.abs(error), se, out=np.zeros_like(error), where=se > 0).max(axis=1)
+  half = np.quantile(largest, 0.95) * se
+  return {"value": value, "lo": max(0.0, float((seen - half).max())),
+          "hi": float((seen + half).max())}
 
 
 def p_value(draws):

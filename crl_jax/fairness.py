@@ -2,23 +2,26 @@
 them beside those that chance alone would give.
 
 Groups are the predictions' columns group_<name> and, where neither of two has many levels, their
-intersections. A cell with fewer than `min_cell` rows or patients is suppressed, and with it the
-next larger one where the size of what is hidden could be had by subtraction. A metric that needs
-positives (negatives) is given where a cell has `min_cell` of them.
+intersections. disclosure.py says what is told of small ones: levels with fewer than `min_cell`
+patients are pooled, small intersections are suppressed, and of a group with fewer than `min_cell`
+patients of either outcome the size alone is given; as is done to those that would give these away.
 
-A gap is the largest minus the smallest over the cells shown, so it is never negative and grows with
-the number of small cells: "expected" is its mean, and "p" its rank, when patients are dealt to the
-groups at random (among patients of one outcome for rates given the outcome and for the AUROC).
-Decisions are those at the members' operating points. Gaps are defined as fairlearn defines them.
+A gap is the largest minus the smallest over the groups whose outcomes are told, so it is never
+negative and grows with the number of small groups: "expected" is its mean, and "p" its rank, when
+patients are dealt to them at random (among patients of one outcome for rates given the outcome and
+for the AUROC). Decisions are those at the members' operating points. Gaps are defined as fairlearn
+defines them.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
 
-from crl_jax import bootstrap, metrics as metrics_lib, scoring
+from crl_jax import bootstrap, disclosure, metrics as metrics_lib, scoring
 
-LEVELS = 20   # groupings with more levels are not intersected
+LEVELS = 20   # groupings with more groups are not intersected
+RARE = "rarer groups"
 METRICS = ("auroc", "auprc", "tpr", "fpr", "flagged", "bias", "slope")
 GAPS = {"equalized_odds": ("tpr", "fpr"), "demographic_parity": ("flagged",),
         "auroc": ("auroc",), "bias": ("bias",)}
@@ -41,29 +44,60 @@ def study(table, tasks, config, counts_RxP, patient_N, points, seed):
     seed: int, of the permutations.
   Returns:
     {"min_cell", "note", "tasks": task -> grouping -> {"groups": [{"group", "n", "positives",
-    metric: {value, lo, hi}}], "suppressed": cells, "gaps": name -> {value, lo, hi, expected, p}}},
-    largest groups first. bias: outcome rate minus mean prediction. Counts of positives under
-    min_cell, except 0, are null.
+    metric: {value, lo, hi}}], "pooled": rare levels in the group RARE or beside another,
+    "suppressed": intersections, "gaps": name -> {value, lo, hi, expected, p}}}, largest groups
+    first. bias: outcome rate minus mean prediction. What may not be told is null with a "reason";
+    a group whose positives are null has one too.
   """
   found = {}
   for task in tasks:
     known = table[f"y_{task}"].notna().to_numpy()
     rows = _Rows(table[known], patient_N[known], task, points.get(task, {}), counts_RxP)
-    found[task] = {name: _grouping(rows, level_N, config, seed)
-                   for name, level_N in groupings(table[known]).items()}
+    single = {name: disclosure.groups(level_N, rows.patient, rows.y, config.min_cell)
+              for name, level_N in groupings(table[known]).items()}
+    crossed = {f"{a} x {b}": _crossed(rows, single[a], single[b], config.min_cell)
+               for a, b in itertools.combinations(single, 2) if _differ(single[a], single[b])}
+    found[task] = {
+        **{name: _grouping(rows, [_Cell(g.name(g.level, RARE), g.rows, g.told) for g in groups],
+                           {"pooled": sum(g.rare for g in groups), "suppressed": 0}, config, seed)
+           for name, groups in single.items()},
+        **{name: _grouping(rows, cells, {"pooled": 0, "suppressed": hidden}, config, seed)
+           for name, (cells, hidden) in crossed.items()}}
   return {"min_cell": int(config.min_cell), "note": NOTE, "tasks": found}
 
 
 def groupings(table):
-  """name -> (N,) str of every group column, and of the pairs that neither have many levels nor say
-  the same."""
-  single = {c[len("group_"):]: table[c].astype(str).replace({"": "unknown", "nan": "unknown",
-                                                             "None": "unknown"}).to_numpy()
-            for c in table if c.startswith("group_")}
-  few = [name for name, level in single.items() if 2 <= len(np.unique(level)) <= LEVELS]
-  pairs = {f"{a} x {b}": np.array([f"{x}, {y}" for x, y in zip(single[a], single[b])], dtype=object)
-           for a, b in itertools.combinations(few, 2)}
-  return {**single, **pairs}
+  """name -> (N,) str of every group column."""
+  return {c[len("group_"):]: table[c].astype(str).replace({"": "unknown", "nan": "unknown",
+                                                           "None": "unknown"}).to_numpy()
+          for c in table if c.startswith("group_")}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+  """A group that is shown: its rows (N,) bool, and whether their outcomes may be told."""
+  name: str
+  rows: np.ndarray
+  told: bool
+
+
+def _differ(a, b):
+  """Whether two groupings are intersected."""
+  return 2 <= len(a) <= LEVELS and 2 <= len(b) <= LEVELS
+
+
+def _crossed(rows, first, second, least):
+  """The intersections of two groupings that may be shown, and how many others have patients."""
+  at_N = sum(len(second) * i * g.rows for i, g in enumerate(first)) + sum(
+      i * g.rows for i, g in enumerate(second))
+  counts = disclosure.counts(at_N, rows.patient, rows.y, len(first) * len(second))
+  counts = counts.reshape(3, len(first), len(second))
+  shown, told = disclosure.crossed(counts, *(np.array([g.told for g in groups])
+                                             for groups in (first, second)), least)
+  cells = [_Cell(f"{a.name(a.level, RARE)}, {b.name(b.level, RARE)}", a.rows & b.rows,
+                 bool(told[i, j]))
+           for i, a in enumerate(first) for j, b in enumerate(second) if shown[i, j]]
+  return cells, int((~shown & (counts[0] > 0)).sum())
 
 
 class _Rows:
@@ -102,53 +136,33 @@ class _Rows:
     return {name: bootstrap.mean([f[name] for f in found], length) for name in names}
 
 
-def _grouping(rows, level_N, config, seed):
-  levels, cell_N = np.unique(level_N, return_inverse=True)
-  shown, hidden = _shown(rows, cell_N, len(levels), config.min_cell)
-  cells, draws, need = [], {}, {}
-  for g in shown:
-    mine = cell_N == g
-    n = len(np.unique(rows.row[mine]))
-    positives = int(round(rows.y[mine].sum() * rows.share))
-    need[g] = _enough(n, positives, config.min_cell)
-    value = {**rows.rates(mine), **rows.ranked(mine, ("auroc", "auprc", "slope"))}
-    draws[g] = {**rows.rates(mine, rows.counts),
-                **rows.ranked(mine, ("auroc", "auprc", "slope"), rows.counts)}
-    cells.append({"group": str(levels[g]), "n": n,
-                  "positives": None if 0 < positives < config.min_cell else positives,
-                  **{name: _entry(rows, mine, name, value[name][0], draws[g][name], need[g][name])
+def _grouping(rows, cells, hidden, config, seed):
+  lines, draws = [], {}
+  for cell in cells:
+    n = len(np.unique(rows.row[cell.rows]))
+    if not cell.told:
+      nothing = {"value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}
+      lines.append({"group": cell.name, "n": n, "positives": None, "reason": nothing["reason"],
+                    **dict.fromkeys(METRICS, nothing)})
+      continue
+    value, drawn = ({**rows.rates(cell.rows, weights),
+                     **rows.ranked(cell.rows, ("auroc", "auprc", "slope"), weights)}
+                    for weights in (None, rows.counts))
+    draws[cell.name] = drawn
+    lines.append({"group": cell.name, "n": n,
+                  "positives": int(round(rows.y[cell.rows].sum() * rows.share)),
+                  **{name: _entry(rows, cell.rows, name, value[name][0], drawn[name])
                      for name in METRICS}})
-  gaps = _gaps(rows, cell_N, shown, need, draws, config, seed)
-  return {"groups": sorted(cells, key=lambda c: (-c["n"], c["group"])), "suppressed": hidden,
-          "gaps": gaps}
+  gaps = _gaps(rows, [cell for cell in cells if cell.told], draws,
+               {line["group"]: line for line in lines}, config, seed)
+  return {"groups": sorted(lines, key=lambda c: (-c["n"], c["group"])), **hidden, "gaps": gaps}
 
 
-def _shown(rows, cell_N, cells, least):
-  """Numbers of the cells that are large enough, and how many are suppressed."""
-  size = lambda ids: np.bincount(np.unique(np.stack([cell_N, ids], 1), axis=0)[:, 0],
-                                 minlength=cells)
-  n = size(rows.row)
-  large = (n >= least) & (size(rows.patient) >= least)
-  small = n[~large]
-  if large.any() and len(small) and (len(small) == 1 or small.sum() < least):
-    large[np.flatnonzero(large)[np.argmin(n[large])]] = False
-  return np.flatnonzero(large), int((~large).sum())
-
-
-def _enough(n, positives, least):
-  """metric -> None, or why a cell cannot say."""
-  few = lambda count, what: None if count >= least else f"fewer than {least} {what}"
-  positive, negative = few(positives, "positives"), few(n - positives, "negatives")
-  both = positive or negative
-  return dict(auroc=both, auprc=both, slope=both, tpr=positive, fpr=negative, flagged=None,
-              bias=None)
-
-
-def _entry(rows, mine, name, value, draws, reason):
-  if reason or np.isnan(value):
+def _entry(rows, mine, name, value, draws):
+  if np.isnan(value):
     return {"value": None, "lo": None, "hi": None,
-            "reason": reason or ("no operating point" if name in ("tpr", "fpr", "flagged") else
-                                 "not defined on these rows")}
+            "reason": "no operating point" if name in ("tpr", "fpr", "flagged") else
+                      "not defined on these rows"}
   if name in ("tpr", "fpr", "flagged"):
     among = mine & (rows.y == {"tpr": 1, "fpr": 0}[name]) if name != "flagged" else mine
     lo, hi = proportion(rows.flagged[among], rows.row[among], rows.patient[among])
@@ -170,38 +184,44 @@ def proportion(flag, row, patient):
   return tuple(float(v) for v in metrics_lib.wilson(rate * effective, effective))
 
 
-def _gaps(rows, cell_N, shown, need, draws, config, seed):
-  found = {}
+def _gaps(rows, cells, draws, lines, config, seed):
+  found, rng = {}, np.random.default_rng([seed, 0x6A9])
   for name, parts in GAPS.items():
-    cells = {part: [g for g in shown if need[g][part] is None] for part in parts}
-    cells = {part: groups for part, groups in cells.items() if len(groups) > 1}
-    values = [(rows.ranked(cell_N == g, (part,)) if part == "auroc" else
-               rows.rates(cell_N == g))[part][0] for part, groups in cells.items() for g in groups]
-    widest = _widest(cells)
-    if not cells or np.isnan(gap := widest(np.array(values))):
+    values = np.array([[(rows.ranked(cell.rows, (part,)) if part == "auroc" else
+                         rows.rates(cell.rows))[part][0] for cell in cells] for part in parts])
+    if len(cells) < 2 or np.isnan(values).any():
       found[name] = {"value": None, "lo": None, "hi": None, "expected": None, "p": None,
                      "reason": "fewer than two groups in which it is defined"}
       continue
-    drawn = np.stack([draws[g][part] for part, groups in cells.items() for g in groups], 1)
-    chance = widest(_chance(rows, cell_N, cells, name in _GIVEN_OUTCOME, config.permutations, seed))
+    drawn = np.array([[_noisy(draws[cell.name][part], lines[cell.name][part], rng)
+                       for cell in cells] for part in parts]).transpose(2, 0, 1)
+    chance = _widest(_chance(rows, cells, parts, name in _GIVEN_OUTCOME, config.permutations, seed))
     chance = chance[~np.isnan(chance)]
-    found[name] = {**bootstrap.magnitude(np.array(values), drawn, widest),
+    found[name] = {**bootstrap.gap(values, drawn),
                    "expected": float(chance.mean()) if len(chance) else None,
-                   "p": float((1 + np.sum(chance >= gap - 1e-12)) / (1 + len(chance)))}
+                   "p": float((1 + np.sum(chance >= _widest(values) - 1e-12)) / (1 + len(chance)))}
   return found
 
 
-def _widest(cells):
-  """A function from values (..., G) of all parts' cells, one part after another, to (...): largest
-  minus smallest over the cells of a part, then the largest over the parts."""
-  ends = np.cumsum([len(groups) for groups in cells.values()])[:-1]
-  return lambda values: np.max([np.ptp(v, axis=-1) for v in np.split(values, ends, axis=-1)], axis=0)
+def _noisy(draws, entry, rng):
+  """A rate of 0 or 1 is so in every resample, and yet not certain: noise as wide as its interval
+  stands in."""
+  if np.ptp(draws) > 0 or entry["lo"] is None:
+    return draws
+  return draws + rng.normal(0, (entry["hi"] - entry["lo"]) / 3.92, len(draws))
 
 
-def _chance(rows, cell_N, cells, given_outcome, permutations, seed):
-  """(permutations, G) the values when the patients of the cells are dealt to them at random."""
+def _widest(values):
+  """Of values (..., parts, G): largest minus smallest over groups, the largest over parts."""
+  return np.ptp(values, axis=-1).max(axis=-1)
+
+
+def _chance(rows, cells, parts, given_outcome, permutations, seed):
+  """(permutations, parts, G) the values when the patients of the cells are dealt to them at
+  random."""
   rng = np.random.default_rng([seed, 0xFA12])
-  mine = np.isin(cell_N, np.unique(np.concatenate([*cells.values()]).astype(int)))
+  mine = np.any([cell.rows for cell in cells], axis=0)
+  cell_N = np.argmax([cell.rows for cell in cells], axis=0)
   patient, who = np.unique(rows.patient[mine], return_inverse=True)
   cell_P = np.zeros(len(patient), int)
   cell_P[who[::-1]] = cell_N[mine][::-1]   # a patient's first row decides
@@ -214,10 +234,10 @@ def _chance(rows, cell_N, cells, given_outcome, permutations, seed):
       at = np.flatnonzero(stratum_P == s)
       dealt_P[at] = cell_P[rng.permutation(at)]
   values = []
-  for part, groups in cells.items():
-    for g in groups:
-      weights = np.zeros((permutations, rows.counts.shape[1]), np.int8)
-      weights[:, patient] = dealt == g
-      values.append((rows.ranked(mine, (part,), weights) if part == "auroc" else
-                     rows.rates(mine, weights))[part])
-  return np.stack(values, 1)
+  for g in range(len(cells)):
+    weights = np.zeros((permutations, rows.counts.shape[1]), np.int8)
+    weights[:, patient] = dealt == g
+    rates = rows.rates(mine, weights)
+    values.append([rows.ranked(mine, (part,), weights)[part] if part == "auroc" else rates[part]
+                   for part in parts])
+  return np.transpose(values, (2, 1, 0))

@@ -70,15 +70,36 @@ def test_equals_fairlearn_and_scikit_learn(config):
         assert cell[metric]["lo"] < cell[metric]["value"] < cell[metric]["hi"]
 
 
-def test_small_cells_are_hidden_and_cannot_be_had_by_subtraction(config):
+def test_rare_levels_are_pooled_and_not_named(config):
   table = make()
   table = table.drop(index=table.index[table.group_age_band == "80+"][6:])
-  few = int((table.group_age_band == "80+").sum())
-  assert 0 < few < config.min_cell
-  found = run(table, config)["tasks"]["a"]["age_band"]
-  assert found["suppressed"] == 2 and [c["group"] for c in found["groups"]] == ["45-64"]
-  text = json.dumps(run(table, config))
-  assert '"80+"' not in text and "80+" not in text
+  assert 0 < (table.group_age_band == "80+").sum() < config.min_cell
+  found = run(table, config)["tasks"]["a"]
+  assert found["age_band"]["pooled"] == 1
+  assert [c["group"] for c in found["age_band"]["groups"]] == ["45-64", "18-44 + rarer groups"]
+  for part in found.values():   # everyone is in a group: nothing is left to be had by subtraction
+    assert sum(c["n"] for c in part["groups"]) == len(table)
+  assert "80+" not in json.dumps(found)
+
+
+def test_a_large_group_is_not_given_up_for_a_tiny_one(config):
+  """Male 917, Female 617, unknown 1."""
+  sex = np.repeat(["Male", "Female", "unknown"], [917, 617, 1])
+  table = make(n=1535).assign(group_sex=sex).drop(columns="group_age_band")
+  found = run(table, config)["tasks"]["a"]["sex"]
+  assert [(c["group"], c["n"]) for c in found["groups"]] == [
+      ("Male", 917), ("Female + rarer groups", 618)]
+  assert all(c["auroc"]["value"] is not None for c in found["groups"])
+
+
+def test_crossed_cells_do_not_follow_from_the_margins(config):
+  cells = {("female", "18-44"): 200, ("female", "45-64"): 210, ("female", "65+"): 220,
+           ("male", "18-44"): 100, ("male", "45-64"): 230, ("male", "65+"): 4}
+  sex, age = np.repeat(np.array([*cells]), [*cells.values()], axis=0).T
+  found = run(make(n=964).assign(group_sex=sex, group_age_band=age), config)["tasks"]["a"]
+  n = {c["group"]: c["n"] for part in found.values() for c in part["groups"]}
+  assert n["65+"] == 224 and "male, 65+" not in n and "female, 65+" not in n
+  assert found["sex x age_band"]["suppressed"] == 4 and {"male, 45-64", "female, 45-64"} <= set(n)
 
 
 def test_many_rows_of_few_patients_are_a_small_cell(config):
@@ -86,20 +107,40 @@ def test_many_rows_of_few_patients_are_a_small_cell(config):
   assert run(table, config)["tasks"]["a"]["sex"]["groups"] == []
 
 
-def test_what_a_cell_cannot_say_is_null_with_a_reason(config):
-  table = make(n=300)
-  male = np.flatnonzero(table.group_sex == "male")
-  table.loc[male, "y_a"] = 0.0
-  table.loc[male[:3], "y_a"] = 1.0
-  cell = {c["group"]: c for c in run(table, config)["tasks"]["a"]["sex"]["groups"]}["male"]
-  assert cell["positives"] is None   # 3 people
-  for metric in ("auroc", "auprc", "slope", "tpr"):
-    assert cell[metric]["value"] is None and "fewer than 10 positives" in cell[metric]["reason"]
-  assert cell["fpr"]["value"] is not None
-  no_point = run(table, config, points={})["tasks"]["a"]["sex"]
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+@pytest.mark.parametrize("rare", [0, 3])
+def test_few_outcomes_follow_from_nothing_that_is_told(config, outcome, rare):
+  """3 of a group, or none, have (or lack) the outcome: no count, no rate, no score of it is told,
+  nor of the group that would give it away."""
+  table = make(n=900).assign(group_age_band=lambda t: np.repeat(["a", "b", "c"], [500, 250, 150]))
+  table.loc[750:, "y_a"] = outcome
+  table.loc[750:750 + rare - 1, "y_a"] = 1 - outcome
+  found = run(table, config)["tasks"]["a"]
+  cells = {c["group"]: c for c in found["age_band"]["groups"]}
+  assert {name: c["n"] for name, c in cells.items()} == {"a": 500, "b": 250, "c": 150}
+  for name in "bc":
+    assert cells[name]["positives"] is None and "fewer than 10" in cells[name]["reason"]
+    for metric in fairness.METRICS:
+      entry = cells[name][metric]
+      assert (entry["value"], entry["lo"], entry["hi"]) == (None, None, None) and entry["reason"]
+  assert cells["b"]["reason"] == cells["c"]["reason"]   # which of them is small is not told
+  assert cells["a"]["positives"] == table.y_a[:500].sum() and cells["a"]["tpr"]["value"] is not None
+  for c in found["sex x age_band"]["groups"]:
+    assert (c["positives"] is None) == (c["group"][-1] in "bc")
+  json.dumps(found, allow_nan=False)
+
+
+def test_without_an_operating_point_there_is_a_reason(config):
+  no_point = run(make(n=300), config, points={})["tasks"]["a"]["sex"]
   assert no_point["groups"][0]["flagged"]["reason"] == "no operating point"
   assert no_point["gaps"]["demographic_parity"]["value"] is None
   json.dumps(no_point, allow_nan=False)
+
+
+def test_a_rate_of_zero_is_not_certain(config):
+  """Nobody is flagged, in any resample: a gap of 0, of which the groups' sizes leave a part open."""
+  gap = run(make().assign(p_a=0.1), config)["tasks"]["a"]["sex"]["gaps"]["demographic_parity"]
+  assert (gap["value"], gap["lo"]) == (0, 0) and 0.002 < gap["hi"] < 0.05
 
 
 def test_groups_are_optional_and_large_groupings_are_not_crossed(config):

@@ -103,14 +103,33 @@ def test_magnitude_of_what_is_not_there_and_of_what_is():
   assert bootstrap.magnitude(np.full(3, np.nan), noise[:, :3])["value"] is None
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
-def test_magnitude_of_a_gap_holds_the_truth(gap):
-  """Percentiles, and percentiles reflected at the value, hold a gap near its noise in 60% to 90%."""
+_SD = np.sqrt(0.21 / np.array([1183, 161, 86, 56, 21]))   # of rates in five unequal groups
+
+
+@pytest.mark.parametrize("truth, sd, most", [
+    ([0.7, 0.7], [0.03, 0.03], 0.97),
+    ([0.7, 0.73], [0.03, 0.03], 0.99),
+    ([0.7, 0.8], [0.03, 0.03], 0.97),
+    ([0.7] * 5, _SD, 0.97),
+    ([0.7, 0.7, 0.7, 0.7, 0.8], _SD, 1),   # a multiple of what was seen: 86% to 89%
+    ([0.7, 0.8, 0.7, 0.7, 0.7], _SD, 1),
+    ([0.7, 0.7, 0.85, 0.7, 0.7], _SD, 1),
+    ([0.5] * 19 + [0.6], [0.05] * 20, 1)])
+def test_gap_holds_the_truth(truth, sd, most):
   rng = np.random.default_rng(1)
-  truth, held = np.array([0.7, 0.7 + gap]), 0
+  truth, sd, held = np.array(truth), np.array(sd), 0
   for _ in range(400):
-    seen = truth + rng.normal(0, 0.03, 2)
-    found = bootstrap.magnitude(seen, seen + rng.normal(0, 0.03, (300, 2)),
-                                lambda parts: np.ptp(parts, axis=-1))
-    held += found["lo"] <= gap <= found["hi"]
-  assert 0.92 <= held / 400 <= 0.995
+    seen = truth + sd * rng.normal(size=len(sd))
+    found = bootstrap.gap(seen[None], (seen + sd * rng.normal(size=(300, len(sd))))[:, None])
+    held += found["lo"] <= np.ptp(truth) <= found["hi"]
+    assert found["lo"] <= found["value"] <= found["hi"] and found["hi"] > 0.02
+  allowance = 2 * np.sqrt(0.05 * 0.95 / 400)
+  assert 0.95 - allowance <= held / 400 <= most + allowance
+
+
+def test_gap_of_several_statistics_is_that_of_the_widest():
+  rng = np.random.default_rng(0)
+  values = np.array([[0.5, 0.5, 0.5], [0.2, 0.5, 0.3]])
+  found = bootstrap.gap(values, values + rng.normal(0, 0.01, (500, 2, 3)))
+  assert found["value"] == pytest.approx(0.3) and 0.25 < found["lo"] < 0.28 < 0.32 < found["hi"]
+  assert bootstrap.gap(np.full((1, 2), np.nan), np.zeros((9, 1, 2)))["value"] is None
