@@ -206,8 +206,8 @@ def default():
   c.evaluate.sensitivity = 0.8      # share of the positive validation rows that the operating point
                                     # flags at least
   c.evaluate.benefit = 0.5          # decision curves go from a threshold of 0.01 to this
-  c.evaluate.alpha = 0.1            # conformal sets miss the outcome of at most this share of the
-                                    # patients of a pattern
+  c.evaluate.alpha = 0.1            # conformal sets miss the outcome of about this share of the
+                                    # patients of a frequent pattern, and of all rare ones together
   c.evaluate.calibrate = 30         # calibration patients that a pattern needs for sets of its own;
                                     # rarer ones share theirs
   c.evaluate.permutations = 200     # of subgroup labels: the gap that chance alone would give

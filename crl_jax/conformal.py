@@ -3,16 +3,17 @@
 A label's nonconformity is 1 minus its predicted probability. Its p-value for a new row is the share
 of calibration patients of the row's category (Mondrian; Vovk et al. 2005, section 4.5) at least as
 nonconforming, the new row itself counted; the set at level alpha holds the labels with a p-value
-above alpha. It misses the outcome of at most a share alpha of the patients of a category, whatever
-the model, provided that calibration and new patients are exchangeable. A patient's rows share the
-weight of one (Lee, Barber and Willett 2023, arXiv 2306.06342): coverage is that of a random row of
-a new patient.
+above alpha. On average over draws of both, it misses the outcome of at most a share alpha of the
+patients of a category, whatever the model, provided that calibration and new patients are
+exchangeable. A patient's rows share the weight of one (Lee, Barber and Willett 2023, arXiv
+2306.06342): coverage is that of a random row of a new patient.
 
 Categories are patterns. Those with too few patients are merged into one; whether a pattern has too
 few is read off the calibration and the new rows together, without outcomes, which keeps the two
 exchangeable. Where even the merged category has fewer than 1 / alpha - 1 calibration patients,
-every set holds both labels. The base predictions are used: validation rows had no part in them
-(but in choosing when to stop), whereas the rectifier is fitted on the validation rows' outcomes.
+every set holds both labels. The base predictions are used: validation rows had no part in them but
+in choosing when to stop, for which coverage is only about as promised, whereas the rectifier is
+fitted on their outcomes.
 """
 
 import numpy as np
@@ -109,11 +110,13 @@ def study(table, tasks, modalities, config):
   """
   alpha = float(config.alpha)
   found = {"alpha": alpha, "rule": (
-      f"A set misses the outcome of at most {alpha:.0%} of the patients of a category. A category "
-      f"is a pattern expected to have {config.calibrate} calibration patients or more; all rarer "
-      f"ones share one category. With fewer than {int(np.ceil(1 / alpha - 1 - 1e-9))} calibration "
-      "patients every set holds both labels. Base predictions, calibrated on each member's "
-      "validation patients."), "tasks": {}}
+      f"Sets are made to miss the outcome of about {alpha:.0%} of the patients of a category, or "
+      "of fewer, on average over draws of the patients. A category is a pattern expected to have "
+      f"{config.calibrate} calibration patients or more; all rarer ones share one category and are "
+      "covered only together, so one of them may be missed more often. With fewer than "
+      f"{int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients every set holds both labels. "
+      "Base predictions, calibrated on each member's validation patients, who also chose when "
+      "its training stopped: hence 'about'."), "tasks": {}}
   for task in tasks:
     known = table[f"y_{task}"].notna()
     test, val = (table[(table.role == role) & known] for role in ("test", "val"))

@@ -244,8 +244,8 @@ def threshold(rectifier, task):
   if "threshold" not in found:
     return ""
   if found["threshold"] is None:
-    return ("The rectifier leaves new predictions as they are: no threshold did better on "
-            "calibration patients.")
+    return ("The rectifier leaves new predictions as they are: with no threshold was the gain on "
+            "held-out calibration patients significant (one-sided, 5%).")
   pooled = rectifier.get("pooled", rectifier)
   gamma = (("shrunken " if pooled["shrinkage"] else "") + "gamma" +
            (", in log-odds," if pooled["scale"] == "logit" else ""))

@@ -24,12 +24,12 @@ def findings(metrics, rectifier, data):
       said.append(f"{task}: the AUROC cannot be computed ({auroc.get('reason', 'no value')}).")
       continue
     text = f"{task}: AUROC {evaluate.interval_text(auroc)} on {entry['n']} test rows"
-    rival = _best_yardstick(metrics, task)
+    rival = _best_yardstick(metrics, task, "auroc")
     if rival:
       name, difference = rival
       text += (f", {_compared(difference)} the best yardstick ({name}; "
                f"{evaluate.interval_text(difference, '+.3f')})")
-    said.append(text + ".")
+    said += [text + ".", *_beside_ranking(metrics, task)]
     brier = metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier")
     if brier and brier["value"] is not None:
       change = evaluate.interval_text(brier, "+.4f")
@@ -45,12 +45,16 @@ def may_conclude(metrics, data, config):
   said = [f"How well {tasks} are ranked, and whether probabilities can be taken at their word, for "
           "patients of this cohort that the model did not see: no test row had a part in training, "
           "early stopping, thresholds or its own correction."]
-  if config["data"]["protocol"] == "honest":
+  if config["data"]["cohort"] == "saved":   # nobody can read this off arrays
+    said.append("What could have been known, if the maker of this saved cohort ensured it: that "
+                "nothing recorded at or after a row's prediction time is an input, the pattern of "
+                "missing modalities included. crl_jax cannot check it.")
+  elif config["data"]["protocol"] == "honest":
     said.append("What could have been known: a row is a patient at a prediction time, and nothing "
                 "recorded at or after it is an input, the pattern of missing modalities included.")
-  said.append("Whether this model and a yardstick differ on these patients: they share rows and "
-              "resamples, so an interval of a difference that leaves out 0 is not an accident of "
-              "which patients were drawn.")
+  said.append("Whether this model and a yardstick differ: they share rows and resamples. Of two "
+              "that are equal about 5% of the intervals leave out 0 by chance, so among many "
+              "comparisons some do; Holm's p-values allow for that.")
   if data.get("truth"):
     said.append("How far the model is from the best possible predictor, which is known here "
                 "because the cohort is simulated.")
@@ -88,21 +92,42 @@ def listed(names):
       else ""
 
 
-def _best_yardstick(metrics, task):
-  """(label, difference of the AUROCs, ours minus it) of the yardstick with the highest AUROC."""
+def _beside_ranking(metrics, task):
+  """Sentences on what the AUROC does not see, where an interval leaves out the neutral value."""
+  said = []
+  for metric, name in (("auprc", "AUPRC"), ("brier", "Brier score")):
+    rival = _best_yardstick(metrics, task, metric)
+    if rival and (verdict := _compared(rival[1], metric)) in ("better than", "worse than"):
+      said.append(f"{verdict} the best yardstick in {name} ({rival[0]}; "
+                  f"{evaluate.interval_text(rival[1], '+.3f')})")
+  said = [f"{task}: " + ", and ".join(said) + "."] if said else []
+  slope = metrics["test"][task].get("slope", {})
+  if slope.get("lo") is not None and not slope["lo"] <= 1 <= slope["hi"]:
+    far = ("too extreme (high ones too high, low ones too low)" if slope["hi"] < 1 else
+           "too timid (high ones too low, low ones too high)")
+    said.append(f"{task}: its probabilities are {far}: calibration slope "
+                f"{evaluate.interval_text(slope)}, where 1 is ideal.")
+  return said
+
+
+def _best_yardstick(metrics, task, metric):
+  """(label, difference, ours minus it) of the yardstick that is best by `metric`."""
   found = []
   for role in ("test_logistic", "test_boosting"):
-    pair = metrics["differences"].get(f"test-{role}", {}).get(task, {}).get("auroc")
-    value = metrics.get(role, {}).get(task, {}).get("auroc", {}).get("value")
+    pair = metrics["differences"].get(f"test-{role}", {}).get(task, {}).get(metric)
+    value = metrics.get(role, {}).get(task, {}).get(metric, {}).get("value")
     if pair and pair["value"] is not None and value is not None:
-      found.append((value, evaluate.LABELS[role], pair))
+      found.append((-value if metric == "brier" else value, evaluate.LABELS[role], pair))
   return max(found, key=lambda f: f[0])[1:] if found else None
 
 
-def _compared(difference):
+def _compared(difference, metric="auroc"):
   if difference["lo"] is None:
     return "beside"
-  return ("better than" if difference["lo"] > 0 else "worse than" if difference["hi"] < 0
+  higher, lower = "better than", "worse than"
+  if metric == "brier":
+    higher, lower = lower, higher
+  return (higher if difference["lo"] > 0 else lower if difference["hi"] < 0
           else "not distinguishable from")
 
 

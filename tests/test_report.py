@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, evaluate, report, report_text
+from crl_jax import config as config_lib, conformal, evaluate, report, report_text
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
@@ -162,6 +162,45 @@ def test_sentences_follow_the_intervals():
   assert "improves the Brier" in said(entry(0, 0, 0), entry(-0.01, -0.02, -0.001))
   assert "leaves the Brier" in said(entry(0, 0, 0), entry(0, 0, 0))
   assert "does not demonstrably change" in said(entry(0, 0, 0), entry(0, -0.1, 0.1))
+
+
+def test_headlines_hold_what_the_auroc_does_not_see():
+  entry = lambda value, lo, hi: dict(value=value, lo=lo, hi=hi)
+  def said(auprc, brier, slope):
+    auroc = entry(0.0, -0.1, 0.1)
+    own = dict(auroc=entry(0.7, 0.6, 0.8), slope=slope, n=300, positives=100)
+    score = lambda auroc, auprc, brier: {
+        name: entry(v, v, v) for name, v in dict(auroc=auroc, auprc=auprc, brier=brier).items()}
+    metrics = {"test": {"icu": own}, "test_logistic": {"icu": score(0.8, 0.3, 0.10)},
+               "test_boosting": {"icu": score(0.7, 0.5, 0.05)},   # the best of both, not by AUROC
+               "differences": {"test-test_logistic": {"icu": dict(
+                   auroc=auroc, auprc=entry(0, -1, 1), brier=entry(0, -1, 1))},
+                   "test-test_boosting": {"icu": dict(auroc=auroc, auprc=auprc, brier=brier)}}}
+    return " ".join(report_text.findings(metrics, None, {}))
+  worse = said(entry(-0.12, -0.2, -0.04), entry(0.014, 0.008, 0.021), entry(0.3, 0.2, 0.4))
+  assert "not distinguishable from the best yardstick (logistic reg." in worse
+  assert "worse than the best yardstick in AUPRC (boosting; -0.120 [-0.200, -0.040])" in worse
+  assert "worse than the best yardstick in Brier score (boosting; +0.014" in worse
+  assert "too extreme" in worse and "calibration slope 0.300 [0.200, 0.400]" in worse
+  better = said(entry(0.12, 0.04, 0.2), entry(-0.014, -0.021, -0.008), entry(1.3, 1.1, 1.5))
+  assert better.count("better than") == 2 and "worse" not in better and "too timid" in better
+  neither = said(entry(0.1, -0.1, 0.2), entry(0, -0.1, 0.1), entry(0.9, 0.7, 1.1))
+  assert not any(words in neither for words in ("AUPRC", "Brier", "slope"))
+
+
+def test_no_sentence_says_more_than_was_shown():
+  import types
+  metrics = {"test": {"icu": dict(n=900, positives=300)}}
+  said = {cohort: " ".join(report_text.may_conclude(metrics, {}, dict(
+      data=dict(cohort=cohort, protocol="honest")))) for cohort in ("eicu", "saved")}
+  assert "nothing recorded at or after it is an input" in said["eicu"]
+  assert "the maker of this saved cohort" in said["saved"] and "5%" in said["saved"]
+  rect = dict(tasks=dict(icu=dict(threshold=None, cells=())))
+  assert "one-sided, 5%" in evaluate.threshold(rect, "icu")
+  table = make()
+  c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)
+  rule = conformal.study(conformal.add(table, TASKS, c), TASKS, MODALITIES, c)["rule"]
+  assert "about 10%" in rule and "only together" in rule and "at most" not in rule
 
 
 def test_a_finished_run_is_reported_again(tiny_run, tmp_path):
