@@ -27,8 +27,9 @@ DIFFERENCE_LABELS = {"test-test_base": "rectifier's gain", "test-test_boosting":
 def evaluate(predictions, tasks, config, seed, modalities):
   """Scores a predictions table.
 
-  Values are those of `scoring.score`, intervals those of `bootstrap.interval`: one draw of the
-  patients serves all roles, tasks and predictors, so differences between them are paired.
+  Values are those of `scoring.score`, intervals those of `bootstrap.interval` and, of differences,
+  `compare.bootstrapped`: one draw of the patients serves all roles, tasks and predictors, so
+  differences between them are paired.
 
   Args:
     predictions: DataFrame with row_id, patient_id, fold, seed, role, pattern and per task y_,
@@ -244,8 +245,8 @@ def threshold(rectifier, task):
   if "threshold" not in found:
     return ""
   if found["threshold"] is None:
-    return ("The rectifier leaves new predictions as they are: with no threshold was the gain on "
-            "held-out calibration patients significant (one-sided, 5%).")
+    return ("New predictions stay as they are: no threshold gained significantly (one-sided 5%) on "
+            "held-out calibration patients.")
   pooled = rectifier.get("pooled", rectifier)
   gamma = (("shrunken " if pooled["shrinkage"] else "") + "gamma" +
            (", in log-odds," if pooled["scale"] == "logit" else ""))

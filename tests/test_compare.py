@@ -110,6 +110,42 @@ def test_runs():
   assert same["brier"]["value"] == 0 and same["brier"]["p"] == 1
 
 
+@pytest.mark.parametrize("resamples", [60, 99, 200, 1000])
+def test_p_and_interval_never_contradict_each_other(resamples):
+  rng = np.random.default_rng(resamples)
+  edges, count = 0, 400
+  for i in range(count):
+    scale = rng.choice([0.01, 1.0])
+    value = scale * rng.normal(2, 1) * (-1) ** i
+    draws = value + scale * rng.normal(rng.choice([0, 1.5]), 1, resamples)
+    draws[:3] = np.nan if i % 5 == 0 else draws[:3]
+    found = compare.bootstrapped(value, draws.round(3), reflect=bool(i % 3))
+    assert found["lo"] <= found["value"] <= found["hi"]
+    assert (found["p"] < 0.05) == (found["lo"] > 0 or found["hi"] < 0)
+    edges += found["p"] < 0.05
+  assert 0.1 * count < edges < 0.9 * count
+  assert compare.bootstrapped(0.0, np.zeros(100)) == dict(value=0, lo=0, hi=0, p=1)
+  assert compare.bootstrapped(0.1, np.full(9, np.nan))["p"] is None
+
+
+def test_p_and_interval_agree_for_every_metric():
+  c = config_lib.default().unlock()
+  c.evaluate.bootstrap = 200
+  both = []
+  for seed in range(12):
+    rng = np.random.default_rng(seed)
+    table = make(150)
+    noise = rng.normal(0, rng.choice([0.03, 0.1, 0.3]), len(table))
+    table["p_icu"] = np.clip(table.p_icu + noise, 0.001, 0.999)
+    for name, entry in compare.runs(table, table, ("icu",), c, seed, "p_", "p_base_")[
+        "icu"].items():
+      if name not in ("delong", "resampled_t") and entry["p"] is not None:
+        both.append((name, entry["p"] < 0.05, entry["lo"] > 0 or entry["hi"] < 0))
+  assert {"auroc", "auprc", "brier", "ece", "slope", "intercept"} <= {name for name, *_ in both}
+  assert [(name, p) for name, p, _ in both] == [(name, out) for name, _, out in both]
+  assert {p for name, p, _ in both if name == "ece"} == {True, False}
+
+
 @pytest.mark.parametrize("change", [
     lambda t: t.assign(row_id=t.row_id + 1), lambda t: t.assign(seed=1),
     lambda t: t.assign(y_icu=1 - t.y_icu), lambda t: t.iloc[:-1]])

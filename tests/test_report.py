@@ -196,7 +196,7 @@ def test_no_sentence_says_more_than_was_shown():
   assert "nothing recorded at or after it is an input" in said["eicu"]
   assert "the maker of this saved cohort" in said["saved"] and "5%" in said["saved"]
   rect = dict(tasks=dict(icu=dict(threshold=None, cells=())))
-  assert "one-sided, 5%" in evaluate.threshold(rect, "icu")
+  assert "one-sided 5%" in evaluate.threshold(rect, "icu")
   table = make()
   c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)
   rule = conformal.study(conformal.add(table, TASKS, c), TASKS, MODALITIES, c)["rule"]
