@@ -166,11 +166,13 @@ def _patterns(table, task, modalities):
   mean prediction."""
   table = table[(table.role == "test") & table[f"y_{task}"].notna()]
   rows = table.groupby("row_id").agg(
-      {"pattern": "first", f"y_{task}": "first", f"p_base_{task}": "mean", f"p_{task}": "mean"})
+      {"pattern": "first", "patient_id": "first", f"y_{task}": "first", f"p_base_{task}": "mean",
+       f"p_{task}": "mean"})
   found = []
   for pattern, cell in rows.groupby("pattern"):
     n, positives = len(cell), int(cell[f"y_{task}"].sum())
-    lo, hi = metrics_lib.wilson(positives, n)
+    lo, hi = fairness.proportion(*(v.to_numpy() for v in (cell[f"y_{task}"], cell.index,
+                                                          cell.patient_id)))
     found.append(dict(pattern=int(pattern), name=pattern_name(pattern, modalities),
                       missing=[m for i, m in enumerate(modalities) if not int(pattern) >> i & 1],
                       n=n, positives=positives, rate=positives / n,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crl_jax import evaluate, metrics as metrics_lib
+from crl_jax import evaluate, fairness, metrics as metrics_lib
 from crl_jax.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot, forest, limits
 
 COLORS = dict(test_base=BLUE, test=ORANGE, test_logistic=GREEN, test_boosting=PURPLE,
@@ -43,8 +43,8 @@ def curves(predictions, task, settings, net_benefit=None):
     roc.line(_GRID, np.interp(_GRID, np.r_[0, false], np.r_[0, recall]), color, label, dash)
     reached = np.minimum(np.searchsorted(recall, _GRID[1:]), len(recall) - 1)
     pr.line(_GRID[1:], precision[reached], color, label, dash)
-    predicted, rate, mass = metrics_lib.calibration(y, p, bins)
-    lo, hi = np.transpose([metrics_lib.wilson(r * n, n) for r, n in zip(rate, mass)])
+    predicted, rate, _ = metrics_lib.calibration(y, p, bins)
+    lo, hi = intervals(table, y, p, rate)
     found.append((predicted, rate, lo, hi, color, label, dash))
     limit = max(limit, hi.max(), predicted.max())
   calibration = Plot((0, limit), (0, limit), f"{task}: calibration", "predicted probability",
@@ -55,6 +55,15 @@ def curves(predictions, task, settings, net_benefit=None):
     calibration.points(predicted, rate, color, radius=2.8)
   benefit = decision(net_benefit or {}, task)
   return [plot.svg() for plot in (roc, pr, calibration)] + ([benefit] if benefit else [])
+
+
+def intervals(table, y, p, rate):
+  """(2, B) lo and hi of the outcome `rate` (B,) of groups of equal size by prediction, for as many
+  rows as repeated rows and the patients' correlation leave."""
+  groups = np.array_split(np.lexsort((table.row_id, p)), len(rate))
+  row, patient = table.row_id.to_numpy(), table.patient_id.to_numpy()
+  found = np.transpose([fairness.proportion(y[g], row[g], patient[g]) for g in groups])
+  return np.minimum(found[0], rate), np.maximum(found[1], rate)   # ties straddle groups
 
 
 def decision(net_benefit, task):

@@ -4,9 +4,11 @@ import html.parser
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, conformal, evaluate, report, report_text
+from crl_jax import config as config_lib, conformal, evaluate, metrics as metrics_lib
+from crl_jax import report, report_figures, report_text
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
@@ -201,6 +203,24 @@ def test_no_sentence_says_more_than_was_shown():
   c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)
   rule = conformal.study(conformal.add(table, TASKS, c), TASKS, MODALITIES, c)["rule"]
   assert "about 10%" in rule and "only together" in rule and "at most" not in rule
+
+
+def test_calibration_intervals_count_rows_and_patients_once():
+  def width(table):
+    table = table[(table.role == "test")]
+    y, p = table.y_icu.to_numpy(), table.p_icu.to_numpy()
+    rate = metrics_lib.calibration(y, p, 5)[1]
+    lo, hi = report_figures.intervals(table, y, p, rate)
+    assert ((lo <= rate) & (rate <= hi)).all()
+    return float(np.mean(hi - lo))
+  once = make(per_patient=1)
+  copies = lambda column: pd.concat([once.assign(**{column: once[column] + i * 10**6})
+                                     for i in range(5)], ignore_index=True)
+  assert width(copies("seed")) == pytest.approx(width(once), rel=0.02)   # five seeds, the same rows
+  assert width(copies("row_id")) == pytest.approx(width(once), rel=0.05)   # a patient's five rows
+  more = copies("row_id")
+  more["patient_id"] += more["row_id"]
+  assert width(more) < 0.6 * width(once)
 
 
 def test_a_finished_run_is_reported_again(tiny_run, tmp_path):
