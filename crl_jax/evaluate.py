@@ -6,7 +6,7 @@ Everything here works on the predictions table alone, so it can be run again on 
 
 import numpy as np
 
-from crl_jax import compare, conformal, fairness, metrics as metrics_lib, scoring
+from crl_jax import compare, conformal, disclosure, fairness, metrics as metrics_lib, scoring
 from crl_jax.bootstrap import resample
 from crl_jax.data.cohort import pattern_name
 
@@ -20,6 +20,8 @@ DIFFERENCES = (("test", "test_base"), ("test", "test_logistic"), ("test", "test_
 LABELS = {
     "test_base": "base model", "test": "with rectifier", "test_logistic": "logistic reg.",
     "test_boosting": "boosting", "test_bayes": "Bayes-optimal"}
+# Of a pattern's row; what the rectifier added to its predictions is about its residual, too.
+_OUTCOMES = ("positives", "rate", "rate_lo", "rate_hi", "predicted_base", "predicted")
 DIFFERENCE_LABELS = {"test-test_base": "rectifier's gain", "test-test_boosting": "over boosting",
                      "test_bayes-test": "regret"}
 
@@ -47,7 +49,8 @@ def evaluate(predictions, tasks, config, seed, modalities):
     "tests": "first-second" -> task -> {"delong", "resampled_t": metric -> ...}, each with p and
     p_holm; "operating": role -> task -> thresholds; "net_benefit": role -> task -> curves;
     "fairness" and "conformal": what their modules' study() returns;
-    "patterns": task -> rows with outcome rates, largest first.
+    "patterns": task -> rows with outcome rates, largest first; rare patterns are one row, with a
+    null "pattern" or beside another, and outcomes of few patients are null (see disclosure.py).
 
   Raises:
     ValueError: a missing column, a repeated row, or a prediction that is no probability, with names
@@ -74,7 +77,8 @@ def evaluate(predictions, tasks, config, seed, modalities):
                                         patient[test], points["test"], seed)
     result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
                                           modalities, config.evaluate)
-  result["patterns"] = {task: _patterns(predictions, task, modalities) for task in tasks}
+  result["patterns"] = {task: _patterns(predictions, task, modalities, config.evaluate.min_cell)
+                        for task in tasks}
   return result
 
 
@@ -161,24 +165,32 @@ def _net_benefit(predictions, patient, tasks, roles, counts_RxP, config):
   return found
 
 
-def _patterns(table, task, modalities):
+def _patterns(table, task, modalities, least):
   """Test rows by pattern, largest first; a row that several seeds predicted counts once, with its
   mean prediction."""
   table = table[(table.role == "test") & table[f"y_{task}"].notna()]
-  rows = table.groupby("row_id").agg(
-      {"pattern": "first", "patient_id": "first", f"y_{task}": "first", f"p_base_{task}": "mean",
-       f"p_{task}": "mean"})
+  rows = table.groupby("row_id").agg({
+      "pattern": "first", "patient_id": "first", f"y_{task}": "first", f"p_base_{task}": "mean",
+      f"p_{task}": "mean"})
   found = []
-  for pattern, cell in rows.groupby("pattern"):
-    n, positives = len(cell), int(cell[f"y_{task}"].sum())
-    lo, hi = fairness.proportion(*(v.to_numpy() for v in (cell[f"y_{task}"], cell.index,
-                                                          cell.patient_id)))
-    found.append(dict(pattern=int(pattern), name=pattern_name(pattern, modalities),
-                      missing=[m for i, m in enumerate(modalities) if not int(pattern) >> i & 1],
-                      n=n, positives=positives, rate=positives / n,
-                      rate_lo=lo, rate_hi=hi, predicted_base=float(cell[f"p_base_{task}"].mean()),
-                      predicted=float(cell[f"p_{task}"].mean())))
-  return sorted(found, key=lambda row: (-row["n"], row["pattern"]))
+  for group in disclosure.groups(rows.pattern, rows.patient_id, rows[f"y_{task}"], least):
+    cell, pattern = rows[group.rows], None if group.level is None else int(group.level)
+    name = "" if pattern is None else pattern_name(pattern, modalities)
+    row = dict(pattern=pattern, name=group.name(name, "rarer patterns"), rare=group.rare,
+               missing=[] if pattern is None else
+                       [m for i, m in enumerate(modalities) if not pattern >> i & 1],
+               n=len(cell), **dict.fromkeys(_OUTCOMES))
+    if group.told:
+      n, positives = len(cell), int(cell[f"y_{task}"].sum())
+      lo, hi = fairness.proportion(*(v.to_numpy() for v in (cell[f"y_{task}"], cell.index,
+                                                            cell.patient_id)))
+      row |= dict(positives=positives, rate=positives / n, rate_lo=lo, rate_hi=hi,
+                  predicted_base=float(cell[f"p_base_{task}"].mean()),
+                  predicted=float(cell[f"p_{task}"].mean()))
+    else:
+      row["reason"] = disclosure.reason(least)
+    found.append(row)
+  return sorted(found, key=lambda row: (-row["n"], row["pattern"] is None, row["pattern"]))
 
 
 def table(metrics, rectifier, info, min_cell=10, top=12):
@@ -218,22 +230,23 @@ def table(metrics, rectifier, info, min_cell=10, top=12):
 
 def pattern_rows(metrics, rectifier, info, task, min_cell, top):
   """The rows of the pattern table: metrics["patterns"][task] with the rectifier's `cell` and the
-  `true` gamma, or None.
+  `true` gamma, or None; a row whose outcomes are withheld has no cell either.
 
-  Patterns under `min_cell` rows or past the `top` largest are pooled into one last row, without
-  either.
+  Rare patterns, those under `min_cell` rows and those past the `top` largest are pooled into one
+  last row, without either.
   """
   cells = {int(c["pattern"]): c for c in _pooled(rectifier, task)["cells"]}
   true = info.get("truth", {}).get("gamma", {}).get(task, {})
-  rows = [{**row, "cell": cells.get(row["pattern"]), "true": true.get(str(row["pattern"]))}
-          for row in metrics["patterns"][task]]
-  shown = [row for row in rows if row["n"] >= min_cell][:top]
-  if rest := rows[len(shown):]:
-    n, positives = (sum(row[key] for row in rest) for key in ("n", "positives"))
-    lo, hi = metrics_lib.wilson(positives, n)
-    few = n < min_cell   # a rate of so few rows says nothing and may point at someone
-    shown.append(dict(pattern=None, name=f"other patterns ({len(rest)})", missing=(), n=n,
-                      positives=None if few else positives, rate=None if few else positives / n,
+  rows = [{**row, "cell": cells.get(row["pattern"]) if row["positives"] is not None else None,
+           "true": true.get(str(row["pattern"]))} for row in metrics["patterns"][task]]
+  shown = [row for row in rows if row["n"] >= min_cell and row["pattern"] is not None][:top]
+  if rest := [row for row in rows if row not in shown]:
+    n, count = sum(row["n"] for row in rest), sum(max(1, row.get("rare", 0)) for row in rest)
+    few = n < min_cell or any(row["positives"] is None for row in rest)
+    positives = None if few else sum(row["positives"] for row in rest)
+    lo, hi = (None, None) if few else metrics_lib.wilson(positives, n)
+    shown.append(dict(pattern=None, name=f"other patterns ({count})", missing=(), n=n, rare=count,
+                      positives=positives, rate=None if few else positives / n,
                       rate_lo=lo, rate_hi=hi, cell=None, true=None))
   return shown
 
@@ -279,7 +292,8 @@ def pattern_label(row, width=40):
   """The shorter of what is present and what is absent, cut at `width`."""
   names = [row["name"]]
   if row["missing"] and row["pattern"]:
-    names.append("all but " + ", ".join(row["missing"]))
+    names.append("all but " + ", ".join(row["missing"]) +
+                 (" + rarer patterns" if row.get("rare") else ""))
   name = min(names, key=len)
   return name if len(name) <= width else name[:width - 3] + "..."
 

@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-from crl_jax import compare, evaluate, report_figures as draw, report_text as text
+from crl_jax import compare, evaluate, fairness, report_figures as draw, report_text as text
 from crl_jax import metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
@@ -161,7 +161,8 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   entry = metrics["test"][task]
   rows = evaluate.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
   overall = entry["positives"] / entry["n"] if entry["n"] else None
-  areas = _areas(predictions, task, [row["pattern"] for row in rows])
+  areas = _areas(predictions, task, [row["pattern"] for row in rows
+                                     if row["positives"] is not None and not row.get("rare")])
   return dict(
       forest=_one(draw.discrimination(metrics, task)),
       curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
@@ -169,9 +170,10 @@ def _task(task, metrics, predictions, data, rectifier, settings):
                      rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
                                                       hi=row["rate_hi"])),
                      before=_number(row.get("predicted_base")), after=_number(row.get("predicted")),
-                     auroc=areas[row["pattern"]], gamma=evaluate.gamma_text(row),
+                     auroc=areas.get(row["pattern"], "-"), gamma=evaluate.gamma_text(row),
                      true="-" if row["true"] is None else f"{row['true']:+.3f}") for row in rows],
       truth=any(row["true"] is not None for row in rows),
+      withheld=sorted({row["reason"] for row in rows if "reason" in row}),
       threshold=evaluate.threshold(rectifier, task),
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
@@ -214,9 +216,11 @@ def _fairness(metrics, task):
              if any(m in g for g in part["groups"])]
     titles = dict(tpr="true positive rate", fpr="false positive rate", bias="outcome - predicted")
     shown.append(dict(
-        name=grouping, suppressed=part.get("suppressed", 0),
+        name=grouping, suppressed=part.get("suppressed", 0), pooled=part.get("pooled", 0),
+        beside=any(g["group"].endswith(f"+ {fairness.RARE}") for g in part["groups"]),
+        reasons=sorted({g["reason"] for g in part["groups"] if "reason" in g}),
         heads=[titles.get(m, _name(m)) for m in names],
-        groups=[dict(name=g["group"], n=g["n"], positives=g["positives"], cells=[
+        groups=[dict(name=g["group"], n=g["n"], positives=_number(g["positives"], "d"), cells=[
             evaluate.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
             for m in names]) for g in part["groups"]],
         gaps=[dict(name=name.replace("_", " "), text=evaluate.interval_text(gap),

@@ -199,12 +199,35 @@ def test_patterns(config):
   test = table[(table.role == "test") & (table.seed == 0)]
   assert ([r["n"] for r in rows] == sorted((r["n"] for r in rows), reverse=True) and
           sum(r["n"] for r in rows) == 300)
+  rare = test.pattern.value_counts().idxmin()   # told with the smallest other pattern
+  assert [r["rare"] for r in rows] == [0] * (len(rows) - 1) + [1] and rare not in {
+      r["pattern"] for r in rows}
   for row in rows:
-    cell = test[test.pattern == row["pattern"]]
+    cell = test[test.pattern.isin([row["pattern"], *([rare] if row["rare"] else [])])]
     assert (row["n"], row["positives"]) == (len(cell), cell.y_icu.sum())
     assert row["rate_lo"] <= row["rate"] <= row["rate_hi"]
-  assert {r["pattern"]: r["name"] for r in rows}[5] == "structured+text"
-  assert {r["pattern"]: r["missing"] for r in rows}[5] == ["image"]
+  assert {r["pattern"]: (r["name"], r["missing"]) for r in rows}[3] == ("structured+image", ["text"])
+  assert rows[-1]["name"].endswith(" + rarer patterns")
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_few_outcomes_of_a_pattern_follow_from_nothing_that_is_told(config, outcome):
+  table = make()
+  table["pattern"] = np.select([table.patient_id % 10 == 0, table.patient_id % 10 < 4], [7, 3], 1)
+  small = (table.pattern == 7) & (table.patient_id % 100 > 20)
+  table.loc[table.pattern == 7, "y_icu"] = np.where(small[table.pattern == 7], outcome, 1 - outcome)
+  found = run(table, config)
+  rows = {row["pattern"]: row for row in found["patterns"]["icu"]}
+  assert {p: row["n"] for p, row in rows.items()} == {1: 180, 3: 90, 7: 30}
+  for p in (3, 7):   # the next larger one, which would give the first away, is withheld too
+    assert all(rows[p][key] is None for key in ("positives", "rate", "rate_lo", "rate_hi",
+                                                "predicted_base", "predicted"))
+    assert "fewer than 10" in rows[p]["reason"]
+  assert rows[1]["rate"] is not None
+  shown = evaluate.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=1)
+  assert (shown[1]["n"], shown[1]["positives"], shown[1]["rate"]) == (120, None, None)
+  for row in evaluate.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=12)[1:]:
+    assert row["cell"] is None and evaluate.gamma_text(row) == "-"
 
 
 @pytest.mark.parametrize("break_it, message", [
@@ -239,7 +262,7 @@ def test_table(whole):
   assert text.splitlines()[0] == "SIMULATED" and text.isascii() and "\x1b" not in text
   assert max(map(len, text.splitlines())) < 120
   for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal",
-                "regret", "+0.044", "+0.030 [+0.010, +0.050]", "other patterns (1)",
+                "regret", "+0.044", "+0.030 [+0.010, +0.050]", "+ rarer patterns",
                 "absolute shrunken gamma exceeds 0.02"):
     assert words in text
   bare = evaluate.table(whole, rectifier(threshold=None), {}, min_cell=20)
@@ -250,10 +273,10 @@ def test_table(whole):
 
 
 def test_small_patterns_are_pooled_without_a_rate(whole):
-  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=20, top=12)
-  assert rows[-1]["pattern"] is None and rows[-1]["n"] < 20 and rows[-1]["rate"] is None
-  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=1, top=2)
-  assert (len(rows) == 3 and rows[-1]["name"] == "other patterns (2)" and
+  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=60, top=12)
+  assert rows[-1]["pattern"] is None and rows[-1]["n"] < 60 and rows[-1]["rate"] is None
+  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=1, top=1)
+  assert (len(rows) == 2 and rows[-1]["name"] == "other patterns (2)" and
           rows[-1]["rate"] is not None)
 
 

@@ -1,6 +1,9 @@
 """The studies of the statistics run, and (slow) say what they should: 95% intervals cover, tests
 keep their level, verdicts are right."""
 
+import csv
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -21,7 +24,7 @@ def test_coverage_scores_every_interval_against_the_population(config, monkeypat
   lines = coverage.study(2, config)
   names = {x["name"] for x in lines}
   assert {"auroc", "slope", "ppv", "net benefit at 0.2", "auroc, difference, DeLong", "tpr, male",
-          "equalized_odds gap, two groups", "corrected resampled t-test", "DeLong",
+          "equalized_odds gap, two groups", "auroc gap, five unequal groups", "corrected resampled t-test", "DeLong",
           "permutation, auroc gap"} <= names
   assert all(0 <= x["share"] <= 1 and 1 <= x["cohorts"] <= 2 for x in lines)
 
@@ -34,6 +37,28 @@ def test_a_wrong_truth_is_not_covered(config, monkeypatch):
   population.values["p_"]["brier"] = 2.0
   covered, _ = coverage.one(np.random.default_rng(1), config, population)
   assert not covered["brier"] and not covered["auroc, male"] and not covered["auroc gap, two groups"]
+
+
+@pytest.mark.parametrize("kind, name, band", [
+    ("95% interval covers", "auroc", (0.907, 0.985)),
+    ("95% interval covers", "auroc gap, two groups", (0.907, 0.985)),
+    ("95% interval covers", "auroc gap, three groups without one", (0.931, 1)),
+    ("95% interval covers", "auroc gap, five unequal groups", (0.931, 1)),
+    ("rejects at 5%", "DeLong", (0, 0.069))])
+def test_bands_are_what_is_asked_and_two_standard_errors(kind, name, band):
+  line = dict(kind=kind, name=name, cohorts=500)
+  assert coverage.band(line) == pytest.approx(band, abs=1e-3)
+  line["cohorts"] = 10 ** 8   # no allowance is left
+  assert coverage.band(line) == pytest.approx(
+      (0, 0.05) if band[0] == 0 else (0.95, 1) if band[1] == 1 else (0.93, 0.97), abs=1e-3)
+
+
+def test_the_committed_study_is_within_its_bands():
+  path = pathlib.Path(coverage.__file__).parent / "figures" / "coverage.csv"
+  with open(path, newline="", encoding="utf-8") as file:
+    for x in csv.DictReader(file):
+      least, most = coverage.band({**x, "cohorts": int(x["cohorts"])})
+      assert least <= float(x["share"]) <= most, x
 
 
 def test_informative_counts_verdicts_and_true_nulls():
@@ -65,10 +90,8 @@ def test_benchmark_checks_itself_against_scikit_learn():
 @pytest.mark.slow
 def test_intervals_cover_and_tests_keep_their_level():
   for x in coverage.study(500, config_lib.default()):
-    if x["kind"].startswith("95%"):
-      assert 0.93 - 2 * x["se"] <= x["share"] <= 0.97 + 2 * x["se"], x
-    else:
-      assert x["share"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / x["cohorts"]), x
+    least, most = coverage.band(x)
+    assert least <= x["share"] <= most, x
 
 
 @pytest.mark.slow
