@@ -3,7 +3,7 @@ cohort."""
 
 import numpy as np
 
-from crl_jax import figures, metrics as metrics_lib
+from crl_jax import disclosure, figures, metrics as metrics_lib
 from crl_jax.data import cohort as cohort_lib
 from experiments import tables
 
@@ -12,32 +12,34 @@ _TOP = 12
 
 def make(study):
   """[Result]: outcome rate per pattern with 95% intervals; no model takes part."""
-  cohort, floor = study.cohort, study.config.evaluate.min_cell
-  ids, counts = np.unique(cohort.pattern, return_counts=True)
-  order = ids[np.argsort(-counts, kind="stable")]
+  cohort, least = study.cohort, study.config.evaluate.min_cell
   rows, marks, said = [], [], []
   for t, task in enumerate(cohort.tasks):
     known, cells = np.isfinite(cohort.labels[:, t]), []
-    for pattern in order:
-      mine = known & (cohort.pattern == pattern)
-      y, patient = cohort.labels[mine, t], cohort.patient_id[mine]
-      if len(y) < floor:
+    y_N, patient_N = cohort.labels[known, t], cohort.patient_id[known]
+    found = disclosure.groups(cohort.pattern[known], patient_N, y_N, least)
+    for group in [g for g in found if g.level is not None]:
+      y, patient = y_N[group.rows], patient_N[group.rows]
+      if group.told:
+        cells.append((len(y), int(y.sum())))
+      if sum(row["task"] == task for row in rows) == _TOP:
         continue
-      lo, hi = interval(y, patient)
-      cells.append((len(y), int(y.sum())))
-      if len(cells) > _TOP:
-        continue
-      name = cohort_lib.pattern_name(pattern, cohort.modalities)
-      rows.append({"task": task, "pattern": name, "rows": len(y), "positives": int(y.sum()),
-                   "rate": float(y.mean()), "rate_lo": lo, "rate_hi": hi})
-      marks.append((f"{task}: {name}", [(float(y.mean()), lo, hi, figures.SERIES[t % 7], "dot")],
-                    f"{y.mean():.1%} of {len(y)}"))
+      name = group.name(cohort_lib.pattern_name(group.level, cohort.modalities), "rarer patterns")
+      row = {"task": task, "pattern": name, "rows": len(y),
+             **dict.fromkeys(("positives", "rate", "rate_lo", "rate_hi"))}
+      if group.told:
+        lo, hi = interval(y, patient)
+        row |= dict(positives=int(y.sum()), rate=float(y.mean()), rate_lo=lo, rate_hi=hi)
+        marks.append((f"{task}: {name}", [(row["rate"], lo, hi, figures.SERIES[t % 7], "dot")],
+                      f"{y.mean():.1%} of {len(y)}"))
+      rows.append(row)
     said.append(heterogeneity(task, cells))
   figure = figures.forest(marks, "Outcome rate by observed modalities, 95% intervals",
-                          "outcome rate", include=(0.0,), form=".1%")
+                          "outcome rate", include=(0.0,), form=".1%") if marks else None
   return [tables.Result(
       "figure1", "Figure 1: outcome rates by pattern", rows, figure,
-      (*said, f"Patterns with fewer than {floor} labelled rows are left out; the {_TOP} largest "
+      (*said, f"Patterns of fewer than {least} patients are left out, or told with a larger one "
+       f"where they are few together. No rate: {disclosure.reason(least)}. The {_TOP} largest "
        "are drawn. A difference between patterns may be the direct effect of the pattern or of "
        "what made clinicians order: see the test of informative missingness."),
       {"rate": ".3f"})]

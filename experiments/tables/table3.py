@@ -1,7 +1,9 @@
 """Table 3: per configuration of modalities, beside zero-filling with the mask and mean
 imputation."""
 
-from crl_jax import figures
+import numpy as np
+
+from crl_jax import disclosure, figures
 from crl_jax.data import cohort as cohort_lib
 from experiments import study as study_lib
 from experiments import tables
@@ -10,45 +12,61 @@ _COMPARED = {"method": (), "zero_fill": ("model.name=zero_fill",),
              "mean_fill": ("model.name=mean_fill",)}
 _COLORS = dict(zip(_COMPARED, (figures.ORANGE, figures.BLUE, figures.BLACK)))
 _TOP = 10
+_COLUMNS = ("positives", *(f"{name}{end}" for name in (
+    *(f"auroc_{model}" for model in _COMPARED), "over_zero_fill", "over_mean_fill")
+    for end in ("", "_lo", "_hi")), *(f"brier_{model}" for model in _COMPARED), "no_value_because")
 
 
 def make(study):
   """[Result]: test patients by the modalities they have; one training for all of them."""
   found = study_lib.tables(study, _COMPARED)
   test = found["method"].query("role == 'test'").drop_duplicates("row_id")
-  counts = test.pattern.value_counts()
-  patterns = [p for p, n in counts.items() if n >= study.config.evaluate.min_cell][:_TOP]
+  least = study.config.evaluate.min_cell
   rows, marks = [], []
   for task in study.cohort.tasks:
-    for pattern in (None, *patterns):
-      mine = test if pattern is None else test[test.pattern == pattern]
-      y = mine[f"y_{task}"].dropna()
-      if y.nunique() < 2 or len(y) < study.config.evaluate.min_cell:   # said in a sentence below
+    known = test[test[f"y_{task}"].notna()]
+    for name, mine, told in configurations(known, task, study.cohort.modalities, least):
+      y = known[f"y_{task}"][mine]
+      row = {"task": task, "modalities": name, "rows": len(y), **dict.fromkeys(_COLUMNS)}
+      rows.append(row)
+      if not told:
+        row["no_value_because"] = disclosure.reason(least)
         continue
-      name = "all" if pattern is None else cohort_lib.pattern_name(pattern, study.cohort.modalities)
-      scores = {model: study_lib.score(
-          study, table, task, rows=None if pattern is None else table.pattern == pattern,
-          metrics=("auroc", "auprc", "brier")) for model, table in found.items()}
-      row = {"task": task, "modalities": name, "rows": len(y), "positives": int(y.sum())}
+      ids = known.row_id[mine]
+      scores = {model: study_lib.score(study, table, task, rows=table.row_id.isin(ids),
+                                       metrics=("auroc", "auprc", "brier"))
+                for model, table in found.items()}
+      row["positives"] = int(y.sum())
       for model, score in scores.items():
         row |= tables.columns(f"auroc_{model}", score["auroc"])
       for other in ("zero_fill", "mean_fill"):
         row |= tables.columns(f"over_{other}", scores["method"]["auroc"] - scores[other]["auroc"])
       row |= {f"brier_{model}": score["brier"].value for model, score in scores.items()}
-      rows.append(row)
       marks.append((f"{task}: {name}", [
           (s["auroc"].value, *s["auroc"].interval, _COLORS[model], "dot")
           for model, s in scores.items()], f"n = {len(y)}, {int(y.sum())} pos."))
   figure = figures.forest(marks, "AUROC by the modalities that a patient has", "AUROC", names=[
       (label, _COLORS[model], "dot") for model, label in (
           ("method", study.config.model.name), ("zero_fill", "zero-filling + mask"),
-          ("mean_fill", "mean imputation"))])
+          ("mean_fill", "mean imputation"))]) if marks else None
   return [tables.Result("table3", "Table 3: by modality configuration", rows, figure, (
       f"Test patients grouped by what they have, the {_TOP} largest groups; each model was trained "
-      "once, on all patterns. Groups with few labelled rows, or with one class among their "
-      "outcomes, are left out. Intervals are not adjusted for the number of groups.",
+      f"once, on all patterns. Groups of fewer than {least} patients are left out, or told with a "
+      "larger one where they are few together. Intervals are not adjusted for the number of groups.",
       "The comparators have the method's encoders and heads; they lack gates, attention, "
       "and reconstruction; the same rectifier is fitted to all three. Scaled inputs have mean "
       "zero, so filling with zeros and with means differ in whether the mask is an input.",
       "The values of the paper's Table 3 were not at hand."),
       {"over_zero_fill": "+.3f", "over_mean_fill": "+.3f"})]
+
+
+def configurations(rows, task, modalities, least):
+  """(name, (N,) bool, whether what depends on outcomes may be told) of all rows, then of the
+  largest patterns, from rows of the predictions whose outcome is known."""
+  y, patient = rows[f"y_{task}"].to_numpy(), rows.patient_id.to_numpy()
+  found = disclosure.groups(rows.pattern, patient, y, least)
+  everyone = disclosure.counts(np.zeros(len(y), int), patient, y, 1)
+  named = [(g.name(cohort_lib.pattern_name(g.level, modalities), "rarer patterns"), g.rows, g.told)
+           for g in found if g.level is not None]
+  whole = [("all", np.full(len(y), True), bool(disclosure.told(everyone, least)[0]))]
+  return whole + named[:_TOP] if len(y) else []

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import types
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 
 from crl_jax import bootstrap, config as config_lib
 from experiments import paper, study as study_lib, tables
-from experiments.tables import c5, figure1, table2, table4
+from experiments.tables import c5, figure1, table2, table3, table4
 
 # every program that is compiled is most of the time of these tests: fewer variants
 RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
@@ -135,11 +136,46 @@ def test_c6_probe_beats_the_majority_since_the_pattern_is_an_input(made):
 def test_figure1_counts_the_whole_cohort_and_patients_as_clusters(made):
   table = pd.DataFrame(made[0]["figure1"].rows)
   assert table[table.task == "mortality"]["rows"].sum() <= 300
-  assert ((table.rate_lo <= table.rate) & (table.rate <= table.rate_hi)).all()
+  told = table[table.positives.notna()]
+  assert ((told.rate_lo <= told.rate) & (told.rate <= told.rate_hi)).all()
   y = np.array([0, 1] * 50, float)
   alone = figure1.interval(y, np.arange(100))
   twice = figure1.interval(np.repeat(y, 2), np.repeat(np.arange(100), 2))   # nothing new is known
   assert twice == pytest.approx(alone) and alone == pytest.approx((0.404, 0.596), abs=1e-3)
+
+
+def cells():
+  """(pattern, outcome) of 500 patients: pattern 7 has 2 positives, of pattern 3 there are 20, of 5
+  there are 4 patients."""
+  pattern = np.repeat([1, 7, 3, 5], [300, 60, 136, 4])
+  y = np.zeros(500)
+  y[:90], y[300:302], y[360:380] = 1, 1, 1
+  return pattern, y
+
+
+def test_figure1_tells_no_outcomes_of_few_patients():
+  pattern, y = cells()
+  cohort = types.SimpleNamespace(pattern=pattern, labels=y[:, None], patient_id=np.arange(500),
+                                 tasks=("death",), modalities=("structured", "image", "text"))
+  study = types.SimpleNamespace(cohort=cohort, config=config_lib.default())
+  result = figure1.make(study)[0]
+  assert [(r["rows"], r["positives"]) for r in result.rows] == [(300, 90), (136, None), (64, None)]
+  assert result.rows[2]["pattern"].endswith(" + rarer patterns")
+  for row in result.rows[1:]:   # the second would give the third away
+    assert (row["rate"], row["rate_lo"], row["rate_hi"]) == (None, None, None)
+  assert any("fewer than 10 patients with the outcome" in s for s in result.said)
+  assert "of 300" in result.figure and "of 136" not in result.figure
+
+
+def test_table3_compares_nothing_on_few_outcomes():
+  pattern, y = cells()
+  rows = pd.DataFrame(dict(patient_id=np.arange(500), pattern=pattern, y_death=y))
+  found = table3.configurations(rows, "death", ("structured", "image", "text"), 10)
+  assert [(mine.sum(), told) for _, mine, told in found] == [
+      (500, True), (300, True), (136, False), (64, False)]
+  none = table3.configurations(rows.assign(y_death=0.0), "death", ("structured", "image"), 10)
+  assert not any(told for *_, told in none)
+  assert table3.configurations(rows[:0], "death", ("structured", "image"), 10) == []
 
 
 def test_a_column_and_its_interval_are_one_cell():
