@@ -89,6 +89,20 @@ def test_holds_no_patient(write):
   assert size(large) < 1.2 * size(text)
 
 
+def test_small_groups_are_told_as_was_done(write):
+  """A dash, not "None", for what is withheld, and sentences that are true."""
+  table = make(per_patient=1)
+  who = table.patient_id - table.patient_id.min()
+  table["group_sex"] = np.select([who < 4, who < 140], ["unknown", "female"], "male")
+  table["group_unit"] = np.select([who < 60, who < 120], ["A", "B"], "C")
+  table.loc[who < 60, "y_icu"] = 0.0
+  text = write(table)
+  assert "None</td>" not in text and "unknown" not in text and "female + rarer groups" in text
+  assert '1 level of fewer than 10 patients is told as "rarer groups", with the smallest' in text
+  assert "Size alone: fewer than 10 patients with the outcome or without it" in text
+  assert "groups with fewer than" not in text   # a large one is never hidden as if it were small
+
+
 def test_paper_protocol_is_said_loudly(write):
   assert "PAPER PROTOCOL" in write(protocol="paper") and "PAPER PROTOCOL" not in write()
 

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from crl_jax import figures, inference, metrics as metrics_lib
+from crl_jax import disclosure, figures, inference, metrics as metrics_lib
 from crl_jax.data import cohort as cohort_lib
 from experiments import tables
 
@@ -21,6 +21,7 @@ def make(study):
   z_norm, test, pattern, hit, majority = seen
   cohort, floor = study.cohort, study.config.evaluate.min_cell
   ids, counts = np.unique(cohort.pattern, return_counts=True)
+  rates = {task: told_rates(cohort, t, floor) for t, task in enumerate(cohort.tasks)}
   rows = []
   for p in ids[np.argsort(-counts, kind="stable")]:
     mine = cohort.pattern == p
@@ -31,8 +32,7 @@ def make(study):
            "norm_sd_over_members": float(z_norm[:, pattern == p].mean(1).std(ddof=1))
            if len(z_norm) > 1 else None}
     for t, task in enumerate(cohort.tasks):
-      y = cohort.labels[mine, t]
-      row[f"rate_{task}"] = float(np.nanmean(y)) if np.isfinite(y).any() else None
+      row[f"rate_{task}"] = rates[task].get(p)
     rows.append(row)
   checks = [correlation(rows, task, kind) for task in cohort.tasks
             for kind in ("pearson", "spearman")]
@@ -44,14 +44,17 @@ def make(study):
                   p=None, over=len(test))]
   norms = [r["norm"] for r in rows]
   plot = figures.Plot(figures.limits(norms), figures.limits(
-      [r[f"rate_{t}"] for r in rows for t in cohort.tasks], include=(0.0,)),
+      [v for r in rows for t in cohort.tasks if (v := r[f"rate_{t}"]) is not None], include=(0.0,)),
       "Norm of the missingness embedding and outcome rate", "norm of z, mean over members",
       "outcome rate", width=460, height=300)
   for color, task in zip(figures.SERIES, cohort.tasks):
-    plot.points(norms, [r[f"rate_{task}"] for r in rows], color, task)
+    mine = [(r["norm"], r[f"rate_{task}"]) for r in rows if r[f"rate_{task}"] is not None]
+    if mine:
+      plot.points(*zip(*mine), color, task)
   return [
       tables.Result("c6_norms", "C.6: missingness embedding, norm per pattern", rows, plot.svg(),
-                    (f"Patterns with at least {floor} rows.",)),
+                    (f"Patterns with at least {floor} rows. No rate: {disclosure.reason(floor)}, or fewer "
+                     f"than {floor} patients.",)),
       tables.Result("c6_checks", "C.6: correlations and the pattern from the representation",
                     checks, None, (
           f"Correlations are over the {len(rows)} patterns: with so few, only a very strong one "
@@ -59,6 +62,15 @@ def make(study):
           "and scored on test rows of fold 0. The pattern is an input of the model, so its being "
           "readable from h shows that fusion keeps it, not that it matters.",
           "The values of the paper's section C.6 were not at hand."), {"p": ".2g"})]
+
+
+def told_rates(cohort, t, least):
+  """pattern -> outcome rate of task t, of the patterns that it may be told of."""
+  known = np.isfinite(cohort.labels[:, t])
+  y, patient = cohort.labels[known, t], cohort.patient_id[known]
+  return {g.level: float(y[g.rows].mean())
+          for g in disclosure.groups(cohort.pattern[known], patient, y, least)
+          if g.told and not g.rare and g.level is not None}
 
 
 def representations(study):
