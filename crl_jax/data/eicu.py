@@ -64,8 +64,9 @@ def build(config, for_prediction=False):
     odd = eicu_stays.odd_stays(about) + odd_records(t)
   kind = frame["kind"].to_numpy()
   eicu_scores.add(values, frame["time"].to_numpy(np.float64), kind)
-  steps += [{"step": f"rows at {eicu_stays.KINDS[k]}", "removed": 0, "left": int((kind == k).sum())}
-            for k in sorted(set(kind))]
+  # parts of the stays left, which may overlap, so nothing is removed
+  steps += [{"step": f"of which with rows at {eicu_stays.KINDS[k]}", "removed": None,
+             "left": int((kind == k).sum())} for k in sorted(set(kind))]
   info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=source.inputs,
               absent_tables=source.absent, protocol=protocol,
               notes=_notes(c, protocol, for_prediction))
