@@ -122,8 +122,8 @@ def calibration(runs, task):
                       "outcome rate", width=460, height=360)
   plot.line([0, limit], [0, limit], figures.GREY, dash="2 3", width=1)
   for name, i, (predicted, rate, _) in lines:
-    color = figures.SERIES[i % len(figures.SERIES)]
-    plot.line(predicted, rate, color, name).points(predicted, rate, color, radius=2.5)
+    color, dash = (each[i % len(each)] for each in (figures.SERIES, figures.DASHES))
+    plot.line(predicted, rate, color, name, dash).points(predicted, rate, color, radius=2.5)
   return dict(title=f"{task}: calibration", heads=["run", "lowest group", "highest group"],
               lines=[[name, *(f"{p:.3f} predicted, {r:.3f} observed" for p, r in
                               ((predicted[0], rate[0]), (predicted[-1], rate[-1])))]
