@@ -289,8 +289,11 @@ def _pooled(rectifier, task):
 
 
 def pattern_label(row, width=40):
-  """The shorter of what is present and what is absent, cut at `width`."""
+  """The shorter of what is present and what is absent, cut at `width`; where nothing is absent and
+  the list is long, that."""
   names = [row["name"]]
+  if row["pattern"] and not row["missing"] and len(row["name"]) > 40:
+    names.append("all modalities")
   if row["missing"] and row["pattern"]:
     names.append("all but " + ", ".join(row["missing"]) +
                  (" + rarer patterns" if row.get("rare") else ""))

@@ -8,12 +8,17 @@ A Plot collects marks in data units; forest() is a list of values with intervals
 
 import html
 import math
+import re
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#222222", "#8a8f98")
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, GREY)
+DASHES = ("", "6 3", "2 2", "9 3 2 3", "12 4", "1 4", "6 2 2 2 2 2")   # beside the colours
 _INK, _RULE, _SIZE = "#30343b", "#e3e5e9", 11
-_ADVANCE = 0.56   # mean width of a character of a sans-serif font, in ems: close enough for margins
+_LEAST = 10       # px: no text is shrunk below it, the page scrolls sideways first
+# Widths of characters in ems, of a wide sans-serif font: narrower ones leave some room.
+_WIDTHS = {**dict.fromkeys("ijl.,:;'|![]()fIrt -", 0.4), **dict.fromkeys("mwMW@%+=\N{MINUS SIGN}", 0.95),
+           **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ_", 0.74)}
 
 
 def ticks(lo, hi, most=5):
@@ -102,11 +107,11 @@ class Plot:
     return self._named(label, color, dash, line=True)
 
   def points(self, xs, ys, color=BLUE, label=None, shape="dot", radius=3.5):
-    """Marks: a "dot" or a hollow "diamond"."""
+    """Marks of a `shape` of `mark`."""
     for x, y in zip(xs, ys):
       if finite(x, y)[1:]:
         self._marks.append(mark(self.px(x), self.py(y), color, shape, radius))
-    return self._named(label, color, "", line=False)
+    return self._named(label, color, shape, line=False)
 
   def spread(self, xs, los, his, color=BLUE, width=1.2):
     """Vertical interval lines."""
@@ -132,7 +137,7 @@ class Plot:
         self._marks.append(f'<rect x="{self.px(x - width / 2):.1f}" y="{top:.1f}" '
                            f'width="{self.px(x + width / 2) - self.px(x - width / 2):.1f}" '
                            f'height="{bottom - top:.1f}" fill="{color}" rx="1.5"/>')
-    return self._named(label, color, "", line=False)
+    return self._named(label, color, "dot", line=False)
 
   def note(self, x, y, text, color=_INK, anchor="start", dx=4, dy=-4):
     """A word at a point."""
@@ -141,12 +146,16 @@ class Plot:
 
   def svg(self):
     """The figure as one <svg> element."""
-    body = self._frame + "".join(self._marks) + self._drawn_legend()
-    return _root(self._width, self._height, self.title, self.describe, body)
+    legend, more = self._drawn_legend()
+    body = self._frame + "".join(self._marks)
+    if more:
+      body = f'<g transform="translate(0 {more})">{body}</g>'
+    heading = [_text(self._left, 14, self.title, weight=600, size=12.5)] if self._heading else []
+    return _root(self._width, self._height + more, self.title, self.describe,
+                 "".join(heading) + legend + body)
 
   def _axes(self, xticks, yticks, xlabel, ylabel):
-    out = [_text(self._left if self._heading else 0, 14, self.title, weight=600, size=12.5)
-           ] if self._heading else []
+    out = []
     for value, label in yticks:
       y = self.py(value)
       out.append(_segment(self._left, y, self._right, y, _RULE, 1))
@@ -163,23 +172,24 @@ class Plot:
       out.append(f'<g transform="rotate(-90 {x} {y:.1f})">{_text(x, y, ylabel, "middle")}</g>')
     return "".join(out)
 
-  def _named(self, label, color, dash, line):
+  def _named(self, label, color, style, line):
     if label:
-      self._legend.append((label, color, dash, line))
+      self._legend.append((label, color, style, line))
     return self
 
   def _drawn_legend(self):
-    """One row under the heading, right of which it would not fit: then the entries wrap."""
-    out, x, y = [], self._left, 29 if self._heading else 9
-    for label, color, dash, line in self._legend:
-      width = _text_width(label) + 22
-      if x + width > self._width and x > self._left:
+    """(elements, pixels that it needs beyond its one row)."""
+    out, x, first = [], self._left, 29 if self._heading else 9
+    y = first
+    for label, color, style, line in self._legend:
+      width = _text_width(label) + 34
+      if x + width > self._width + 10 and x > self._left:
         x, y = self._left, y + 13
-      out.append(_segment(x, y - 4, x + 14, y - 4, color, 2.2, dash) if line else
-                 mark(x + 7, y - 4, color, "dot", 3.5))
-      out.append(_text(x + 18, y, label))
+      out.append(_segment(x, y - 4, x + 22, y - 4, color, 2.2, style) if line else
+                 mark(x + 11, y - 4, color, style, 3.5))
+      out.append(_text(x + 26, y, label))
       x += width
-    return "".join(out)
+    return "".join(out), y - first
 
   def _at(self, x, y):
     return f"{self.px(x):.1f} {self.py(self._inside(y)):.1f}"
@@ -190,7 +200,8 @@ class Plot:
 
 def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f", names=None,
            include=()):
-  """Values with intervals, a line each: the figure that most tables want beside them.
+  """Values with intervals, a line each: the figure that most tables want beside them. A line's
+  label stands at its left, or above it where a label would take much of the width.
 
   Args:
     rows: list of (label, marks, text). marks: list of (value, lo, hi, color, shape), drawn side by
@@ -206,24 +217,25 @@ def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f"
   flat = [v for _, marks, _ in rows for m in marks for v in m[:3]]
   lo, hi = limits(flat, 0.04, [*include, *finite(zero)])
   texts = [_interval(marks, form) if text is None else text for _, marks, text in rows]
-  left = min(max((_text_width(label) for label, *_ in rows), default=0) + 14, 0.42 * width)
+  beside = max((_text_width(label) for label, *_ in rows), default=0) + 14
+  above = beside > 0.3 * width
+  labels = [_lines(label, width) if above else [label] for label, *_ in rows]
+  left = 8 if above else beside
   right = width - max((_text_width(text) for text in texts), default=0) - 12
-  step, top = 23, 42 if names else 28
-  bottom = top + step * len(rows) + 4
+  out, top = _head(title, width, names)
   px = lambda x: left + (x - lo) / (hi - lo) * (right - left)
-  out = [_text(0, 14, title, weight=600, size=12.5)]
-  x = 0
-  for label, color, shape in names or ():
-    out += [mark(x + 6, 29, color, shape, 3.5), _text(x + 15, 33, label)]
-    x += _text_width(label) + 30
-  for value in ticks(lo, hi, 7):
+  steps = [20 + 14 * len(lines) if above else 23 for lines in labels]
+  bottom = top + sum(steps) + 4
+  for value in ticks(lo, hi, max(2, min(7, int((right - left) / 42)))):
     out += [_segment(px(value), top, px(value), bottom, _RULE, 1),
             _text(px(value), bottom + 14, number(value), "middle")]
   if zero is not None:
     out.append(_segment(px(zero), top, px(zero), bottom, GREY, 1.2))
-  for i, ((label, marks, _), text) in enumerate(zip(rows, texts)):
-    y = top + step * (i + 0.5)
-    out += [_text(left - 10, y + 4, _cut(label, left - 14), "end"), _text(right + 8, y + 4, text)]
+  for i, ((_, marks, _), lines, text) in enumerate(zip(rows, labels, texts)):
+    y = top + sum(steps[:i + 1]) - 11.5
+    out += ([_text(0, y + 1 - 14 * (len(lines) - k), line, halo=True)
+             for k, line in enumerate(lines)] if above else [_text(left - 10, y + 4, lines[0], "end")])
+    out.append(_text(right + 8, y + 4, text))
     ranged = [m for m in marks if finite(*m[1:3])[1:]]   # side by side; what has no interval, on it
     for mark_ in marks:
       value, low, high, color, shape = mark_
@@ -279,8 +291,8 @@ def waterfall(start, steps, end, title, width=640, form="+.3f"):
 
 def standalone(svg):
   """An <svg> element as the text of a file of its own, on white."""
-  head = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff"'
-  return svg.replace("<svg", head, 1) + "\n"
+  head = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff;'
+  return svg.replace('<svg style="', head, 1) + "\n"
 
 
 def mark(x, y, color, shape="dot", radius=3.5):
@@ -295,15 +307,30 @@ def mark(x, y, color, shape="dot", radius=3.5):
 
 def _root(width, height, title, describe, body):
   label = html.escape(f"{title}. {describe}" if describe else title)
-  return (f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+  return (f'<svg style="min-width:{width * _LEAST / _SIZE:.0f}px" '
+          f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
           f'role="img" aria-label="{label}" font-family="system-ui, -apple-system, Segoe UI, '
           f'Helvetica, Arial, sans-serif" font-size="{_SIZE}"><title>{label}</title>{body}</svg>')
 
 
-def _text(x, y, text, anchor="start", color=_INK, weight=400, size=None):
+def _head(title, width, names):
+  """The title and the legend of `names`, wrapped, as (elements, pixels down to the figure)."""
+  lines = _lines(title, width, 1.1 * 12.5)   # bold
+  out = [_text(0, 14 + 15 * i, line, weight=600, size=12.5) for i, line in enumerate(lines)]
+  x, y = 0, 15 * len(lines) + 18
+  for label, color, shape in names or ():
+    if x and x + 15 + _text_width(label) > width:
+      x, y = 0, y + 15
+    out += [mark(x + 6, y - 4, color, shape, 3.5), _text(x + 15, y, label)]
+    x += _text_width(label) + 30
+  return out, y + 9 if names else 15 * len(lines) + 13
+
+
+def _text(x, y, text, anchor="start", color=_INK, weight=400, size=None, halo=False):
   extra = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (
       f' font-weight="{weight}"' if weight != 400 else "") + (
-          f' font-size="{size}"' if size else "")
+          f' font-size="{size}"' if size else "") + (
+              ' stroke="#fff" stroke-width="3" paint-order="stroke"' if halo else "")
   return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}"{extra}>{html.escape(str(text))}</text>'
 
 
@@ -321,13 +348,28 @@ def _interval(marks, form):
   return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _cut(text, width):
-  most = int(width / (_ADVANCE * _SIZE))
-  return text if len(text) <= most else text[:max(most - 1, 1)] + "\N{HORIZONTAL ELLIPSIS}"
+def _lines(text, width, size=_SIZE):
+  """`text` in lines no wider than `width`, broken after a blank or a plus sign."""
+  lines = [""]
+  for word in re.findall(r"[^ +]*[ +]|[^ +]+", str(text)):
+    if lines[-1] and _text_width(lines[-1] + word.rstrip(), size) > width:
+      lines.append("")
+    lines[-1] += word
+  return [_cut(line.rstrip(), width, size) for line in lines]
 
 
-def _text_width(text):
-  return len(str(text)) * _ADVANCE * _SIZE
+def _cut(text, width, size=_SIZE):
+  """`text` without as much of its middle as does not fit: what tells labels apart is at an end."""
+  if _text_width(text, size) <= width:
+    return text
+  keep = len(text)
+  while keep > 2 and _text_width(text[:keep // 2] + text[-(keep // 2):], size) > width - size:
+    keep -= 1
+  return text[:keep // 2] + "\N{HORIZONTAL ELLIPSIS}" + text[-(keep // 2):]
+
+
+def _text_width(text, size=_SIZE):
+  return sum(_WIDTHS.get(c, 0.64) for c in str(text)) * size
 
 
 def _wide(lo, hi):

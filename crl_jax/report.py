@@ -164,7 +164,7 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   areas = _areas(predictions, task, [row["pattern"] for row in rows
                                      if row["positives"] is not None and not row.get("rare")])
   return dict(
-      forest=_one(draw.discrimination(metrics, task)),
+      forest=_one(draw.discrimination(metrics, task)), unchanged=_unchanged(predictions, task),
       curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
       patterns=[dict(name=evaluate.pattern_label(row, 200), n=row["n"],
                      rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
@@ -178,6 +178,12 @@ def _task(task, metrics, predictions, data, rectifier, settings):
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
       conformal=_conformal(metrics, task), fairness=_fairness(metrics, task))
+
+
+def _unchanged(predictions, task):
+  """Whether the rectifier left every test prediction as it was."""
+  test = predictions[(predictions.role == "test") & predictions[f"y_{task}"].notna()]
+  return bool((test[f"p_{task}"] == test[f"p_base_{task}"]).all())
 
 
 def _areas(predictions, task, patterns):
@@ -238,15 +244,18 @@ def _informative(metrics, data):
     return None
   area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
   both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
+  labels = lambda patterns: [{**row, "label": evaluate.pattern_label(
+      {**row, "missing": [m for m in data.get("modalities", ()) if m not in row["name"].split("+")]},
+      200)} for row in patterns]
   tasks = [dict(
       name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
       left=_p(task["left"]["p"]), reason=task["left"].get("reason"),
       spread=[_number(task["left"].get(key)) for key in ("raw", "left")],
       benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
-      patterns=[(row["name"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
+      patterns=[(row["label"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
                  evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
-                 both(row, "e_value")) for row in task["patterns"]],
-      figure=_one(draw.effects(name, task["patterns"])))
+                 both(row, "e_value")) for row in labels(task["patterns"])],
+      figure=_one(draw.effects(name, labels(task["patterns"]))))
       for name, task in found.get("tasks", {}).items()]
   return dict(
       sentence=found["sentence"], limits=found["limits"], level=found["level"], tasks=tasks,
@@ -272,7 +281,8 @@ def _explained(found):
 def _cohort(data):
   """Tables of the cohort's facts, those that are there."""
   grids = []
-  add = lambda title, head, rows: rows and grids.append(dict(title=title, head=head, rows=rows))
+  add = lambda title, head, rows, numeric=range(1, 9): rows and grids.append(
+      dict(title=title, head=head, rows=rows, numeric=numeric))
   add("Size", ("rows", "patients"), [(data["rows"], data["patients"])] if "rows" in data else [])
   add("From the files to the rows", ("step", "removed", "left"),
       [(s["step"], s["removed"], s["left"]) for s in data.get("attrition", [])])
@@ -281,7 +291,7 @@ def _cohort(data):
        for task, v in data.get("labelled", {}).items()])
   add("Modalities", ("modality", "observed in rows"), list(data.get("observed", {}).items()))
   add("Odd records", ("table", "rule", "count"),
-      [(o["table"], o["rule"], o["count"]) for o in data.get("odd_rows", [])])
+      [(o["table"], o["rule"], o["count"]) for o in data.get("odd_rows", [])], (2,))
   add("Absent tables", ("table",), [(name,) for name in data.get("absent_tables", [])])
   return grids
 
@@ -310,7 +320,8 @@ def _render(template, path, values):
   import jinja2
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader("crl_jax", "templates"), autoescape=True,
-      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+      finalize=lambda value: "-" if value is None else value)
   part = path.with_name(path.name + ".part")
   part.write_text(environment.get_template(template).render(values), encoding="utf-8")
   part.replace(path)

@@ -3,13 +3,15 @@
 import numpy as np
 
 from crl_jax import evaluate, fairness, metrics as metrics_lib
-from crl_jax.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot, forest, limits
+from crl_jax.figures import (BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot, forest,
+                             limits)
 
 COLORS = dict(test_base=BLUE, test=ORANGE, test_logistic=GREEN, test_boosting=PURPLE,
               test_bayes=BLACK)
 _GRID = np.linspace(0, 1, 101)
 _TERMS = ("prediction", "reconstruction", "contrastive", "missingness", "pattern")
-_BOTH = (("p_base_", "before the rectifier", BLUE, "5 4"), ("p_", "after", ORANGE, ""))
+_BOTH = (("p_base_", "before the rectifier", BLUE, "5 4", "ring"), ("p_", "after", ORANGE, "", "dot"))
+_WIDTH = 390   # of a phone: text keeps its size on it without scrolling
 
 
 def discrimination(metrics, task):
@@ -17,7 +19,7 @@ def discrimination(metrics, task):
   roles = [role for role in evaluate.LABELS if role in metrics]
   rows = [(evaluate.LABELS[role], [_mark(metrics[role][task]["auroc"], COLORS.get(role, GREY))],
            None) for role in roles if metrics[role][task]["auroc"]["value"] is not None]
-  return rows and forest(rows, f"{task}: AUROC of each predictor", "AUROC", width=640,
+  return rows and forest(rows, f"{task}: AUROC of each predictor", "AUROC", width=_WIDTH,
                          describe="95% intervals by patient")
 
 
@@ -37,7 +39,7 @@ def curves(predictions, task, settings, net_benefit=None):
   pr.line([0, 1], [y.mean()] * 2, GREY, dash="2 3", width=1)
   bins = int(np.clip(len(y) // max(settings["min_cell"], 1), 1, settings["bins"]))
   found, limit = [], 0.0
-  for prefix, label, color, dash in _BOTH:
+  for prefix, label, color, dash, shape in _BOTH:
     p = table[f"{prefix}{task}"].to_numpy()
     false, recall, precision = metrics_lib.curves(y, p)
     roc.line(_GRID, np.interp(_GRID, np.r_[0, false], np.r_[0, recall]), color, label, dash)
@@ -45,14 +47,14 @@ def curves(predictions, task, settings, net_benefit=None):
     pr.line(_GRID[1:], precision[reached], color, label, dash)
     predicted, rate, _ = metrics_lib.calibration(y, p, bins)
     lo, hi = intervals(table, y, p, rate)
-    found.append((predicted, rate, lo, hi, color, label, dash))
+    found.append((predicted, rate, lo, hi, color, label, dash, shape))
     limit = max(limit, hi.max(), predicted.max())
   calibration = Plot((0, limit), (0, limit), f"{task}: calibration", "predicted probability",
                      "outcome rate", describe=f"{bins} groups of equal size with 95% intervals")
   calibration.line([0, limit], [0, limit], GREY, dash="2 3", width=1)
-  for predicted, rate, lo, hi, color, label, dash in found:
+  for predicted, rate, lo, hi, color, label, dash, shape in found:
     calibration.spread(predicted, lo, hi, color).line(predicted, rate, color, label, dash)
-    calibration.points(predicted, rate, color, radius=2.8)
+    calibration.points(predicted, rate, color, shape=shape, radius=2.8)
   benefit = decision(net_benefit or {}, task)
   return [plot.svg() for plot in (roc, pr, calibration)] + ([benefit] if benefit else [])
 
@@ -84,7 +86,7 @@ def decision(net_benefit, task):
   plot.line(x, _above(after["all"], lo), GREY, "treat all", "2 3", 1.4)
   plot.line([min(x), max(x)], [0, 0], BLACK, width=1)
   plot.band(x, [None if v is None else max(v, lo) for v in after["lo"]], after["hi"], ORANGE)
-  for role, label, color, dash in (("test_boosting", "boosting", PURPLE, ""),
+  for role, label, color, dash in (("test_boosting", "boosting", PURPLE, "9 3 2 3"),
                                    ("test_base", "before", BLUE, "5 4"),
                                    ("test", "after", ORANGE, "")):
     if role in found:
@@ -102,24 +104,24 @@ def gammas(task, rows):
     marks = [(cell["gamma"], cell["lo"], cell["hi"], ORANGE, "dot")]
     if row["true"] is not None:
       marks.append((row["true"], None, None, BLACK, "diamond"))
-    lines.append((evaluate.pattern_label(row, 44), marks, None))
+    lines.append((evaluate.pattern_label(row, 200), marks, None))
   names = [("gamma", ORANGE, "dot")]
   if any(len(marks) > 1 for _, marks, _ in lines):
     names.append(("true direct effect", BLACK, "diamond"))
   return forest(lines, f"{task}: gamma by pattern", "gamma", zero=0.0, form="+.3f",
-                names=names, describe="95% intervals") if lines else None
+                width=_WIDTH, names=names, describe="95% intervals") if lines else None
 
 
 def rates(task, rows, overall):
   """Outcome rate and mean predictions by pattern; None without rows."""
-  lines = [(f"{evaluate.pattern_label(row, 44)}",
+  lines = [(evaluate.pattern_label(row, 200),
             [(row["rate"], row["rate_lo"], row["rate_hi"], BLACK, "dot")]
             + ([(row["predicted_base"], None, None, BLUE, "ring"),
                 (row["predicted"], None, None, ORANGE, "diamond")]
                if "predicted" in row else []), f"n = {row['n']}")
            for row in rows if row["rate"] is not None]
   return forest(lines, f"{task}: outcome rate and mean prediction by pattern", "probability",
-                zero=overall, names=[("outcome rate", BLACK, "dot"),
+                zero=overall, width=_WIDTH, names=[("outcome rate", BLACK, "dot"),
                                      ("predicted before", BLUE, "ring"),
                                      ("after", ORANGE, "diamond")]) if lines else None
 
@@ -128,7 +130,7 @@ def groups(task, grouping, found, metric, label):
   """A metric by the groups of one grouping; None where no group has it."""
   rows = [(f"{g['group']}", [_mark(g[metric], BLUE)], f"n = {g['n']}") for g in found["groups"]
           if g.get(metric) and g[metric]["value"] is not None]
-  return forest(rows, f"{task} by {grouping}: {label}", label, width=560,
+  return forest(rows, f"{task} by {grouping}: {label}", label, width=_WIDTH,
                 describe="95% intervals") if len(rows) > 1 else None
 
 
@@ -158,15 +160,16 @@ def observed(data):
     return None
   return forest([(m, [(n / rows, None, None, BLUE, "dot")], f"{n / rows:.1%}")
                  for m, n in data["observed"].items()], "How often each modality was observed",
-                "share of rows", width=560, include=(0.0, 1.0))
+                "share of rows", width=_WIDTH, include=(0.0, 1.0))
 
 
 def effects(task, patterns):
   """Effects of patterns on the outcome rate, raw and left (informative.study); None without any."""
-  rows = [(row["name"], [_mark(row["raw"], GREY), _mark(row["left"], PURPLE)], f"n = {row['n']}")
-          for row in patterns]
+  rows = [(row["label"], [_mark(row["raw"], GREY, "ring"), _mark(row["left"], PURPLE)],
+           f"n = {row['n']}") for row in patterns]
   return forest(rows, f"{task}: effect of the pattern on the outcome rate", "difference in rate",
-                zero=0.0, names=[("raw", GREY, "dot"), ("left", PURPLE, "dot")]) if rows else None
+                zero=0.0, width=_WIDTH,
+                names=[("raw", GREY, "ring"), ("left", PURPLE, "dot")]) if rows else None
 
 
 def contributions(task, found):
@@ -174,7 +177,7 @@ def contributions(task, found):
   rows = [(name, [(v["value"], v["lo"], v["hi"], SERIES[i % len(SERIES)], "dot")], None)
           for i, (name, v) in enumerate(found.items())]
   return forest(rows, f"{task}: mean absolute contribution of each modality",
-                "change of the predicted probability", width=640, include=(0.0,))
+                "change of the predicted probability", width=_WIDTH, include=(0.0,))
 
 
 def _epochs(members, title, keys, relative, starts):
@@ -190,11 +193,11 @@ def _epochs(members, title, keys, relative, starts):
     return None
   values = [v for _, each in lines for line in each for _, v in line]
   last = max(e for _, each in lines for line in each for e, _ in line)
-  plot = Plot((0, last + 1), limits(values, 0.05), title, "epoch", width=420, height=320,
+  plot = Plot((0, last + 1), limits(values, 0.05), title, "epoch", width=_WIDTH, height=320,
               describe="A line a member; thick: their mean")
   for start in starts:
     plot.line([start, start], limits(values, 0.05), GREY, dash="2 3", width=1)
-  for color, (name, each) in zip(SERIES, lines):
+  for color, dash, (name, each) in zip(SERIES, DASHES, lines):
     name = None if len(lines) == 1 else name
     if len(each) > 1:
       for line in each:
@@ -202,7 +205,7 @@ def _epochs(members, title, keys, relative, starts):
     epochs = sorted({e for line in each for e, _ in line})
     by_epoch = [dict(line) for line in each]
     mean = [np.mean([d[e] for d in by_epoch if e in d]) for e in epochs]
-    plot.line(epochs, mean, color, name)
+    plot.line(epochs, mean, color, name, dash)
   return plot.svg()
 
 

@@ -53,6 +53,44 @@ def test_a_forest_draws_value_and_interval_to_scale():
   assert "0.500 [0.400, 0.600]" in said and "said" in said and "-" in said
 
 
+def test_labels_of_a_forest_are_whole_distinct_and_inside():
+  shared = "demographics+admission+apache+diagnosis+medication+laboratory+vitals+"
+  rows = [(shared + end, [(0.5, 0.4, 0.6, "#111111", "dot")], None) for end in ("fluid", "notes")]
+  root = parsed(figures.forest(rows, "a title much longer than the figure is wide: " * 3, "x",
+                               names=[("a long name of a mark", "#111111", "dot")] * 4, width=390))
+  said = "".join("".join(e.itertext()) for e in root.iter("text"))
+  assert all(label in said for label, *_ in rows)
+  for text in root.iter("text"):
+    x, width = float(text.get("x")), 0.61 * 11 * len("".join(text.itertext()))   # of DejaVu Sans
+    start = x - width * {None: 0, "middle": 0.5, "end": 1}[text.get("text-anchor")]
+    assert -1 <= start and start + width <= 390 * 1.1
+  beside = parsed(figures.forest([("mortality: icu", [(1, 0, 2, "#111111", "dot")], "")], "t"))
+  label, = (e for e in beside.iter("text") if "".join(e.itertext()) == "mortality: icu")
+  assert float(label.get("x")) >= 6.66 * 11   # as wide as it is in DejaVu Sans
+
+
+def test_text_cannot_be_shrunk_below_ten_pixels():
+  for svg in (figures.forest([], "t", width=720), figures.Plot((0, 1), (0, 1), "t", width=340).svg(),
+              figures.waterfall(("a", 0), [("b", 1)], "c", "t")):
+    root = parsed(svg)
+    least = float(re.search(r"min-width:(\d+)px", root.get("style"))[1])
+    assert float(root.get("font-size")) * least / float(root.get("width")) >= 9.95
+
+
+def test_a_legend_shows_shapes_and_dashes_and_pushes_the_plot_down():
+  plot = figures.Plot((0, 1), (0, 1), "t", width=340)
+  height = float(parsed(plot.svg()).get("height"))
+  for i in range(5):
+    plot.line([0, 1], [0, 1], figures.SERIES[i], f"a long name {i}", figures.DASHES[i])
+  plot.points([0.5], [0.5], "#123456", "ring", "ring")
+  root = parsed(plot.svg())
+  assert float(root.get("height")) > height and root.find("g").get("transform")
+  dashes = [e.get("stroke-dasharray") for e in root.iter("path") if e.get("stroke") == figures.GREEN]
+  assert dashes == [figures.DASHES[2]] * 2   # in the legend and in the plot
+  assert len([e for e in root.iter("circle") if e.get("fill") == "#fff"]) == 2
+  assert len(set(figures.DASHES)) == len(figures.SERIES)
+
+
 def test_bars_of_a_waterfall_join_and_end_at_the_sum():
   root = parsed(figures.waterfall(("start", 0.2), [("a", 0.3), ("b", -0.1)], "end", "t"))
   bars = [(float(e.get("x")), float(e.get("x")) + float(e.get("width")), e.get("fill"))

@@ -116,6 +116,36 @@ def test_bare_facts_and_one_class_are_survived(write):
   assert "specificity</text>" not in text and "decision curve" not in text   # no curve of one class
 
 
+def test_nothing_is_hidden_in_print_or_shown_as_none(write):
+  odd = dict(table="lab", rule="a long rule that is said in words, not in numbers", count=None)
+  steps = [dict(step="stays", removed=0, left=9), dict(step="of which at night", removed=None, left=4)]
+  text = write(rect=rectifier(), data={**DATA, "odd_rows": [odd], "attrition": steps})
+  assert "None" not in text and "details::details-content" in text
+  assert f'<td class="key">{odd["rule"]}</td><td class="n">-</td>' in text.replace("\n", "")
+  assert re.search(r'of which at night</th>\s*<td class="n">-</td>', text)
+
+
+def test_an_unused_rectifier_is_said_where_its_curves_lie_hidden(write):
+  table = make()
+  hidden = "lie hidden under those after"
+  assert hidden not in write(table, rect=rectifier())
+  table["p_icu"] = table["p_base_icu"]
+  assert write(table, rect=rectifier()).count(hidden) == 1
+
+
+def test_colour_is_never_the_only_difference():
+  lines = [dict(label=f"p{i}", n=9, raw=dict(value=0.1, lo=0, hi=0.2),
+                left=dict(value=0.1, lo=0, hi=0.2)) for i in range(2)]
+  svg = report_figures.effects("icu", lines)
+  assert svg.count("<circle") == 2 * 3 and svg.count('fill="#fff"') == 3   # a ring and a dot each
+  found = [dict(member="m", stage="joint", epoch=e, **{f"train/{t}": 1.0 for t in (
+      "prediction", "reconstruction", "contrastive")}) for e in (1, 2)]
+  assert len(set(re.findall('stroke-dasharray="([^"]+)"', report_figures.training(found)[0]))) == 2
+  curve = dict(icu=dict(threshold=[0.1, 0.2], value=[0.1, 0.1], lo=[0, 0], hi=[1, 1], all=[0, 0]))
+  svg = report_figures.decision(dict.fromkeys(("test", "test_base", "test_boosting"), curve), "icu")
+  assert len(set(re.findall('stroke-dasharray="([^"]+)"', svg))) == 3   # all, boosting, before
+
+
 def test_same_run_same_report(write):
   assert write(rect=rectifier(), history=history()) == write(rect=rectifier(), history=history())
 
