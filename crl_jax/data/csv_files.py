@@ -1,6 +1,6 @@
 """A csv.gz file, trusted only after every byte of it was checked: checksum of the gzip stream,
-encoding, NUL bytes, header. Columns are found by header name. No message holds a value of a
-patient.
+encoding, NUL bytes, header, quotes (csv_rows.py). Columns are found by header name. No message
+holds a value of a patient.
 """
 
 import codecs
@@ -10,6 +10,7 @@ import hashlib
 import re
 import zlib
 
+from crl_jax.data import csv_rows
 from crl_jax.data.cohort import CohortError
 
 _CHUNK = 1 << 20
@@ -29,11 +30,17 @@ class Checked:
   """
   closed = False
 
-  def __init__(self, path, encoding="utf-8"):
+  def __init__(self, path, encoding="utf-8", table=None):
+    """Args:
+      path, encoding: of the file.
+      table: its tables.Table, by which rows that a stray quote swallowed are known; None: they are
+        not looked for.
+    """
     if encoding not in ("utf-8", "latin-1"):
       raise CohortError(f"data.encoding is '{encoding}'; it must be 'utf-8' or 'latin-1'.")
     self.path, self.encoding, self.error = path, encoding, None
     self.lines, self._nul, self._last, self._ended = 0, 0, b"\n", False
+    self._table, self._rows = table, None
     self._sha256, self._raw, self._zip = hashlib.sha256(), b"", None
     self._decoder = codecs.getincrementaldecoder(encoding)()
     with open(path, "rb") as file:
@@ -54,15 +61,29 @@ class Checked:
     self.head, newline, self._waiting = block.partition(b"\n")
     self.header = next(csv.reader([self.head.decode().rstrip("\r")]), [])
     self.lines -= bool(newline)
+    self._rows = csv_rows.Rows(self.header, self._table)
+    self._follow(self._waiting, 0)
+
+  @property
+  def records(self):
+    """Lines outside quotes read so far: rows, and blank lines."""
+    return self.lines - self._rows.inside
 
   def read(self, size=-1):
-    """The next bytes after the header, at most `size` (some block's length if not positive); b"" at
-    the end."""
+    """The next bytes after the header: `size` of them (some block's length if not positive), fewer
+    only at the end of the file. A parser takes a short block for a row that is too long."""
     size = size if size > 0 else _CHUNK
-    if not self._waiting:
-      self._waiting = self._block(min(size, _CHUNK))
-    block, self._waiting = self._waiting[:size], self._waiting[size:]
-    return block
+    parts, missing = [], size
+    while missing and (block := self._waiting or self._block(min(missing, _CHUNK))):
+      parts.append(block[:missing])
+      self._waiting = block[missing:]
+      missing -= len(parts[-1])
+    return b"".join(parts)
+
+  def _follow(self, block, lines):
+    """Raises where the quotes in the next bytes are wrong."""
+    if self._rows and (why := self._rows.take(block, lines)):
+      self._fail(f"{why}. Download or export it again.")
 
   def _block(self, size):
     """The next bytes, decompressed and checked."""
@@ -84,6 +105,7 @@ class Checked:
     except UnicodeDecodeError:
       self._fail(f"is not UTF-8, near line {self.lines + 1}. If it is an old export, set "
                  "data.encoding='latin-1'.")
+    self._follow(block, self.lines)
     self.lines += block.count(b"\n")
     self._nul += block.count(b"\0")
     self._last = block[-1:] or self._last
@@ -139,13 +161,29 @@ class Checked:
     self._file.close()
 
 
-def check(path, encoding="utf-8"):
-  """One pass over a csv.gz. Returns ({sha256, lines}, header), `lines` without the header's. Raises
-  CohortError."""
-  file = Checked(path, encoding)
+def check(path, encoding, table):
+  """One pass over a csv.gz. Returns the drained `Checked`. Raises CohortError."""
+  file = Checked(path, encoding, table)
   while file.read():
     pass
-  return {**file.facts, "lines": file.lines}, file.header
+  return file
+
+
+def compare_rows(file, rows):
+  """Raises CohortError where a parser found another number of rows than the drained `file` has.
+
+  Parsers pass over blank lines; those are counted, by one more pass, only where numbers differ.
+  """
+  if rows == file.records:
+    return
+  again, blank, before = Checked(file.path, file.encoding), 0, b"\n"
+  while block := again.read():
+    text = before + block
+    blank += len(re.findall(rb"\n(?=\r?\n)", text))
+    before = re.search(rb"\n?\r?\Z", text)[0]
+  if not file.records - blank <= rows <= file.records:
+    raise CohortError(f"{file.path.name} has {file.records:,} rows, of which {rows:,} can be "
+                      "parsed. Download or export it again.")
 
 
 def batches(file, table):
@@ -172,7 +210,7 @@ def batches(file, table):
     try:
       reader = arrow_csv.open_csv(
           pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
-              block_size=4 << 20, column_names=file.header),
+              block_size=csv_rows.LONGEST_ROW, column_names=file.header),
           parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
           convert_options=arrow_csv.ConvertOptions(
               column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import csv_files, mimic_tables, tables
+from crl_jax.data import csv_files, csv_rows, mimic_tables, tables
 from crl_jax.data.cohort import CohortError
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
@@ -163,7 +163,7 @@ def _spark_file(session, path, table, encoding):
       return F.lit(None).cast(sql[kind]).alias(name)
     value = F.col(f"`{raw}`")
     if kind == "timestamp" and path.suffix != ".parquet":
-      zoned = ~value.rlike(f"^{tables.TIME}$")
+      zoned = ~value.rlike(f"^{csv_rows.TIME}$")
       value = F.when(zoned, F.raise_error(F.lit(f"{name} holds no time without a zone"))
                      ).otherwise(value)
     return value.cast(sql[kind]).alias(name)

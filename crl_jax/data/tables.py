@@ -19,12 +19,10 @@ import re
 import tempfile
 import uuid
 
-from crl_jax.data import csv_files
+from crl_jax.data import csv_files, csv_rows
 from crl_jax.data.cohort import CohortError
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
-# a time without a zone: one with a zone would be shifted silently
-TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +176,7 @@ class _Stream:
                             f"{self.path.name} is large: read it through Source.keep().")
 
   def start(self):
-    self.file = csv_files.Checked(self.path, self.encoding)
+    self.file = csv_files.Checked(self.path, self.encoding, self.table)
     self._register(csv_files.batches(self.file, self.table))
 
   def fail(self):
@@ -194,10 +192,8 @@ class _Stream:
     file = self.file
     while file.read():                           # the rest, where the query needed no more rows
       pass
-    _compare_checksum(self.path, file.facts["sha256"])
-    if file.lines != file.rows:
-      _check_line_breaks(self.con, self.path, _raw_csv(self.path, file.header, self.encoding),
-                         file.header, file.lines - file.rows)
+    compare_checksum(self.path, file.facts["sha256"])
+    csv_files.compare_rows(file, file.rows)
     return {"table": self.name, "file": self.path.name, **file.facts,
             "bytes": self.path.stat().st_size, "rows": file.rows}
 
@@ -238,7 +234,7 @@ def _checksums(root):
           if len(p) == 2}
 
 
-def _compare_checksum(path, digest):
+def compare_checksum(path, digest):
   """Raises CohortError where a SHA256SUMS.txt beside the file, or one folder up, lists another."""
   for folder in (path.parent, path.parent.parent):
     if _checksums(folder).get(path.name.lower(), digest) != digest:
@@ -251,7 +247,8 @@ def _raw_csv(path, header, encoding):
   columns = ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in header)
   return (f"read_csv({_literal(str(path))}, auto_detect=false, columns={{{columns}}}, header=true, "
           f"delim=',', quote='\"', escape='\"', nullstr='', strict_mode=true, null_padding=false, "
-          f"ignore_errors=false, compression='gzip', encoding='{encoding}')")
+          f"ignore_errors=false, compression='gzip', encoding='{encoding}', "
+          f"max_line_size={csv_rows.LONGEST_ROW}, buffer_size={8 * csv_rows.LONGEST_ROW})")
 
 
 def _load(con, name, table, path, encoding):
@@ -263,9 +260,10 @@ def _load(con, name, table, path, encoding):
   if parquet:
     facts, raw = {"sha256": _sha256(path)}, f"read_parquet({_literal(str(path))})"
   else:
-    facts, header = csv_files.check(path, encoding)
+    file = csv_files.check(path, encoding, table)
+    facts, header = file.facts, file.header
     raw = _raw_csv(path, header, encoding)
-  _compare_checksum(path, facts["sha256"])
+  compare_checksum(path, facts["sha256"])
   try:
     if parquet:
       header = [row[0] for row in con.raw_sql(f"DESCRIBE SELECT * FROM {raw}").fetchall()]
@@ -283,9 +281,8 @@ def _load(con, name, table, path, encoding):
   rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
   if not (parquet and table.large):
     _check_casts(con, name, table, path)
-  lines = facts.pop("lines", rows)
-  if lines != rows:
-    _check_line_breaks(con, path, raw, header, lines - rows)
+  if not parquet:
+    csv_files.compare_rows(file, rows)
   return {"table": name, "file": path.name, **facts, "bytes": path.stat().st_size, "rows": rows}
 
 
@@ -307,7 +304,7 @@ def _casts(picked, table):
       value = (f"CASE WHEN regexp_full_match({raw}, '[+-]?[0-9]+') THEN TRY_CAST({raw} AS "
                "BIGINT) END")
     elif kind == "timestamp":
-      value = f"CASE WHEN regexp_full_match({raw}, '{TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
+      value = f"CASE WHEN regexp_full_match({raw}, '{csv_rows.TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
     else:
       value = f"TRY_CAST({raw} AS {_SQL[kind]})"
     parts.append(f"{value} AS {_quote(column)}")
@@ -333,21 +330,6 @@ def _check_casts(con, name, table, path):
                       "columns of the file; a shifted or altered column is the usual cause.")
   for column in typed:
     con.raw_sql(f"ALTER TABLE {_quote(name)} DROP COLUMN {_quote(column)}")
-
-
-def _check_line_breaks(con, path, raw, header, surplus):
-  """Raises CohortError where a stray quote swallowed a row: a field with a line break followed by
-  two more ids.
-
-  Called when the file has more lines than the parser found rows. Line breaks inside free text are
-  legal and pass.
-  """
-  swallowed = " OR ".join(f"regexp_matches({_quote(c)}, '\\n\"?[0-9]+\"?,\"?[0-9]+\"?,')"
-                          for c in header)
-  rows = con.raw_sql(f"SELECT count(*) FROM {raw} WHERE {swallowed}").fetchall()[0][0]
-  if rows:
-    raise CohortError(f"{path.name} has {rows:,} fields that swallow following rows ({surplus:,} "
-                      "lines more than rows): a quote is not closed. Download or export it again.")
 
 
 def _parse_message(path, text):

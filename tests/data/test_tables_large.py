@@ -5,9 +5,10 @@ import dataclasses
 import gzip
 import hashlib
 
+import numpy as np
 import pytest
 
-from crl_jax.data import csv_files, tables
+from crl_jax.data import csv_files, mimic_tables, tables
 from crl_jax.data.cohort import CohortError
 from tests.data.test_tables import GOOD, SCHEMA, write
 
@@ -91,7 +92,8 @@ def test_impostors_are_named(tmp_path, content, word):
     (b"labid,stay,offset,name,value\n", "no row"),
     (GOOD + b"4,12,9,secret,141,999\n5,13,9,x,1\n", "6 fields"),
     (GOOD + b"4,12,9,secret\n5,13,9,x,1\n", "4 fields"),
-    (GOOD + b'4,12,9,"secret,141\n5,13,9,x,1\n', "4 fields"),
+    (GOOD + b'4,12,9,"secret,141\n5,13,9,x,1\n', "quote that is not closed in line 5"),
+    (GOOD + b'4,12,9,"secret" "twice",141\n5,13,9,x,1\n', "quote that is not closed in line 5"),
     (GOOD + b'4,12,9,"secret,141\n5,13,9,secret",142\n', "swallow"),
     (GOOD + b"4,12.5,9,x,1\n", "stay"), (GOOD + b"4,12.0,9,x,1\n", "stay"),
     (GOOD + b"4,12,soon,x,1\n", "offset"), (GOOD + b"4,99999999999999999999,9,x,1\n", "stay"),
@@ -116,6 +118,95 @@ def test_line_breaks_in_text_and_latin_1_survive(tmp_path):
   _, lab = read(write(tmp_path, GOOD + "4,12,9,gr\u00f6\u00dfe,1\n".encode("latin-1")),
                 encoding="latin-1")
   assert "gr\u00f6\u00dfe" in lab["name"].tolist()
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_rows_over_the_edge_of_a_block_are_read(tmp_path, large):
+  """The end of each mebibyte of compressed bytes used to give the parser a short block."""
+  rng = np.random.default_rng(1)
+  noise = lambda n: rng.integers(45, 127, n, np.uint8).tobytes().decode()   # hardly compresses
+  texts = [noise(n) + "\n" + noise(9) for n in [12_000] * 200 + [1_500_000, 2_500_000, 12, 60_000]]
+  write(tmp_path, "".join(["labid,stay,offset,name,value\n", *(
+      f'1,{i},{i},"{text}",1\n' for i, text in enumerate(texts))]).encode())
+  with tables.open_folder(tmp_path, {"lab": dataclasses.replace(LARGE["lab"], large=large)}) as s:
+    lab = s.keep(s.tables["lab"]).to_pandas().sort_values("stay")
+  assert lab["name"].tolist() == texts
+
+
+def test_a_read_is_short_only_at_the_end(tmp_path):
+  rng = np.random.default_rng(2)
+  write(tmp_path, b"stay\n" + b"".join(b"%d\n" % n for n in rng.integers(0, 2 ** 60, 200000)))
+  file, sizes = csv_files.Checked(tmp_path / "lab.csv.gz"), []
+  while block := file.read(700_001):
+    sizes.append(len(block))
+  assert len(sizes) > 4 and set(sizes[:-1]) == {700_001}
+
+
+NOTES = b"note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
+NOTE = b"10000032-RR-%d,10000032,,RR,%d,2150-03-01 10:00:00,2150-03-01 11:00:00,%b\n"
+
+
+def read_notes(folder, *rows):
+  write(folder, NOTES + b"".join(rows), "radiology.csv.gz")
+  schema = {"radiology": mimic_tables.SCHEMA["radiology"]}
+  with tables.open_folder(folder, schema) as source:
+    return source.keep(source.tables["radiology"]).to_pandas()["text"].tolist()
+
+
+@pytest.mark.parametrize("text", [
+    "fractures of the ribs\n4,5,6 and 7 without pneumothorax.", "Heparin at\n1,200,000 units",
+    "lesions in segments\n5,6,7, and 8", "HIV viral load\n1,250,000 copies/mL",
+    "levels\n1,2,3,4,5,6,7,8,9", "\n,,,,,,,,", 'he said "no"\n\n1,"2",3'])
+def test_text_that_looks_like_numbers_of_a_row_is_text(tmp_path, text):
+  cell = b'"%b"' % text.replace('"', '""').encode()
+  assert read_notes(tmp_path, NOTE % (1, 1, cell), NOTE % (2, 2, b"plain")) == [text, "plain"]
+
+
+@pytest.mark.parametrize("rows", [
+    [NOTE % (1, 1, b'"secret'), NOTE % (2, 2, b'more"'), NOTE % (3, 3, b"plain")],
+    [NOTE % (1, 1, b'"secret'), NOTE % (2, 2, b"more"), NOTE % (3, 3, b'secret, more"')],
+    [NOTE % (1, 1, b'"secret, more\n'), NOTE % (2, 2, b'"secret, more"')],
+    [NOTE % (1, 1, b'"secret "Smith" more"'), NOTE % (2, 2, b'"a\nb"')],
+    [NOTE % (1, 1, b'"secret "Smith", more"'), NOTE % (2, 2, b'"a\nb"')]])
+def test_notes_that_a_stray_quote_swallows_are_refused(tmp_path, rows):
+  with pytest.raises(CohortError, match="radiology.csv.gz has a quote that is not closed in line 2"
+                     ) as error:
+    read_notes(tmp_path, *rows)
+  for word in ("secret", "Smith", "more", "10000032"):
+    assert word not in str(error.value)
+
+
+@pytest.mark.parametrize("mark", range(8))
+def test_events_that_a_stray_quote_swallows_are_refused_in_any_column(tmp_path, mark):
+  header = b"x,subject_id,charttime,storetime,itemid,value,valuenum,unit\n"
+  row = [b"7", b"11", b"2150-03-01 10:00:00", b"2150-03-01 10:00:00", b"50931", b"high", b"1.5", b""]
+  opened, closed = list(row), list(row)
+  opened[mark], closed[mark] = b'"' + row[mark], row[mark] + b'"'
+  rows = b"".join(b",".join(r) + b"\r\n" for r in (row, opened, row, closed, row))
+  write(tmp_path, header + rows, "labevents.csv.gz")
+  with pytest.raises(CohortError, match="not closed in line 3; it swallows"):
+    with tables.open_folder(tmp_path, {"labevents": mimic_tables.SCHEMA["labevents"]}) as source:
+      source.keep(source.tables["labevents"])
+
+
+def test_a_quote_that_is_never_closed_is_not_followed_through_the_whole_file(tmp_path):
+  write(tmp_path, GOOD + b'4,12,9,"x,141\n' + b"4,12,9,sodium,141\n" * 900000)
+  assert "line 5" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_blank_lines_and_a_missing_last_line_break_are_no_rows(tmp_path, large):
+  write(tmp_path, GOOD + b'\n\n4,12,9,"a\n\nb",1\n\n5,12,10,"c\nd",2')
+  with tables.open_folder(tmp_path, {"lab": dataclasses.replace(LARGE["lab"], large=large)}) as s:
+    assert s.keep(s.tables["lab"]).count().to_pandas() == 5
+
+
+def test_a_parser_that_loses_rows_is_found_out(tmp_path):
+  write(tmp_path, GOOD)
+  file = csv_files.check(tmp_path / "lab.csv.gz", "utf-8", SCHEMA["lab"])
+  csv_files.compare_rows(file, 3)
+  with pytest.raises(CohortError, match="has 3 rows, of which 2"):
+    csv_files.compare_rows(file, 2)
 
 
 def test_characters_cut_by_a_block_are_put_together(tmp_path):
