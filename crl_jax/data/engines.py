@@ -5,7 +5,7 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import csv_files, csv_rows, mimic_tables, tables
+from crl_jax.data import csv_files, csv_rows, mimic_tables, plain_errors, tables
 from crl_jax.data.cohort import CohortError
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
@@ -102,7 +102,10 @@ def _spark(config, files, schema):
   with _plain_errors("Spark", "Its own log, not shown here, has the reason: Java 17 must be on "
                               "this machine, and the files readable by all workers."):
     # the session of spark-submit or of the caller; else one on this machine
+    theirs = SparkSession.getActiveSession()
     session = SparkSession.builder.appName("crl_jax").getOrCreate()
+    if theirs is None:
+      session.sparkContext.setLogLevel("OFF")   # it would print the values that do not parse
     before = session.conf.get("spark.sql.session.timeZone")
     session.conf.set("spark.sql.session.timeZone", "UTC")
     session.conf.set("spark.sql.ansi.enabled", "true")     # what does not cast is an error
@@ -201,15 +204,5 @@ def _require(schema, absent, where):
     raise CohortError(f"{where} lacks the required {', '.join(missing)}.")
 
 
-@contextlib.contextmanager
 def _plain_errors(engine, advice):
-  """Turns an engine's error, which may quote a patient's row, into one that names its kind."""
-  try:
-    yield
-  except (CohortError, OSError, AssertionError, KeyboardInterrupt):
-    raise
-  except Exception as error:
-    if (type(error).__module__ or "").split(".")[0] not in ("pyspark", "py4j", "google", "ibis",
-                                                            "requests"):
-      raise
-    raise CohortError(f"{engine} could not do it ({type(error).__name__}). {advice}") from None
+  return plain_errors.plain(lambda error, kind: f"{engine} could not do it ({kind}). {advice}")

@@ -19,7 +19,7 @@ import re
 import tempfile
 import uuid
 
-from crl_jax.data import csv_files, csv_rows
+from crl_jax.data import csv_files, csv_rows, plain_errors
 from crl_jax.data.cohort import CohortError
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
@@ -98,7 +98,8 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
                       f"{', '.join(n + '.csv.gz' for n in absent)}. Download what is missing.")
   if spill and not pathlib.Path(spill).is_dir():
     raise CohortError(f"data.spill='{spill}' is not a folder. Make it, or leave data.spill unset.")
-  with tempfile.TemporaryDirectory(prefix="crl_jax_", dir=spill or None) as folder:
+  with (plain_errors.plain(_tell),
+        tempfile.TemporaryDirectory(prefix="crl_jax_", dir=spill or None) as folder):
     con = ibis.duckdb.connect(
         str(pathlib.Path(folder) / "tables.duckdb"), memory_limit=memory_limit,
         temp_directory=str(pathlib.Path(folder) / "spill"), preserve_insertion_order=False)
@@ -142,7 +143,7 @@ def _keep(con, streams, inputs, expr):
   except (duckdb.Error, OSError) as error:
     for table in used:
       streams[table].fail()
-    raise CohortError(_full_disk(error)) from None
+    raise CohortError(_tell(error, type(error).__name__)) from None
   for table in sorted(used):
     inputs.append(streams[table].finish())
   return kept
@@ -343,7 +344,7 @@ def _parse_message(path, text):
   elif "unicode" in text:
     why = "a value is not in the declared encoding"
   elif _is_full(text):
-    return _full_disk(text)
+    return _FULL_DISK
   else:
     why = "it cannot be parsed"
   return f"{path.name}{where}: {why}. Nothing of this file was used; download or export it again."
@@ -354,14 +355,18 @@ def _is_full(text):
                                        "Could not write"))
 
 
-def _full_disk(error):
-  """What to do about an error of the database that no file is to blame for."""
+_FULL_DISK = ("There is not enough disk or memory for the tables: free space in the temporary folder, "
+              "name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing "
+              "was kept.")
+
+
+def _tell(error, kind):
+  """What to do about an error that no file is to blame for."""
   if _is_full(str(error)):
-    return ("There is not enough disk or memory for the tables: free space in the temporary "
-            "folder, name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing was "
-            "kept.")
-  return (f"The database could not run a query ({type(error).__name__}). Nothing was kept; this is "
-          "a fault of crl_jax: report it with the version of duckdb.")
+    return _FULL_DISK
+  return (f"The tables could not be read ({kind}; the text of the error may hold a patient's values "
+          "and is not shown). Nothing was kept; this is a fault of crl_jax: report it with the "
+          "version of duckdb.")
 
 
 def _quote(name):

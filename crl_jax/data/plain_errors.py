@@ -1,0 +1,52 @@
+"""Errors of other libraries while data are read: told by their kind and place alone, as their text
+may quote a patient's row."""
+
+import contextlib
+import dis
+import pathlib
+
+from crl_jax.data.cohort import CohortError
+
+# They see numbers and token ids, never a row: what they say of memory or of a model is needed.
+_BLIND = ("jax", "jaxlib", "flax", "transformers", "tokenizers")
+
+
+@contextlib.contextmanager
+def plain(tell):
+  """Turns an error whose text is not crl_jax's own into a CohortError.
+
+  Args:
+    tell: (error, kind) -> the message; kind is like "ValueError at mimic_stays.py:25".
+  """
+  try:
+    yield
+  except Exception as error:
+    frames = list(_frames(error))
+    if _is_known(error, frames[-1]):
+      raise
+    own = [f"{pathlib.Path(f.tb_frame.f_code.co_filename).name}:{f.tb_lineno}" for f in frames
+           if _package(f) == "crl_jax"]
+    message = tell(error, " at ".join([type(error).__name__, *own[-1:]]))
+    raise CohortError(message) from None
+
+
+def _frames(error):
+  frame = error.__traceback__
+  while frame:
+    yield frame
+    frame = frame.tb_next
+
+
+def _package(frame):
+  return frame.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+
+
+def _is_known(error, frame):
+  """Whether the text of the error, which came from `frame`, holds no value of the data."""
+  if isinstance(error, (CohortError, AssertionError, MemoryError)):
+    return True
+  if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.errno:
+    return True
+  if _package(frame) in ("crl_jax", "__main__"):   # of our own lines, those that raise
+    return dis.opname[frame.tb_frame.f_code.co_code[frame.tb_lasti]] == "RAISE_VARARGS"
+  return _package(frame) in _BLIND
