@@ -59,10 +59,11 @@ def _bigquery(config, files, schema):
       elif name in files:                 # the list of X-rays is not on BigQuery
         with tables.open_files({name: files[name]}, {name: table}, config.data.encoding,
                                config.data.memory_limit, config.data.spill) as local:
-          found[name] = put(local.keep(local.tables[name]).to_pandas())
+          frame = local.keep(local.tables[name]).to_pandas()
+        found[name] = declared(put(frame), table, name)
       else:
         absent.append(name)
-        found[name] = put(_empty(table))
+        found[name] = declared(put(_empty(table)), table, name)
     _require(schema, absent, f"{_BIGQUERY_PROJECT}.mimiciv_*")
     yield tables.Source(tables=found, absent=absent, keep=keep, put=put, inputs=[
         {"table": name, "file": bigquery_database(name, c.bigquery_version)}
@@ -76,14 +77,18 @@ def bigquery_database(table, version):
 
 
 def declared(raw, table, where):
-  """The declared columns of an engine's table, with the declared types."""
+  """The declared columns of a BigQuery table, with the declared types.
+
+  Times are DATETIME there, which UNIX_SECONDS does not take: they become TIMESTAMP, read as UTC.
+  """
   header = list(raw.columns)
   missing = [c for c in table.columns if c not in header]
   if missing:
     raise CohortError(f"{where} lacks the columns {', '.join(missing)}. Use MIMIC-IV 2.2, 3.0 or "
                       "3.1.")
   import ibis
-  kinds = {c: "timestamp" if kind == "timestamp" else kind for c, kind in table.types.items()}
+  kinds = {c: "timestamp('UTC')" if kind == "timestamp" else kind
+           for c, kind in table.types.items()}
   return raw.select(**{c: (raw[c] if c in header else ibis.null()).cast(kind)
                        for c, kind in kinds.items()})
 

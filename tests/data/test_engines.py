@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import gzip
 import importlib.util
+import re
 import shutil
 
 import ibis
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import engines, images, mimic, mimic_files, mimic_tables
+from crl_jax.data import engines, images, mimic, mimic_files, mimic_stays, mimic_tables
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import Table
 from tests.data import mimic_hospital as made
@@ -76,6 +77,10 @@ def test_bigquery_tables_lie_where_physionet_has_them(monkeypatch):
                    catalog="physionet-data")
   sql = str(ibis.to_sql(engines.declared(raw, table, "labevents"), dialect="bigquery"))
   assert "`physionet-data`.`mimiciv_3_1_hosp`.`labevents`" in sql and "flag" not in sql
+  # GoogleSQL has UNIX_SECONDS(TIMESTAMP) only
+  lab = engines.declared(raw, table, "labevents")
+  sql = str(ibis.to_sql(lab.select(m=mimic_stays.minute(lab.charttime)), dialect="bigquery"))
+  assert re.search(r"UNIX_SECONDS\(CAST\(`t\d`.`charttime` AS TIMESTAMP\)\)", sql), sql
   with pytest.raises(CohortError, match="labevents lacks the columns valuenum"):
     engines.declared(raw.drop("valuenum"), table, "labevents")
 
