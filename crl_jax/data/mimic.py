@@ -224,7 +224,10 @@ def _notes(config, wanted, absent, last_year, for_prediction):
             for m in wanted[1:] if gone[m] in absent]
   notes += [f"Modality '{m}' was left out (data.mimic.modalities)."
             for m in MODALITIES if m not in wanted]
-  empty = [t for t in absent if t not in gone.values() and t in mimic_tables.SCHEMA]
+  if "pharmacy" in absent and "prescriptions" not in absent:
+    notes.append("No table pharmacy: an order counts from its start, though some were entered only "
+                 "later.")
+  empty = [t for t in absent if t not in (*gone.values(), "pharmacy") and t in mimic_tables.SCHEMA]
   if empty:
     notes.append(f"Absent tables, whose features are missing in all rows: {', '.join(empty)}.")
   if for_prediction:

@@ -186,14 +186,40 @@ def procedure_frame():
                        for i, group in enumerate(items.PROCEDURES.values()) for item in group])
 
 
-def drugs_query(table, people, column):
-  """person, part, name, n: orders or administrations by the lower-cased name of the drug."""
-  if column == "medication":
-    table = table.filter(table.event_txt.lower().re_search(_GIVEN))
-    events = _placed(table, people, "charttime", "storetime", keep=(column,))
+def entered_query(table, people):
+  """pharmacy_id, entertime (NULL: unknown), once each: when orders came into the system; it may be
+  hours after the time they are said to start."""
+  mine = table.semi_join(people, "subject_id").filter(lambda t: t.pharmacy_id.notnull())
+  return mine.group_by("pharmacy_id").agg(entertime=mine.entertime.max())
+
+
+def orders_query(table, people, entered):
+  """person, part, name, n: orders by the lower-cased name of the drug; unentered: those of them
+  that are known from their start, for want of a time of entry.
+
+  Args:
+    table: prescriptions; several of its rows may have one pharmacy_id.
+    people: `timeline`.
+    entered: `entered_query`; None without the table pharmacy.
+  """
+  import ibis
+
+  if entered is None:
+    table = table.mutate(entertime=ibis.null("timestamp"))
   else:
-    events = _placed(table, people, "starttime", keep=(column,))
-  events = events.mutate(name=events[column].fill_null("").lower())
+    table = table.left_join(entered, "pharmacy_id").drop("pharmacy_id_right")
+  events = _placed(table, people, "starttime", "entertime", keep=("drug", "entertime"))
+  events = events.mutate(name=events.drug.fill_null("").lower(),
+                         unentered=events.entertime.isnull().cast("int64"))
+  return events.group_by("person", "part", "name").agg(
+      n=events.count(), unentered=events.unentered.sum())
+
+
+def given_query(table, people):
+  """person, part, name, n: administrations by the lower-cased name of the drug."""
+  table = table.filter(table.event_txt.lower().re_search(_GIVEN))
+  events = _placed(table, people, "charttime", "storetime", keep=("medication",))
+  events = events.mutate(name=events.medication.fill_null("").lower())
   return events.group_by("person", "part", "name").agg(n=events.count())
 
 

@@ -18,8 +18,9 @@ Not used, and why:
   icustays.outtime, los, last_careunit and every end of an infusion or order that lies after the
     row: they tell the future.
   race: results are reported by it (a group); it is no input.
-  pharmacy, poe, poe_detail, emar_detail, ingredientevents, datetimeevents: repeats of what
-    prescriptions, emar and inputevents hold, or without bearing on the outcomes.
+  poe, poe_detail, emar_detail, ingredientevents, datetimeevents: repeats of what prescriptions,
+    emar and inputevents hold, or without bearing on the outcomes. Of pharmacy only the time at
+    which an order was entered.
 """
 
 import dataclasses

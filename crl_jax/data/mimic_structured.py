@@ -215,14 +215,23 @@ def _procedures(at):
 
 def _drugs(at):
   out = {}
-  for name, column, total, prefix in (("prescriptions", "drug", "orders", "ordered_"),
-                                      ("emar", "medication", "administrations", "given_")):
-    if (table := at.table(name)) is not None:
-      counts = at.keep(queries.drugs_query(table, at.line, column))
-      found = at.counts(queries.flags_query(counts, items.DRUGS).to_pandas(),
-                        ["n", *items.DRUGS])
-      out[total] = found.pop("n")
-      out.update({prefix + drug: np.minimum(value, 1) for drug, value in found.items()})
+
+  def put(counts, total, prefix):
+    found = at.counts(queries.flags_query(counts, items.DRUGS).to_pandas(), ["n", *items.DRUGS])
+    out[total] = found.pop("n")
+    out.update({prefix + drug: np.minimum(value, 1) for drug, value in found.items()})
+
+  if (table := at.table("prescriptions")) is not None:
+    pharmacy = at.table("pharmacy")
+    entered = None if pharmacy is None else at.keep(queries.entered_query(pharmacy, at.line))
+    orders = at.keep(queries.orders_query(table, at.line, entered))
+    at.odd.append({"table": "prescriptions", "rule": "no entertime in pharmacy: known from "
+                   "starttime",
+                   "count": int(orders.aggregate(n=orders.unentered.sum().fill_null(0))
+                                .to_pandas()["n"].iloc[0])})
+    put(orders, "orders", "ordered_")
+  if (table := at.table("emar")) is not None:
+    put(at.keep(queries.given_query(table, at.line)), "administrations", "given_")
   return out
 
 

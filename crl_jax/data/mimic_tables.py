@@ -41,7 +41,9 @@ SCHEMA = {
     "outputevents": Table(_columns("charttime storetime", **_ID, itemid="int64", value="float64"),
                           large=True),
     "procedureevents": Table(_columns("starttime storetime", **_ID, itemid="int64"), large=True),
-    "prescriptions": Table(_columns("starttime", **_ID, drug="string"), large=True),
+    "prescriptions": Table(_columns("starttime", **_ID, pharmacy_id="int64", drug="string"),
+                           large=True),
+    "pharmacy": Table(_columns("entertime", **_ID, pharmacy_id="int64"), large=True),
     "emar": Table(_columns("charttime storetime", **_ID, medication="string", event_txt="string"),
                   large=True),
     "microbiologyevents": Table(

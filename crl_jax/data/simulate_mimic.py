@@ -64,8 +64,11 @@ def write(config, out, patients, seed=0, density=1.0, threads=2, level=1, versio
       counts[table], sums[folder][name] = csv_gz.write(
           folder / name, header, blocks, pool, 2 * threads, level)
 
-    for number, (table, (part, header, owners, columns)) in enumerate(
-        {**stays.tables(people), **orders.tables(people)}.items()):
+    tables = {**stays.tables(people), **orders.tables(people)}
+    numbers = {table: number for number, table in enumerate(tables)}
+    numbers["pharmacy"] = numbers["prescriptions"]      # the same orders
+    for table, (part, header, owners, columns) in tables.items():
+      number = numbers[table]
       put(mimic, part, table, header.split(","), _parts(columns, owners, number, seed))
     put(mimic, "icu", "chartevents", measurements.CHART_HEADER,
         measurements.chart_blocks(people, seed, density))

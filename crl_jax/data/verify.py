@@ -25,7 +25,8 @@ from crl_jax.data.cohort import CohortError
 NEEDED = {
     "tables": ("patients", "admissions", "transfers", "services", "icustays", "diagnoses_icd",
                "procedures_icd", "labevents", "d_labitems", "chartevents", "d_items", "inputevents",
-               "outputevents", "procedureevents", "prescriptions", "emar", "microbiologyevents"),
+               "outputevents", "procedureevents", "prescriptions", "pharmacy", "emar",
+               "microbiologyevents"),
     "notes": ("discharge", "radiology"),
     "cxr": (mimic_files.CXR_METADATA,),
     "embeddings": (),

@@ -54,7 +54,7 @@ def records(subject, hour, value=80.0, mark=""):
   """One record of every source at an hour of the index admission, stored in the same minute."""
   hadm, stay = 10 * subject, 100 * subject
   who, when = {"subject_id": subject, "hadm_id": hadm}, at(hour)
-  icu = {**who, "stay_id": stay}
+  icu, order = {**who, "stay_id": stay}, 1000 * subject + 2 * hour + bool(mark)
   # of others the feature is another one: it says only whether there was any
   procedure = (225792 if hour == 10 else
                {"": 225794, " early": 225752, " late": 224270}.get(mark, 225400))
@@ -70,7 +70,10 @@ def records(subject, hour, value=80.0, mark=""):
                        "value": value},
       "procedureevents": {**icu, "itemid": procedure, "starttime": when, "endtime": when,
                           "storetime": when},
-      "prescriptions": {**who, "starttime": when, "drug": "Insulin" + mark},
+      # times are of the order's start and of its entry
+      "prescriptions": {**who, "starttime": when, "drug": "Insulin" + mark,
+                        "pharmacy_id": order},
+      "pharmacy": {**who, "entertime": when, "pharmacy_id": order},
       "emar": {**who, "charttime": when, "storetime": when, "medication": "Vancomycin" + mark,
                "event_txt": "Administered"},
       "microbiologyevents": {**who, "chartdate": when[:10], "charttime": when,

@@ -341,17 +341,47 @@ def test_demo_goes_through_features_and_splits(demo):
 def test_demo_orders_equal_those_of_plain_pandas(demo, mimic_demo):
   a = pd.read_csv(mimic_demo / "hosp/admissions.csv.gz", parse_dates=["admittime", "dischtime"])
   rx = pd.read_csv(mimic_demo / "hosp/prescriptions.csv.gz", parse_dates=["starttime"],
-                   usecols=["subject_id", "starttime", "drug"])
+                   usecols=["subject_id", "starttime", "pharmacy_id", "drug"])
+  entered = pd.read_csv(mimic_demo / "hosp/pharmacy.csv.gz", parse_dates=["entertime"])
+  rx["known"] = np.maximum(rx.starttime, rx.pharmacy_id.map(
+      entered.set_index("pharmacy_id").entertime))
+  late = 0
   place = {name: i for i, name in enumerate(demo.features["structured"])}
-  for i in range(0, len(demo), 7):
+  for i in range(len(demo)):
     x = a[a.hadm_id == demo.row_id[i] // 10].iloc[0]
     admit = x.admittime.floor("min")
     row = admit + pd.Timedelta(hours=48) if demo.row_id[i] % 10 == 0 else x.dischtime.floor("min")
     mine = rx[(rx.subject_id == x.subject_id) & (rx.starttime >= admit - pd.Timedelta(hours=24))
               & (rx.starttime.dt.floor("min") < row)]
+    late += (mine.known.dt.floor("min") >= row).sum()
+    mine = mine[mine.known.dt.floor("min") < row]
     assert demo.inputs["structured"][i, place["orders"]] == len(mine)
     insulin = mine.drug.str.lower().str.contains("insulin").any()
     assert demo.inputs["structured"][i, place["ordered_insulin"]] == insulin
+  assert late >= 11, "orders that start before a row and are entered after it"
+
+
+@pytest.mark.parametrize("how, orders", [("all", 3), ("no pharmacy", 4), ("no time", 4)])
+def test_orders_count_once_each_and_from_their_entry(tmp_path, how, orders):
+  order = lambda start, number: {"prescriptions": {
+      "subject_id": 1, "starttime": made.at(start), "pharmacy_id": number, "drug": "Insulin"}}
+  entry = lambda time, number: {"pharmacy": {
+      "subject_id": 1, "entertime": time, "pharmacy_id": number}}
+  t = made.tables(made.stays((1,)), order(9, 7), order(10, 7), order(11, 8), order(12, ""),
+                  entry(made.at(5), 7), entry(made.at(6), 7), entry(made.at(50), 8),
+                  entry(made.at(60), ""))
+  if how == "no pharmacy":
+    del t["pharmacy"]
+  for x in t.get("pharmacy", ()) if how == "no time" else ():
+    x["entertime"] = ""
+  cohort = build(made.save(tmp_path, t), "data.mimic.modalities=('structured',)")
+  x = dict(zip(cohort.features["structured"], cohort.inputs["structured"].T))
+  assert x["orders"].tolist() == [orders, 4]
+  odd, = (o for o in cohort.info["odd_rows"] if "entertime" in o["rule"])
+  assert odd["count"] == (1 if how == "all" else 4)
+  assert any("an order counts from its start" in n for n in cohort.info["notes"]) == (
+      how == "no pharmacy")
+  assert not any("missing in all rows" in n and "pharmacy" in n for n in cohort.info["notes"])
 
 
 def test_censoring_looks_at_the_latest_year_a_discharge_can_have_had():

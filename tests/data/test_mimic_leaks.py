@@ -25,12 +25,12 @@ SOURCES = {
     "microbiologyevents": ("samples_", "organism", "resistant"), "services": "service",
     "transfers": ("transfers", "unit_"), "radiology": None, mimic_files.CXR_METADATA: None}
 
-# source -> its times; a record is known from the latest of them
+# source -> its times (those of another table with its name); a record is known from the latest
 TIMES = {
     **dict.fromkeys(("labevents", "chartevents", "outputevents", "emar", "radiology"),
                     ("charttime", "storetime")),
     "inputevents": ("starttime", "endtime", "storetime"),
-    "procedureevents": ("starttime", "storetime"), "prescriptions": ("starttime",),
+    "procedureevents": ("starttime", "storetime"), "prescriptions": ("starttime", "pharmacy.entertime"),
     "microbiologyevents": ("chartdate charttime", "storedate storetime"),
     "services": ("transfertime",), "transfers": ("intime",),
     mimic_files.CXR_METADATA: ("StudyDate StudyTime",)}
@@ -116,7 +116,8 @@ def moved(build):
     usual, late = (made.records(subject, h) for h in (hour, {10: 70, 60: LEAVE}[hour]))
     for source, times in TIMES.items():
       for column in times[i].split() if i < len(times) else ():
-        usual[source][column] = late[source][column]
+        table, _, column = column.rpartition(".")
+        usual[table or source][column] = late[table or source][column]
     return usual
   return functools.cache(lambda i: build(hospital(records=functools.partial(records, i))))
 

@@ -50,7 +50,7 @@ def test_headers_are_those_of_the_demo(folder, mimic_demo):
 def test_ids_are_unique_and_refer_to_each_other(read):
   unique = dict(patients="subject_id", admissions="hadm_id", icustays="stay_id",
                 transfers="transfer_id", labevents="labevent_id", discharge="note_id",
-                radiology="note_id", microbiologyevents="microevent_id")
+                radiology="note_id", microbiologyevents="microevent_id", pharmacy="pharmacy_id")
   for name, column in unique.items():
     assert read(name)[column].is_unique, name
   subjects, hadm = set(read("patients").subject_id), read("admissions").set_index("hadm_id")
@@ -83,6 +83,10 @@ def test_times_lie_in_their_stays(read):
   assert (d.charttime.dt.hour == 0).all() and (d.charttime.dt.minute == 0).all()
   end = d.hadm_id.map(a.dischtime).to_numpy()
   assert (d.charttime <= end).all() and (d.storetime > end).mean() > 0.99
+  rx, orders = read("prescriptions", "starttime"), read("pharmacy", "entertime")
+  assert set(rx.pharmacy_id) == set(orders.pharmacy_id)
+  entered = rx.pharmacy_id.map(orders.set_index("pharmacy_id").entertime)
+  assert 0.03 < (entered > rx.starttime).mean() < 0.15
   m = read("microbiologyevents", "charttime", "storetime")
   assert (m.storetime - m.charttime).min() > pd.Timedelta("20h")
 

@@ -1,7 +1,8 @@
 """Tables of what was ordered and done: drugs, infusions, outputs, procedures and cultures.
 
 Quirks kept from the database: a culture's result is stored days after it was taken; some
-prescriptions have no start or end before they begin; amounts are now and then rewritten.
+prescriptions have no start or end before they begin, some are entered hours after their start;
+amounts are now and then rewritten.
 """
 
 import numpy as np
@@ -42,6 +43,12 @@ def tables(people):
           "valueuom,location,locationcategory,orderid,linkorderid,ordercategoryname,"
           "ordercategorydescription,patientweight,isopenbag,continueinnextdept,statusdescription,"
           "originalamount,originalrate", stays, part(_procedures)),
+      "pharmacy": (     # with the draws of prescriptions
+          "hosp", "subject_id,hadm_id,pharmacy_id,poe_id,starttime,stoptime,medication,proc_type,"
+          "status,entertime,verifiedtime,route,frequency,disp_sched,infusion_type,sliding_scale,"
+          "lockout_interval,basal_rate,one_hr_max,doses_per_24_hrs,duration,duration_interval,"
+          "expiration_value,expiration_unit,expirationdate,dispensation,fill_quantity", admissions,
+          part(_pharmacy)),
   }
 
 
@@ -63,9 +70,32 @@ def _given(people, rng, owners, admission, group, start, end, hours):
   return owners[which[order]], item[order], time[order]
 
 
+def _ordered(people, rng, rows):
+  return _given(people, rng, rows, rows, items.DRUGS, people.admit[rows], people.discharge[rows],
+                None)
+
+
+def _pharmacy_id(people, admission, drug):
+  return people.hadm[admission] * len(items.DRUGS) + drug
+
+
+def _pharmacy(people, rng, rows):
+  admission, drug, start = _ordered(people, rng, rows)
+  n, late = len(admission), rng.random(len(admission)) < 0.08     # as often as in the demo
+  entered = start + np.where(late, rng.integers(1, 720, n), -rng.integers(0, 240, n)) * 60
+  blank, nothing = csv_gz.pick((), np.full(n, -1)), np.full(n, np.nan)
+  word = lambda w: csv_gz.pick((w,), np.zeros(n, int))
+  subject = people.subject[people.owner[admission]]
+  return (subject, people.hadm[admission], _pharmacy_id(people, admission, drug),
+          _dash(subject, _nth(admission)), _time(start), _time(people.discharge[admission]),
+          csv_gz.pick([d[0] for d in items.DRUGS], drug), word("Unit Dose"),
+          word("Discontinued via patient discharge"), _time(entered), _time(entered + 300),
+          csv_gz.pick([d[4] for d in items.DRUGS], drug), word("DAILY"), blank, blank, blank, blank,
+          nothing, blank, nothing, nothing, blank, nothing, blank, blank, blank, blank)
+
+
 def _prescriptions(people, rng, rows):
-  admission, drug, start = _given(people, rng, rows, rows, items.DRUGS, people.admit[rows],
-                                  people.discharge[rows], None)
+  admission, drug, start = _ordered(people, rng, rows)
   n = len(admission)
   stop = np.minimum(start + rng.integers(6, 96, n) * people_lib.HOUR, people.discharge[admission])
   begin, finish = _time(start), _time(stop)
@@ -75,8 +105,8 @@ def _prescriptions(people, rng, rows):
   name = lambda place: csv_gz.pick([d[place] for d in items.DRUGS], drug)
   blank, nth = csv_gz.pick((), np.full(n, -1)), _nth(admission)
   subject = people.subject[people.owner[admission]]
-  return (subject, people.hadm[admission], people.hadm[admission] * 3 + nth, _dash(subject, nth),
-          nth, csv_gz.ids("P", 36**4 + people.hadm[admission] % 3000, 5), begin, finish,
+  return (subject, people.hadm[admission], _pharmacy_id(people, admission, drug),
+          _dash(subject, nth), nth, csv_gz.ids("P", 36**4 + people.hadm[admission] % 3000, 5), begin, finish,
           csv_gz.pick(("MAIN",), np.zeros(n, int)), name(0), name(1), blank, np.zeros(n, int),
           blank, blank, name(2), name(3), np.ones(n, int), csv_gz.pick(("TAB",), np.zeros(n, int)),
           np.where(slip < 0.2, np.nan, 2.0), name(4))
@@ -90,7 +120,7 @@ def _emar(people, rng, rows):
   event = csv_gz.pick(("Administered", "Not Given", "Flushed", "Delayed Administered"),
                       rng.choice([0, 1, 2, 3, -1], n, p=[0.84, 0.06, 0.05, 0.04, 0.01]))
   return (subject, people.hadm[admission], _dash(subject, people.hadm[admission] * 1000 + nth), nth,
-          _dash(subject, nth), csv_gz.whole(people.hadm[admission] * 3 + drug, drug % 5 != 4),
+          _dash(subject, nth), csv_gz.whole(_pharmacy_id(people, admission, drug), drug % 5 != 4),
           csv_gz.pick((), np.full(n, -1)), _time(time),
           csv_gz.pick([d[0] for d in items.DRUGS], drug), event,
           _time(time - rng.integers(0, 60, n) * 60), _time(time + 60))
