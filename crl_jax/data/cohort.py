@@ -194,9 +194,12 @@ def _check_modality(cohort, modality, present):
     if not part.size:
       continue
     flat = part.reshape(len(part), math.prod(part.shape[1:]))
-    most, least = flat.max(1), flat.min(1)   # NaN where any is
-    empty += int(np.isnan(np.fmax.reduce(flat[np.isnan(most)], axis=1)).sum())
-    constant += int((most == least).sum()) if flat.shape[1] > 1 else 0
+    # of the values that are there: sets are padded with NaN
+    most, least = np.fmax.reduce(flat, axis=1), np.fmin.reduce(flat, axis=1)
+    empty += int(np.isnan(most).sum())
+    held = np.count_nonzero(~np.isnan(flat[most == least]), axis=1)
+    # fewer values than one entry has may well be equal
+    constant += int((held >= max(len(names), 2)).sum())
     columns = part.reshape(-1, len(names))
     size = np.fmax(np.fmax.reduce(columns), -np.fmin.reduce(columns))
     if (size > 1e30).any():

@@ -82,6 +82,24 @@ def test_what_is_survived_is_reported(cohort):
     assert part in text
 
 
+@pytest.mark.parametrize("value, warned", [(0.0, True), (0.25, True), (None, False)])
+@pytest.mark.parametrize("there", [1, 2, 4])
+def test_a_set_of_zeros_is_seen_through_its_padding(cohort, value, warned, there):
+  x = np.full((30, 4, 3), np.nan, np.float32)
+  x[:, :there] = np.random.default_rng(0).normal(size=(30, there, 3)) if value is None else value
+  sets = dataclasses.replace(cohort, inputs={**cohort.inputs, "b": x}, kinds={"b": "set"})
+  text = " | ".join(cohort_lib.validate(sets).info["warnings"])
+  seen = cohort.observed[:, 1].sum()
+  assert (f"'b' holds one repeated value in {seen} observed rows" in text) == warned
+
+
+def test_a_single_known_value_is_not_called_a_repeated_one(cohort):
+  x = np.full((30, 3), np.nan, np.float32)
+  x[:, 1] = 7
+  few = dataclasses.replace(cohort, inputs={**cohort.inputs, "b": x})
+  assert not any("repeated" in w for w in cohort_lib.validate(few).info["warnings"])
+
+
 def test_pattern_id_counts_bits_in_modality_order():
   assert cohort_lib.pattern_id([[True, False, True], [False, True, False],
                                 [False] * 3]).tolist() == [5, 2, 0]
