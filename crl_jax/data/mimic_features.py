@@ -21,6 +21,7 @@ MEASURED = {
     "chartevents": ("valuenum", ("charttime", "storetime")),
     "inputevents": ("amount", ("starttime", "endtime", "storetime")),
     "outputevents": ("value", ("charttime", "storetime"))}
+NO_GROWTH = (90760, 90856)     # org_itemid of "CANCELLED" and "NEGATIVE"
 _GIVEN = r"^(delayed )?(administered|started|restarted|applied|confirmed|partial)"
 
 
@@ -248,7 +249,8 @@ def samples_query(table, people):
   m = m.filter(m.t >= -items.LOOKBACK, m.t < m.t2)
   m = m.select("person", "t", "known", "t1", "t2", sample="micro_specimen_id",
                name=m.spec_type_desc.fill_null("").lower(),
-               organism=m.org_name.notnull().cast("int64"),
+               organism=(m.org_name.notnull() & ~m.org_itemid.isin(NO_GROWTH).fill_null(False)
+                         ).cast("int64"),
                resistant=(m.interpretation == "R").fill_null(False).cast("int64"))
   return m.group_by("person", "sample", "name", "t", "t1", "t2", "known").agg(
       organism=m.organism.max(), resistant=m.resistant.max())

@@ -115,7 +115,8 @@ SIGNALS = {
     "nt_probnp": _lab("pg/mL", 0, 200000, 50963, stats=SHORT),
     # Blood gases
     "lactate": _lab("mmol/L", 0, 40, 50813), "ph": _lab("", 6.5, 8, 50820),
-    "paco2": _lab("mmHg", 5, 250, 50818), "pao2": _lab("mmHg", 10, 800, 50821),
+    # one item id for arterial and venous blood
+    "pco2": _lab("mmHg", 5, 250, 50818), "po2": _lab("mmHg", 10, 800, 50821),
     "base_excess": _lab("mEq/L", -60, 60, 50802), "lab_sao2": _lab("%", 10, 100, 50817, stats=RARE),
     "lab_fio2": _lab("%", 21, 100, 50816, stats=SHORT, fraction=True),
     "methemoglobin": _lab("%", 0, 100, 50814, stats=RARE),
@@ -147,9 +148,9 @@ SIGNALS = {
     "temperature": _chart("C", 25, 45, 223762, 223761,
                           convert={223761: (5 / 9, -160 / 9)}),
     "cvp": _chart("mmHg", -10, 60, 220074, stats=SHORT),
-    "icp": _chart("mmHg", -10, 120, 220765, stats=SHORT),
+    "icp": _chart("mmHg", -10, 120, 220765, 227989, stats=SHORT),
     "pa_systolic": _chart("mmHg", 0, 200, 220059, stats=SHORT),
-    "cardiac_output": _chart("L/min", 0, 25, 220088, stats=SHORT),
+    "cardiac_output": _chart("L/min", 0, 25, 220088, 224842, 227543, stats=SHORT),
     "bedside_glucose": _chart("mg/dL", 10, 2000, 225664, 220621, 226537),
     # Consciousness, pain, skin
     "gcs_eyes": _chart("", 1, 4, 220739), "gcs_verbal": _chart("", 1, 5, 223900),
@@ -172,7 +173,8 @@ SIGNALS = {
     "plateau": _chart("cmH2O", 0, 80, 224696, stats=SHORT),
     "airway_pressure": _chart("cmH2O", 0, 60, 224697, stats=SHORT),
     # Given in the unit; drugs whose amounts come in several units are only counted
-    "norepinephrine": _given("mg", 0, 1000, 221906), "epinephrine": _given("mg", 0, 1000, 221289),
+    "norepinephrine": _given("mg", 0, 1000, 221906),
+    "epinephrine": _given("mg", 0, 1000, 221289, 229617),
     "phenylephrine": _given("mg", 0, 5000, 221749, 229630, 229632),
     "vasopressin": _given("units", 0, 5000, 222315), "dopamine": _given("mg", 0, 20000, 221662),
     "dobutamine": _given("mg", 0, 20000, 221653), "milrinone": _given("mg", 0, 1000, 221986),
@@ -200,10 +202,14 @@ SIGNALS = {
 # Any of these items begun before the row: 1, else 0 (icu.procedureevents).
 PROCEDURES = {
     "ventilated": (225792,), "noninvasive_ventilation": (225794,), "intubated": (224385,),
-    "extubated": (227194, 225468, 225477), "dialysis": (225441, 225802, 225803, 225805, 225809),
-    "arterial_line": (225752,), "central_line": (224263, 224264, 224267, 224268, 225199, 225315),
+    "extubated": (227194, 225468, 225477), 
+    "dialysis": (225441, 225802, 225803, 225805, 225809, 225955),
+    "arterial_line": (225752,),
+    "central_line": (224263, 224264, 224267, 224268, 224273, 225199, 225315, 229516, 229526,
+                     229531),
     "dialysis_line": (224270,), "pa_catheter": (224269, 224560),
-    "balloon_pump": (224272, 228169), "icp_monitor": (226124,), "bronchoscopy": (225400,),
+    "mechanical_circulatory_support": (224272, 228169),     # balloon pump, Impella
+    "icp_monitor": (226124, 226474, 229518, 229533), "bronchoscopy": (225400,),
     "ct_scan": (221214, 229582), "echo": (225432, 221255), "mri": (223253,),
     "xray": (221216, 225457, 225459, 229581), "cultures": (225401, 225437, 225444, 225451, 225454),
 }
@@ -215,7 +221,8 @@ DRUGS = {
     "beta_blocker": "metoprolol|atenolol|carvedilol|labetalol|propranolol|esmolol|bisoprolol",
     "calcium_blocker": "diltiazem|amlodipine|verapamil|nifedipine|nicardipine",
     "ace_inhibitor": r"lisinopril|captopril|enalapril|ramipril|losartan|valsartan",
-    "antiarrhythmic": "amiodarone|lidocaine|sotalol|procainamide",
+    # lidocaine is nearly always a local anaesthetic
+    "antiarrhythmic": "amiodarone|sotalol|procainamide",
     "diuretic": "furosemide|torsemide|bumetanide|spironolactone|hydrochlorothiazide|metolazone",
     "statin": "vastatin", "antiplatelet": "aspirin|clopidogrel|ticagrelor|prasugrel",
     "anticoagulant": "^heparin( sodium| iv|$)|warfarin|enoxaparin|apixaban|rivaroxaban|argatroban",
@@ -251,7 +258,7 @@ SERVICES = {"medicine": "^med", "cardiology": "^cmed", "cardiac_surgery": "^csur
 
 UNITS = {"micu": "^medical intensive", "sicu": "^surgical intensive|trauma sicu",
          "mixed_icu": "medical/surgical intensive", "ccu": "coronary", "cvicu": "cardiac vascular",
-         "neuro_icu": "neuro", "emergency": "emergency", "stepdown": "intermediate|stepdown"}
+         "neuro_icu": "neuro surgical intensive|neuro sicu", "emergency": "emergency", "stepdown": "intermediate|stepdown"}
 
 ADMISSION = {
     "admission_type": {"urgent": "urgent", "emergency": "emer", "observation": "observation",

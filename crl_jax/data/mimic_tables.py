@@ -48,8 +48,8 @@ SCHEMA = {
                   large=True),
     "microbiologyevents": Table(
         _columns("chartdate charttime storedate storetime", **_ID, spec_type_desc="string",
-                 micro_specimen_id="int64", org_name="string", interpretation="string"),
-        large=True),
+                 micro_specimen_id="int64", org_itemid="int64", org_name="string",
+                 interpretation="string"), large=True),
     # MIMIC-IV-Note and the metadata of MIMIC-CXR
     "discharge": Table(_columns("charttime", **_STAY, note_id="string", text="string"),
                        large=True),

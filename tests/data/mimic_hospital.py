@@ -81,8 +81,8 @@ def records(subject, hour, value=80.0, mark=""):
                              "spec_type_desc": "BLOOD CULTURE", "micro_specimen_id": hour * 10,
                              "org_name": "E. COLI", "interpretation": "R"},
       "services": {**who, "transfertime": when, "curr_service": "SURG"},
-      "transfers": {**who, "eventtype": "transfer", "careunit": "Neuro Stepdown", "intime": when,
-                    "outtime": at(hour + 1)},
+      "transfers": {**who, "eventtype": "transfer", "intime": when, "outtime": at(hour + 1),
+                    "careunit": "Neuro Surgical Intensive Care Unit (Neuro SICU)"},
       "radiology": {**who, "note_id": f"{subject}-RR-{hour}", "charttime": when,
                     "storetime": when, "text": f"Chest film {mark}: {finding}. {value}"},
       mimic_files.CXR_METADATA: {
