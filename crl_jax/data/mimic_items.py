@@ -202,7 +202,7 @@ SIGNALS = {
 # Any of these items begun before the row: 1, else 0 (icu.procedureevents).
 PROCEDURES = {
     "ventilated": (225792,), "noninvasive_ventilation": (225794,), "intubated": (224385,),
-    "extubated": (227194, 225468, 225477), 
+    "extubated": (227194, 225468, 225477),
     "dialysis": (225441, 225802, 225803, 225805, 225809, 225955),
     "arterial_line": (225752,),
     "central_line": (224263, 224264, 224267, 224268, 224273, 225199, 225315, 229516, 229526,
@@ -258,7 +258,8 @@ SERVICES = {"medicine": "^med", "cardiology": "^cmed", "cardiac_surgery": "^csur
 
 UNITS = {"micu": "^medical intensive", "sicu": "^surgical intensive|trauma sicu",
          "mixed_icu": "medical/surgical intensive", "ccu": "coronary", "cvicu": "cardiac vascular",
-         "neuro_icu": "neuro surgical intensive|neuro sicu", "emergency": "emergency", "stepdown": "intermediate|stepdown"}
+         "neuro_icu": "neuro surgical intensive|neuro sicu", "emergency": "emergency",
+         "stepdown": "intermediate|stepdown"}
 
 ADMISSION = {
     "admission_type": {"urgent": "urgent", "emergency": "emer", "observation": "observation",

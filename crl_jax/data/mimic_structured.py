@@ -158,6 +158,15 @@ def _places(at):
     out["transfers"] = at.tally(seen["row"])
     out.update({f"unit_{n}": v for n, v in _match(last, items.UNITS).items()})
   icu = at.source.tables["icustays"]
+  every = icu.inner_join(at.line, "subject_id")
+  every = every.select("person", begin=queries.minute(every.intime),
+                       end=queries.minute(every.outtime))
+  every = every.to_pandas().sort_values(["person", "begin"])
+  # the latest end of the patient's stays that began before
+  until = every.groupby("person")["end"].cummax().groupby(every["person"]).shift()
+  at.odd.append({"table": "icustays", "count": int((every["begin"] < until).sum()),
+                 "rule": "begins before an earlier one of the patient has ended: kept, the hours "
+                         "of both count"})
   joined = icu.inner_join(at.line, "hadm_id")
   joined = joined.mutate(t=queries.minute(joined.intime) - joined.admit,
                          leave=queries.minute(joined.outtime) - joined.admit)

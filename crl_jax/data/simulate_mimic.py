@@ -64,7 +64,7 @@ def write(config, out, patients, seed=0, density=1.0, threads=2, level=1, versio
       counts[table], sums[folder][name] = csv_gz.write(
           folder / name, header, blocks, pool, 2 * threads, level)
 
-    tables = {**stays.tables(people), **orders.tables(people)}
+    tables = {**stays.tables(people), **orders.tables(people), **stays.visits(people)}
     numbers = {table: number for number, table in enumerate(tables)}
     numbers["pharmacy"] = numbers["prescriptions"]      # the same orders
     for table, (part, header, owners, columns) in tables.items():

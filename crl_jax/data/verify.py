@@ -24,9 +24,9 @@ from crl_jax.data.cohort import CohortError
 # What the cohort reads; other tables are checked where they are there and not missed.
 NEEDED = {
     "tables": ("patients", "admissions", "transfers", "services", "icustays", "diagnoses_icd",
-               "procedures_icd", "labevents", "d_labitems", "chartevents", "d_items", "inputevents",
-               "outputevents", "procedureevents", "prescriptions", "pharmacy", "emar",
-               "microbiologyevents"),
+               "procedures_icd", "omr", "labevents", "d_labitems", "chartevents", "d_items",
+               "inputevents", "outputevents", "procedureevents", "prescriptions", "pharmacy",
+               "emar", "microbiologyevents"),
     "notes": ("discharge", "radiology"),
     "cxr": (mimic_files.CXR_METADATA,),
     "embeddings": (),

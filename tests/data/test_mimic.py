@@ -173,6 +173,15 @@ def test_odd_rows_are_counted_with_their_rule(outcomes, tmp_path):
       "begins before the hospital admission": 1}
 
 
+def test_overlapping_icu_stays_are_counted(tmp_path):
+  t = made.stays((1, 2, 3))
+  t["icustays"] += [made.icu_stay(1, 10, 101, 20, 30), made.icu_stay(1, 10, 102, 59, 70),
+                    made.icu_stay(2, 20, 201, 60, 70), made.icu_stay(3, 31, 301, -750, -740)]
+  cohort = build(made.save(tmp_path, t), "data.mimic.icu_stay=first")
+  odd = {o["rule"].split(":")[0]: o["count"] for o in cohort.info["odd_rows"]}
+  assert odd["begins before an earlier one of the patient has ended"] == 2
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 

@@ -230,7 +230,8 @@ def test_laboratory_items_are_what_they_are_called(mimic_demo):
       alt="alanine aminotransferase", alkaline_phosphatase="alkaline phosphatase", hba1c="a1c",
       ldh="lactate dehydrogenase", uric_acid="uric acid", osmolality="osmolality, measured",
       cholesterol="cholesterol, total", tsh="thyroid stimulating", crp="c-reactive",
-      troponin_t="troponin t", ck_mb="mb isoenzyme", nt_probnp="ntprobnp", base_excess="base excess",
+      troponin_t="troponin t", ck_mb="mb isoenzyme", nt_probnp="ntprobnp",
+      base_excess="base excess",
       lab_sao2="oxygen saturation", lab_fio2="^oxygen$", rbc="red blood cells",
       wbc="white blood cells|wbc count", platelets="platelet", d_dimer="d-dimer", inr="inr",
       urine_gravity="specific gravity", urine_ph="^ph$", neutrophils="neutrophils")
@@ -261,8 +262,8 @@ CODES = {
     "rheumatic": ("446.5 710.0-710.4 714.0-714.2 714.8 725",
                   "M05 M06 M31.5 M32-M34 M35.1 M35.3 M36.0"),
     "ulcer": ("531-534", "K25-K28"),
-    "liver_mild": ("070.22 070.23 070.32 070.33 070.44 070.54 070.6 070.9 570 571 573.3 573.4 573.8 "
-                   "573.9 V42.7",
+    "liver_mild": ("070.22 070.23 070.32 070.33 070.44 070.54 070.6 070.9 570 571 573.3 573.4 "
+                   "573.8 573.9 V42.7",
                    "B18 K70.0-K70.3 K70.9 K71.3-K71.5 K71.7 K73 K74 K76.0 K76.2-K76.4 K76.8 K76.9 "
                    "Z94.4"),
     "liver_severe": ("456.0-456.2 572.2-572.8",
@@ -333,10 +334,12 @@ DRUGS = {
     "amLODIPine": "calcium_blocker", "Lisinopril": "ace_inhibitor", "Amiodarone": "antiarrhythmic",
     "Sotalol": "antiarrhythmic", "Lidocaine 5% Patch": "", "Lidocaine Jelly 2% (Urojet)": "",
     "Furosemide": "diuretic", "Atorvastatin": "statin", "Aspirin": "antiplatelet",
-    "Heparin Sodium": "anticoagulant", "Heparin": "anticoagulant", "Heparin Flush (10 units/ml)": "",
+    "Heparin Sodium": "anticoagulant", "Heparin": "anticoagulant",
+    "Heparin Flush (10 units/ml)": "",
     "Insulin": "insulin", "MetFORMIN": "oral_antidiabetic", "PredniSONE": "steroid",
     "Morphine Sulfate": "opioid", "Fentanyl Citrate": "opioid", "Propofol": "sedative",
-    "Haloperidol": "antipsychotic", "Sertraline": "antidepressant", "LeVETiracetam": "antiepileptic",
+    "Haloperidol": "antipsychotic", "Sertraline": "antidepressant",
+    "LeVETiracetam": "antiepileptic",
     "Vancomycin": "vancomycin", "Meropenem": "broad_antibiotic", "CeftriaXONE": "other_antibiotic",
     "Micafungin": "antifungal", "Acyclovir": "antiviral", "Pantoprazole": "acid_suppressant",
     "Albuterol 0.083% Neb Soln": "bronchodilator", "Tacrolimus": "immunosuppressant",
@@ -462,8 +465,8 @@ BY_HAND = {
     "organisms": ((1, 0, 0, 1, 0), (1, 0, 1, 1, 0)), "resistant": (1, 0, 0, 0, 0),
     "organism_blood": (1, 0, 0, 0, 0), "organism_airway": (0, (0, 0, 1, 0, 0)),
     "organism_fluid": (0, 0, 0, 1, 0)}
-ALONE = ("age", "male", "hour", "in_", "earlier", "days_since", "had_", "bmi", "outpatient", "trans",
-         "icu_", "unit_", "service", "samples_", "organism", "resistant",
+ALONE = ("age", "male", "hour", "in_", "earlier", "days_since", "had_", "bmi", "outpatient",
+         "trans", "icu_", "unit_", "service", "samples_", "organism", "resistant",
          *(f for group in mimic_items.ADMISSION.values() for f in group))
 
 

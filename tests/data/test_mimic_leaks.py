@@ -30,7 +30,8 @@ TIMES = {
     **dict.fromkeys(("labevents", "chartevents", "outputevents", "emar", "radiology"),
                     ("charttime", "storetime")),
     "inputevents": ("starttime", "endtime", "storetime"),
-    "procedureevents": ("starttime", "storetime"), "prescriptions": ("starttime", "pharmacy.entertime"),
+    "procedureevents": ("starttime", "storetime"),
+    "prescriptions": ("starttime", "pharmacy.entertime"),
     "microbiologyevents": ("chartdate charttime", "storedate storetime"),
     "services": ("transfertime",), "transfers": ("intime",),
     mimic_files.CXR_METADATA: ("StudyDate StudyTime",)}

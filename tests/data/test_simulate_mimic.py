@@ -69,7 +69,7 @@ def test_ids_are_unique_and_refer_to_each_other(read):
     assert set(read(name).itemid) <= set(read(words).itemid), name
 
 
-def test_times_lie_in_their_stays(read):
+def test_times_lie_in_their_stays(folder, read):
   a = read("admissions", "admittime", "dischtime", "deathtime").set_index("hadm_id")
   assert (a.dischtime > a.admittime).mean() > 0.99
   assert (a.deathtime.notna() == (a.hospital_expire_flag == 1)).all()
@@ -87,6 +87,10 @@ def test_times_lie_in_their_stays(read):
   assert set(rx.pharmacy_id) == set(orders.pharmacy_id)
   entered = rx.pharmacy_id.map(orders.set_index("pharmacy_id").entertime)
   assert 0.03 < (entered > rx.starttime).mean() < 0.15
+  visits = read("omr", "chartdate")
+  assert set(visits.result_name) == {"Blood Pressure", "Weight (Lbs)", "BMI (kg/m2)"}
+  index = pd.read_parquet(folder / "truth.parquet").set_index("subject_id").hadm_id
+  assert (visits.chartdate < visits.subject_id.map(index).map(a.admittime)).all()
   m = read("microbiologyevents", "charttime", "storetime")
   assert (m.storetime - m.charttime).min() > pd.Timedelta("20h")
 

@@ -106,7 +106,8 @@ def _prescriptions(people, rng, rows):
   blank, nth = csv_gz.pick((), np.full(n, -1)), _nth(admission)
   subject = people.subject[people.owner[admission]]
   return (subject, people.hadm[admission], _pharmacy_id(people, admission, drug),
-          _dash(subject, nth), nth, csv_gz.ids("P", 36**4 + people.hadm[admission] % 3000, 5), begin, finish,
+          _dash(subject, nth), nth, csv_gz.ids("P", 36**4 + people.hadm[admission] % 3000, 5),
+          begin, finish,
           csv_gz.pick(("MAIN",), np.zeros(n, int)), name(0), name(1), blank, np.zeros(n, int),
           blank, blank, name(2), name(3), np.ones(n, int), csv_gz.pick(("TAB",), np.zeros(n, int)),
           np.where(slip < 0.2, np.nan, 2.0), name(4))

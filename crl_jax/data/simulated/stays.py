@@ -6,6 +6,7 @@ times, as mimic-code#1691 reports; codes have no dot and are of two versions.
 """
 
 import numpy as np
+import pyarrow as pa
 
 from crl_jax.data.simulated import csv_gz, items, people as people_lib
 
@@ -58,6 +59,13 @@ def tables(people):
   }
 
 
+def visits(people):
+  """As tables(): what was measured outside the hospital."""
+  return {"omr": ("hosp", "subject_id,chartdate,seq_num,result_name,result_value",
+                  len(people.subject),
+                  lambda rng, lo, hi: _visits(people, rng, np.arange(lo, hi)))}
+
+
 def in_emergency(people, admission):
   """Whether the admissions came through the emergency department; fixed by their ids."""
   return people.hadm[admission] % 20 < 11
@@ -83,6 +91,24 @@ def _patients(people, rng, rows):
   return (people.subject[rows], csv_gz.pick("FM", people.male[rows].astype(int)),
           np.where(age > 89, 91, np.maximum(age, 18)), anchor,
           csv_gz.pick(_GROUPS, rng.integers(0, len(_GROUPS), len(rows))), day)
+
+
+def _visits(people, rng, rows):
+  names = "Blood Pressure", "Weight (Lbs)", "BMI (kg/m2)"
+  patient = np.repeat(rows, rng.poisson(1.5, len(rows)))
+  n = len(patient)
+  before = rng.integers(1, 500, n)
+  day = (people.admit[people.index[patient]] // people_lib.DAY - before).astype("M8[D]")
+  u = people.u[patient]
+  bmi = np.clip(28 + 4 * u[:, 0] + rng.normal(size=n), 15, 60)
+  pounds = bmi * (1.7 + 0.1 * (patient % 2)) ** 2 / 0.45359237
+  systolic = np.clip(128 + 12 * u[:, 1] + 8 * rng.normal(size=n), 80, 220)
+  values = [[f"{s:.0f}/{s * 0.6:.0f}", f"{p:.1f}", f"{b:.1f}"]
+            for s, p, b in zip(systolic, pounds, bmi)]
+  each = lambda x: np.repeat(x, len(names))
+  return (each(people.subject[patient]), each(day), np.ones(n * len(names), int),
+          csv_gz.pick(names, np.tile(np.arange(len(names)), n)),
+          pa.array(sum(values, []), pa.string()))
 
 
 def _admissions(people, rng, rows):
