@@ -3,7 +3,7 @@ cohort."""
 
 import numpy as np
 
-from crl_jax import disclosure, figures, metrics as metrics_lib
+from crl_jax import disclosure, fairness, figures, orthogonal
 from crl_jax.data import cohort as cohort_lib
 from experiments import tables
 
@@ -15,25 +15,28 @@ def make(study):
   cohort, least = study.cohort, study.config.evaluate.min_cell
   rows, marks, said = [], [], []
   for t, task in enumerate(cohort.tasks):
-    known, cells = np.isfinite(cohort.labels[:, t]), []
+    known = np.isfinite(cohort.labels[:, t])
     y_N, patient_N = cohort.labels[known, t], cohort.patient_id[known]
     found = disclosure.groups(cohort.pattern[known], patient_N, y_N, least)
     for group in [g for g in found if g.level is not None]:
       y, patient = y_N[group.rows], patient_N[group.rows]
-      if group.told:
-        cells.append((len(y), int(y.sum())))
       if sum(row["task"] == task for row in rows) == _TOP:
         continue
       name = group.name(cohort_lib.pattern_name(group.level, cohort.modalities), "rarer patterns")
       row = {"task": task, "pattern": name, "rows": len(y),
              **dict.fromkeys(("positives", "rate", "rate_lo", "rate_hi"))}
       if group.told:
-        lo, hi = interval(y, patient)
+        lo, hi = fairness.proportion(y, np.arange(len(y)), patient)
         row |= dict(positives=int(y.sum()), rate=float(y.mean()), rate_lo=lo, rate_hi=hi)
         marks.append((f"{task}: {name}", [(row["rate"], lo, hi, figures.SERIES[t % 7], "dot")],
                       f"{y.mean():.1%} of {len(y)}"))
       rows.append(row)
-    said.append(heterogeneity(task, cells))
+    told = [group.rows for group in found if group.level is not None and group.told]
+    p = heterogeneity(y_N, told, patient_N)
+    said.append(f"{task}: fewer than two patterns to compare." if p is None else
+                f"{task}: the rates of {len(told)} patterns "
+                f"{'differ' if p < 0.05 else 'are not shown to differ'} (Wald test, patients as "
+                f"clusters, p = {p:.2g}).")
   figure = figures.forest(marks, "Outcome rate by observed modalities, 95% intervals",
                           "outcome rate", include=(0.0,), form=".1%") if marks else None
   return [tables.Result(
@@ -45,24 +48,12 @@ def make(study):
       {"rate": ".3f"})]
 
 
-def interval(y, patient):
-  """Wilson's interval on the effective number of rows: rows of one patient count as the cluster
-  that they are."""
-  n, rate = len(y), y.mean()
-  _, index = np.unique(patient, return_inverse=True)
-  clustered = float((np.bincount(index, y - rate) ** 2).sum())
-  plain = float(((y - rate) ** 2).sum())
-  effective = n / max(clustered / plain, 1.0) if plain > 0 else len(np.unique(patient))
-  return tuple(float(v) for v in metrics_lib.wilson(rate * effective, effective))
-
-
-def heterogeneity(task, cells):
-  """A sentence on the chi-square test that all patterns have one outcome rate."""
-  from scipy import stats
-  n, positives = np.array(cells, float).reshape(-1, 2).T
-  if len(n) < 2 or not 0 < positives.sum() < n.sum():
-    return f"{task}: fewer than two patterns or outcomes to compare."
-  found = stats.chi2_contingency(np.stack([positives, n - positives]), correction=False)
-  return (f"{task}: the rates of {len(n)} patterns "
-          f"{'differ' if found.pvalue < 0.05 else 'are not shown to differ'} (chi-square "
-          f"{found.statistic:.1f}, {len(n) - 1} degrees of freedom, p = {found.pvalue:.2g}).")
+def heterogeneity(y_N, groups, patient_N):
+  """p of the test that all groups of rows have one outcome rate, with patients as clusters; None
+  for fewer than two groups."""
+  if len(groups) < 2:
+    return None
+  rows = np.any(groups, 0)
+  member = np.stack(groups[1:], 1)[rows].astype(float)
+  return orthogonal.contrast(y_N[rows] - y_N[rows].mean(), member - member.mean(0),
+                             patient_N[rows])["p"]

@@ -99,6 +99,19 @@ def test_verdicts_follow_sign_and_adjusted_p():
   assert table2.verdict(row((0.01, 0.01), (-0.1, 0.01), 0.2)) == "not shown"
 
 
+def test_rates_of_patterns_differ_by_chance_as_often_as_the_test_says():
+  """Three rows a patient, alike in outcome and in pattern, at the level for 300 patients."""
+  rng, p = np.random.default_rng(0), []
+  patient = np.repeat(np.arange(300), 3)
+  for _ in range(400):
+    y, pattern = np.repeat(rng.random(300) < 0.3, 3).astype(float), np.repeat(rng.integers(0, 4, 300), 3)
+    p.append(figure1.heterogeneity(y, [pattern == k for k in range(4)], patient))
+  assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
+  assert figure1.heterogeneity(np.where(pattern == 1, 1.0, y), [pattern == k for k in range(4)],
+                               patient) < 1e-6
+  assert figure1.heterogeneity(y, [pattern == 1], patient) is None
+
+
 def test_p_values_are_not_bounded_by_the_number_of_resamples():
   draws = np.random.default_rng(0).normal(0.05, 0.01, 1000)
   p = tables.p_value(study_lib.Score(0.05, draws))
