@@ -22,7 +22,7 @@ def make(study):
   cohort, floor = study.cohort, study.config.evaluate.min_cell
   ids, counts = np.unique(cohort.pattern, return_counts=True)
   rates = {task: told_rates(cohort, t, floor) for t, task in enumerate(cohort.tasks)}
-  rows = []
+  rows, pairs = [], {task: [] for task in cohort.tasks}
   for p in ids[np.argsort(-counts, kind="stable")]:
     mine = cohort.pattern == p
     if mine.sum() < floor or not (pattern == p).any():
@@ -33,8 +33,11 @@ def make(study):
            if len(z_norm) > 1 else None}
     for t, task in enumerate(cohort.tasks):
       row[f"rate_{task}"] = rates[task].get(p)
+      y = cohort.labels[mine, t]
+      if np.isfinite(y).any():   # a correlation over all patterns tells of none of them
+        pairs[task].append((row["norm"], float(np.nanmean(y))))
     rows.append(row)
-  checks = [correlation(rows, task, kind) for task in cohort.tasks
+  checks = [correlation(pairs[task], task, kind) for task in cohort.tasks
             for kind in ("pearson", "spearman")]
   lo, hi = metrics_lib.wilson(hit * len(test), len(test))
   low, high = metrics_lib.wilson(majority * len(test), len(test))
@@ -119,11 +122,10 @@ def representations(study):
   return np.linalg.norm(join(at_test, 1), axis=-1), test, y_test, float(np.mean(hits)), majority
 
 
-def correlation(rows, task, kind):
+def correlation(pairs, task, kind):
   """A line of the checks: correlation of norm and rate over patterns, with Fisher's interval."""
   from scipy import stats
-  pairs = np.array([(r["norm"], r[f"rate_{task}"]) for r in rows
-                    if r[f"rate_{task}"] is not None], float).reshape(-1, 2)
+  pairs = np.array(pairs, float).reshape(-1, 2)
   line = dict(check=f"{kind.title()} correlation of norm and {task} rate", value=None,
               value_lo=None, value_hi=None, p=None, over=len(pairs))
   if len(pairs) > 2 and (pairs.std(0) > 0).all():

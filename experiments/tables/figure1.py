@@ -31,11 +31,11 @@ def make(study):
         marks.append((f"{task}: {name}", [(row["rate"], lo, hi, figures.SERIES[t % 7], "dot")],
                       f"{y.mean():.1%} of {len(y)}"))
       rows.append(row)
-    told = [group.rows for group in found if group.level is not None and group.told]
-    p = heterogeneity(y_N, told, patient_N)
+    every = [group.rows for group in found]   # a p-value over all of them tells of none
+    p = heterogeneity(y_N, every, patient_N)
     said.append(f"{task}: fewer than two patterns to compare." if p is None else
-                f"{task}: the rates of {len(told)} patterns "
-                f"{'differ' if p < 0.05 else 'are not shown to differ'} (Wald test, patients as "
+                f"{task}: the rates of {len(every)} groups of patterns "
+                f"{'differ' if p < 0.05 else 'are not shown to differ'} (score test, patients as "
                 f"clusters, p = {p:.2g}).")
   figure = figures.forest(marks, "Outcome rate by observed modalities, 95% intervals",
                           "outcome rate", include=(0.0,), form=".1%") if marks else None
@@ -55,5 +55,6 @@ def heterogeneity(y_N, groups, patient_N):
     return None
   rows = np.any(groups, 0)
   member = np.stack(groups[1:], 1)[rows].astype(float)
-  return orthogonal.contrast(y_N[rows] - y_N[rows].mean(), member - member.mean(0),
-                             patient_N[rows])["p"]
+  # a score test: the variance of a Wald test is nothing where a small group has no outcome at all
+  return orthogonal.score_test(y_N[rows] - y_N[rows].mean(), member - member.mean(0),
+                               patient_N[rows])["p"]

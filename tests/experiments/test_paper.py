@@ -110,6 +110,8 @@ def test_rates_of_patterns_differ_by_chance_as_often_as_the_test_says():
   assert figure1.heterogeneity(np.where(pattern == 1, 1.0, y), [pattern == k for k in range(4)],
                                patient) < 1e-6
   assert figure1.heterogeneity(y, [pattern == 1], patient) is None
+  few = patient < 9   # three patients of a pattern without any outcome
+  assert figure1.heterogeneity(np.where(few, 0.0, y), [few, ~few], patient) > 1e-3
 
 
 def test_p_values_are_not_bounded_by_the_number_of_resamples():
