@@ -18,7 +18,7 @@ fitted on their outcomes.
 
 import numpy as np
 
-from crl_jax import metrics as metrics_lib, scoring
+from crl_jax import disclosure, metrics as metrics_lib, scoring
 from crl_jax.data.cohort import pattern_name
 
 MERGED = -1   # the category of all rare patterns
@@ -106,7 +106,7 @@ def study(table, tasks, modalities, config):
     "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
     "pattern", "name", "merged", "calibration_patients" (a member's mean)], largest first}}. Shares
     weigh patients alike; patterns under config.min_cell patients are left out, and counted in
-    "suppressed".
+    "suppressed"; a share of few positives is null (see disclosure.py).
   """
   alpha = float(config.alpha)
   found = {"alpha": alpha, "rule": (
@@ -122,6 +122,8 @@ def study(table, tasks, modalities, config):
     test, val = (table[(table.role == role) & known] for role in ("test", "val"))
     entry = _cell(test, task, alpha)
     patterns, entry["suppressed"] = [], 0
+    told = {g.level for g in disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"],
+                                               config.min_cell) if g.told and not g.rare}
     for pattern, rows in test.groupby("pattern"):
       if rows.patient_id.nunique() < config.min_cell:
         entry["suppressed"] += 1
@@ -132,7 +134,8 @@ def study(table, tasks, modalities, config):
       patterns.append({
           "pattern": int(pattern), "name": pattern_name(pattern, modalities), "merged": merged,
           "calibration_patients": mine.groupby(["fold", "seed"]).patient_id.nunique().sum()
-                                  / members, **_cell(rows, task, alpha)})
+                                  / members, **_cell(rows, task, alpha),
+          **({} if pattern in told else {"positives_covered": None})})
     entry["patterns"] = sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))
     found["tasks"][task] = entry
   return found

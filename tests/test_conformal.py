@@ -120,3 +120,14 @@ def test_without_labels_or_validation_rows(config):
   found = conformal.study(conformal.add(test_only, ("a",), config), ("a",), MODALITIES, config)
   assert found["tasks"]["a"]["both"] == 1
   json.dumps([nothing, found], allow_nan=False)
+
+
+def test_a_share_of_few_positives_is_not_told(config):
+  table = make(patients=900)
+  few = (table.pattern == table.pattern.mode()[0]) & (table.role == "test")
+  table.loc[few, "y_a"] = (np.arange(few.sum()) < 3).astype(float)
+  entry = conformal.study(conformal.add(table, ("a",), config), ("a",), ("x", "y", "z"), config)
+  rows = entry["tasks"]["a"]["patterns"]
+  assert [row["positives_covered"] is None for row in rows if row["pattern"] ==
+          table.pattern.mode()[0]] == [True]
+  assert rows[0]["coverage"]["value"] is not None
