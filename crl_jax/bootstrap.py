@@ -86,28 +86,31 @@ def magnitude(parts, draws):
   return {"value": value, "lo": min(lo * value, value), "hi": max(hi * value, value)}
 
 
-def gap(values_KxG, draws_RxKxG):
+def gap(values_KxG, lo_KxG, hi_KxG, draws_RxKxG):
   """The 95% interval {"value", "lo", "hi"} of the largest difference between two of G groups, over
   K statistics.
 
-  Every pair of groups gets limits, the difference seen give or take c standard errors, that hold
-  for all pairs at once: c is the 95% quantile of the resamples' largest error in standard errors
-  (Romano and Wolf 2005, doi 10.1198/016214504000000539). Whichever pair is truly the widest, its
-  difference is above every pair's lower limit and below the largest upper one. With more than two
-  groups it covers more often than 95%, the more so the more unequal their sizes.
+  A pair's limits come from the groups' own 95% intervals `lo`, `hi`: how far one reaches down and
+  the other up, as the sides of a right angle (Zou and Donner 2008, doi 10.1002/sim.3095). They are
+  widened to hold for all pairs at once, by the 95% quantile of the resamples' largest error in
+  standard errors. Whichever pair is truly the widest, its difference is above every pair's lower
+  limit and below the largest upper one. With more than two groups it covers more often than 95%,
+  the more so the more unequal their sizes.
   """
   draws = draws_RxKxG[~np.isnan(draws_RxKxG).any(axis=(1, 2))]
   value = float(np.ptp(values_KxG, axis=-1).max())
   if np.isnan(value) or not len(draws):
     return interval(value, np.full(1, np.nan))
-  first, second = np.triu_indices(values_KxG.shape[-1], 1)
-  pairs = lambda v: (v[..., first] - v[..., second]).reshape(*v.shape[:-2], -1)
-  seen, drawn = np.abs(pairs(values_KxG)), pairs(draws)
-  error, se = drawn - drawn.mean(axis=0), drawn.std(axis=0)
-  largest = np.divide(np.abs(error), se, out=np.zeros_like(error), where=se > 0).max(axis=1)
-  half = np.quantile(largest, 0.95) * se
-  return {"value": value, "lo": max(0.0, float((seen - half).max())),
-          "hi": float((seen + half).max())}
+  i, j = np.nonzero(~np.eye(values_KxG.shape[-1], dtype=bool))
+  drawn = (draws[..., i] - draws[..., j]).reshape(len(draws), -1)
+  error, se = np.abs(drawn - drawn.mean(axis=0)), drawn.std(axis=0)
+  largest = np.divide(error, se, out=np.zeros_like(error), where=se > 0).max(axis=1)
+  wider = max(1.0, np.quantile(largest, 0.95) / 1.96)
+  seen = values_KxG[:, i] - values_KxG[:, j]
+  below, above = values_KxG - lo_KxG, hi_KxG - values_KxG
+  return {"value": value,
+          "lo": max(0.0, float((seen - wider * np.hypot(below[:, i], above[:, j])).max())),
+          "hi": float((seen + wider * np.hypot(above[:, i], below[:, j])).max())}
 
 
 def p_value(draws):

@@ -185,7 +185,7 @@ def proportion(flag, row, patient):
 
 
 def _gaps(rows, cells, draws, lines, config, seed):
-  found, rng = {}, np.random.default_rng([seed, 0x6A9])
+  found = {}
   for name, parts in GAPS.items():
     values = np.array([[(rows.ranked(cell.rows, (part,)) if part == "auroc" else
                          rows.rates(cell.rows))[part][0] for cell in cells] for part in parts])
@@ -193,22 +193,15 @@ def _gaps(rows, cells, draws, lines, config, seed):
       found[name] = {"value": None, "lo": None, "hi": None, "expected": None, "p": None,
                      "reason": "fewer than two groups in which it is defined"}
       continue
-    drawn = np.array([[_noisy(draws[cell.name][part], lines[cell.name][part], rng)
-                       for cell in cells] for part in parts]).transpose(2, 0, 1)
+    lo, hi = (np.array([[lines[cell.name][part][end] for cell in cells] for part in parts], float)
+              for end in ("lo", "hi"))
+    drawn = np.array([[draws[cell.name][part] for cell in cells] for part in parts])
     chance = _widest(_chance(rows, cells, parts, name in _GIVEN_OUTCOME, config.permutations, seed))
     chance = chance[~np.isnan(chance)]
-    found[name] = {**bootstrap.gap(values, drawn),
+    found[name] = {**bootstrap.gap(values, lo, hi, drawn.transpose(2, 0, 1)),
                    "expected": float(chance.mean()) if len(chance) else None,
                    "p": float((1 + np.sum(chance >= _widest(values) - 1e-12)) / (1 + len(chance)))}
   return found
-
-
-def _noisy(draws, entry, rng):
-  """A rate of 0 or 1 is so in every resample, and yet not certain: noise as wide as its interval
-  stands in."""
-  if np.ptp(draws) > 0 or entry["lo"] is None:
-    return draws
-  return draws + rng.normal(0, (entry["hi"] - entry["lo"]) / 3.92, len(draws))
 
 
 def _widest(values):

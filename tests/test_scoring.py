@@ -120,7 +120,8 @@ def test_gap_holds_the_truth(truth, sd, most):
   truth, sd, held = np.array(truth), np.array(sd), 0
   for _ in range(600):
     seen = truth + sd * rng.normal(size=len(sd))
-    found = bootstrap.gap(seen[None], (seen + sd * rng.normal(size=(300, len(sd))))[:, None])
+    found = bootstrap.gap(*(seen + np.array([0, -1.96, 1.96])[:, None] * sd)[:, None],
+                          (seen + sd * rng.normal(size=(300, len(sd))))[:, None])
     held += found["lo"] <= np.ptp(truth) <= found["hi"]
     assert found["lo"] <= found["value"] <= found["hi"] and found["hi"] > 0.02
   allowance = 2 * np.sqrt(0.05 * 0.95 / 600)
@@ -130,6 +131,7 @@ def test_gap_holds_the_truth(truth, sd, most):
 def test_gap_of_several_statistics_is_that_of_the_widest():
   rng = np.random.default_rng(0)
   values = np.array([[0.5, 0.5, 0.5], [0.2, 0.5, 0.3]])
-  found = bootstrap.gap(values, values + rng.normal(0, 0.01, (500, 2, 3)))
+  found = bootstrap.gap(values, values - 0.02, values + 0.02,
+                        values + rng.normal(0, 0.01, (500, 2, 3)))
   assert found["value"] == pytest.approx(0.3) and 0.25 < found["lo"] < 0.28 < 0.32 < found["hi"]
-  assert bootstrap.gap(np.full((1, 2), np.nan), np.zeros((9, 1, 2)))["value"] is None
+  assert bootstrap.gap(*np.full((3, 1, 2), np.nan), np.zeros((9, 1, 2)))["value"] is None
