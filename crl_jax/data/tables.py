@@ -19,7 +19,7 @@ import re
 import tempfile
 import uuid
 
-from crl_jax.data import csv_files, csv_rows, plain_errors
+from crl_jax.data import csv_files, csv_rows, parquet_files, plain_errors
 from crl_jax.data.cohort import CohortError
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
@@ -106,7 +106,7 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
     try:
       # in a notebook or under python -c DuckDB would draw into what the program prints
       con.raw_sql("SET enable_progress_bar = false")
-      inputs, streams = [], {}
+      inputs, streams, views = [], {}, {}
       for name, table in schema.items():
         if name not in files:
           columns = ", ".join(f'{_quote(c)} {_SQL[t]}' for c, t in table.types.items())
@@ -115,15 +115,17 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
           streams[name] = _Stream(con, name, table, files[name], encoding)
         else:
           inputs.append(_load(con, name, table, files[name], encoding))
+          if table.large:
+            views[name] = files[name]
       yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs,
                    absent=[n for n in schema if n not in files],
-                   keep=functools.partial(_keep, con, streams, inputs),
+                   keep=functools.partial(_keep, con, streams, views, inputs),
                    put=functools.partial(_put, con))
     finally:
       con.disconnect()
 
 
-def _keep(con, streams, inputs, expr):
+def _keep(con, streams, views, inputs, expr):
   """Stores the result of `expr` in `con`; large tables in it are read from their files now.
 
   Where an expression reads one, tables are joined as written: the optimizer knows nothing of a
@@ -133,7 +135,8 @@ def _keep(con, streams, inputs, expr):
   import ibis
 
   name = f"kept_{uuid.uuid4().hex}"
-  used = {t.name for t in expr.op().find(ibis.expr.operations.DatabaseTable)} & streams.keys()
+  named = {t.name for t in expr.op().find(ibis.expr.operations.DatabaseTable)}
+  used = named & streams.keys()
   try:
     for table in used:
       streams[table].start()
@@ -143,7 +146,11 @@ def _keep(con, streams, inputs, expr):
   except (duckdb.Error, OSError) as error:
     for table in used:
       streams[table].fail()
-    raise CohortError(_tell(error, type(error).__name__)) from None
+    kind, lying = type(error).__name__, sorted(views[t].name for t in named & views.keys())
+    if lying and not _is_full(str(error)):
+      raise CohortError(f"{', '.join(lying)} could not be read ({kind}). Download or export it "
+                        "again.") from None
+    raise CohortError(_tell(error, kind)) from None
   for table in sorted(used):
     inputs.append(streams[table].finish())
   return kept
@@ -259,78 +266,93 @@ def _load(con, name, table, path, encoding):
 
   parquet = path.suffix == ".parquet"
   if parquet:
-    facts, raw = {"sha256": _sha256(path)}, f"read_parquet({_literal(str(path))})"
+    found = parquet_files.kinds(path)
+    header, facts = list(found), {"sha256": sha256(path)}
+    raw = f"read_parquet({_literal(str(path))})"
   else:
     file = csv_files.check(path, encoding, table)
-    facts, header = file.facts, file.header
+    header, facts, found = file.header, file.facts, dict.fromkeys(file.header, "string")
     raw = _raw_csv(path, header, encoding)
   compare_checksum(path, facts["sha256"])
+  picked = csv_files.pick(path, header, table)
+  if parquet:
+    parquet_files.check(path, found, picked, table)
+  casts, doubtful = _casts(picked, table, found)
   try:
-    if parquet:
-      header = [row[0] for row in con.raw_sql(f"DESCRIBE SELECT * FROM {raw}").fetchall()]
-    picked = csv_files.pick(path, header, table)
     if parquet and table.large:
-      columns = ", ".join(
-          f"CAST({_quote(raw_name) if raw_name else 'NULL'} AS {_SQL[table.types[c]]}) AS "
-          f"{_quote(c)}" for c, raw_name in picked.items())
-      con.raw_sql(f"CREATE VIEW {_quote(name)} AS SELECT {columns} FROM {raw}")
+      columns = ", ".join(map(_quote, table.types))
+      relation = f"(SELECT {casts} FROM {raw})"
+      _check_casts(con, relation, doubtful, table, path)
+      con.raw_sql(f"CREATE VIEW {_quote(name)} AS SELECT {columns} FROM {relation}")
     else:
-      con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {_casts(picked, table)} FROM {raw}")
+      con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {casts} FROM {raw}")
+      _check_casts(con, _quote(name), doubtful, table, path)
+      for column in doubtful:
+        con.raw_sql(f"ALTER TABLE {_quote(name)} DROP COLUMN {_quote('_bad_' + column)}")
+    rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
   except duckdb.Error as error:
     # DuckDB's message quotes the row: keep the line number and the kind only
     raise CohortError(_parse_message(path, str(error))) from None
-  rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
-  if not (parquet and table.large):
-    _check_casts(con, name, table, path)
   if not parquet:
     csv_files.compare_rows(file, rows)
   return {"table": name, "file": path.name, **facts, "bytes": path.stat().st_size, "rows": rows}
 
 
-def _sha256(path):
+def sha256(path):
+  """The SHA-256 of a file's bytes."""
   with open(path, "rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _casts(picked, table):
-  """SQL select list: each declared column cast to its type, and `_bad_<column>`, true where a value
-  does not cast."""
-  parts = []
+def _casts(picked, table, found):
+  """Returns (SQL select list, doubtful columns): each declared column cast to its type, and for the
+  doubtful ones `_bad_<column>`, true where a value does not cast.
+
+  Args:
+    picked: declared column -> its name in the file.
+    table: Table.
+    found: name in the file -> kind of its values.
+  """
+  parts, doubtful = [], []
   for column, kind in table.types.items():
-    if picked[column] is None:
-      parts.append(f"CAST(NULL AS {_SQL[kind]}) AS {_quote(column)}")
-      continue
-    raw = f"CAST({_quote(picked[column])} AS VARCHAR)"
-    if kind == "int64":       # DuckDB would round 2.5 to 3: only digits are an integer
-      value = (f"CASE WHEN regexp_full_match({raw}, '[+-]?[0-9]+') THEN TRY_CAST({raw} AS "
-               "BIGINT) END")
-    elif kind == "timestamp":
-      value = f"CASE WHEN regexp_full_match({raw}, '{csv_rows.TIME}') THEN TRY_CAST({raw} AS TIMESTAMP) END"
+    raw, name = picked[column], _quote(column)
+    if raw is None:
+      parts.append(f"CAST(NULL AS {_SQL[kind]}) AS {name}")
+    elif kind in (found[raw], "string") or (kind, found[raw]) == ("float64", "int64"):
+      parts.append(f"CAST({_quote(raw)} AS {_SQL[kind]}) AS {name}")
     else:
-      value = f"TRY_CAST({raw} AS {_SQL[kind]})"
-    parts.append(f"{value} AS {_quote(column)}")
-    if kind != "string":
-      parts.append(f"({raw} IS NOT NULL AND {value} IS NULL) AS {_quote('_bad_' + column)}")
-  return ", ".join(parts)
+      value = _checked_value(_quote(raw), kind, found[raw])
+      parts += [f"{value} AS {name}", f"({_quote(raw)} IS NOT NULL AND {value} IS NULL) AS "
+                f"{_quote('_bad_' + column)}"]
+      doubtful.append(column)
+  return ", ".join(parts), doubtful
 
 
-def _check_casts(con, name, table, path):
-  """Raises CohortError where values did not cast; drops the `_bad_` columns of `_casts`."""
-  typed = [row[0] for row in con.raw_sql(f"DESCRIBE {_quote(name)}").fetchall()
-           if row[0].startswith("_bad_")]
-  if not typed:
+def _checked_value(raw, kind, found):
+  """SQL of the column `raw` of kind `found` as `kind`; NULL where a value is none."""
+  if (kind, found) == ("int64", "float64"):
+    whole = f"{raw} = trunc({raw})"
+  elif kind == "int64":       # DuckDB would round 2.5 to 3: only digits are an integer
+    whole = f"regexp_full_match(CAST({raw} AS VARCHAR), '[+-]?[0-9]+')"
+  elif kind == "timestamp":
+    whole = f"regexp_full_match(CAST({raw} AS VARCHAR), '{csv_rows.TIME}')"
+  else:
+    whole = "true"
+  return f"CASE WHEN {whole} THEN TRY_CAST({raw} AS {_SQL[kind]}) END"
+
+
+def _check_casts(con, relation, doubtful, table, path):
+  """Raises CohortError where values in the doubtful columns of `_casts` did not cast."""
+  if not doubtful:
     return
-  counts = con.raw_sql("SELECT " + ", ".join(f"count_if({_quote(c)})" for c in typed)
-                       + f" FROM {_quote(name)}").fetchall()[0]
+  counts = con.raw_sql("SELECT " + ", ".join(f"count_if({_quote('_bad_' + c)})" for c in doubtful)
+                       + f" FROM {relation}").fetchall()[0]
   words = {"int64": "whole numbers", "float64": "numbers", "timestamp": "times without a zone"}
-  kind = lambda c: words[table.types[c.removeprefix("_bad_")]]
-  bad = [f"{c.removeprefix('_bad_')} ({n:,} values are not {kind(c)})"
-         for c, n in zip(typed, counts) if n]
+  bad = [f"{c} ({n:,} values are not {words[table.types[c]]})"
+         for c, n in zip(doubtful, counts) if n]
   if bad:
     raise CohortError(f"{path.name} has values of the wrong type: {', '.join(bad)}. Look at these "
                       "columns of the file; a shifted or altered column is the usual cause.")
-  for column in typed:
-    con.raw_sql(f"ALTER TABLE {_quote(name)} DROP COLUMN {_quote(column)}")
 
 
 def _parse_message(path, text):

@@ -239,6 +239,56 @@ def test_parquet_is_read_where_it_lies(tmp_path):
   assert lab.iloc[0, :4].tolist() == [10, 4, "x", 1.5] and source.inputs[0]["rows"] == 1
 
 
+def open_parquet(folder, large, **columns):
+  import pandas as pd
+  frame = pd.DataFrame({"stay": [10, 11], "offset": [4, 5], "name": ["x", "y"],
+                        "value": [1.5, None], "time": pd.Timestamp("2150-03-01 07:30:00"), **columns})
+  frame.to_parquet(folder / "lab.parquet")
+  with tables.open_folder(folder, {"lab": dataclasses.replace(LARGE["lab"], large=large)}) as source:
+    return source.keep(source.tables["lab"]).to_pandas().sort_values("stay")
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_parquet_columns_that_can_be_made_what_they_should_be_are(tmp_path, large):
+  import pandas as pd
+  for columns in ({}, {"stay": [10., 11.]}, {"stay": ["10", "11"]}, {"value": ["1.5", None]},
+                  {"time": "2150-03-01 07:30:00"}, {"name": pd.Categorical(["x", "y"])},
+                  {"stay": np.array([10, 11], np.uint64)}):
+    lab = open_parquet(tmp_path, large, **columns)
+    assert lab["stay"].tolist() == [10, 11] and lab["name"].tolist() == ["x", "y"]
+    assert lab["value"].isna().tolist() == [False, True] and lab["value"].iloc[0] == 1.5
+    assert str(lab["time"].iloc[0]) == "2150-03-01 07:30:00"
+  assert open_parquet(tmp_path, large, value=[None, None])["value"].isna().all()
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("column, values, words", [
+    ("time", "zone", "time holds times with a zone"), ("stay", [10.6, 11], "stay .1 values are not wh"),
+    ("stay", [np.inf, 11], "stay .1 values are not wh"), ("stay", ["10", "secret"], "stay .1 values"),
+    ("value", ["secret", "1.5"], "value .1 values are not numbers"), ("value", [True, False], "bool"),
+    ("time", ["2150-03-01 07:30:00Z", ""], "time .2 values are not times"),
+    ("time", [1, 2], "time is of type int64, not a time"), ("name", [b"x", b"y"], "binary")])
+def test_parquet_columns_that_cannot_are_refused_by_name(tmp_path, large, column, values, words):
+  import pandas as pd
+  if values == "zone":
+    values = pd.Timestamp("2150-03-01 07:30:00", tz="America/New_York")
+  with pytest.raises(CohortError, match=words) as error:
+    open_parquet(tmp_path, large, **{column: values})
+  assert "lab.parquet" in str(error.value) and "secret" not in str(error.value)
+
+
+def test_damage_inside_a_parquet_file_names_it(tmp_path):
+  import pandas as pd
+  n = 100_000
+  pd.DataFrame({"stay": range(n), "offset": range(n), "name": "x", "value": 1.}).to_parquet(
+      tmp_path / "lab.parquet", compression="gzip")
+  data = bytearray((tmp_path / "lab.parquet").read_bytes())
+  data[1000:3000] = bytes(2000)
+  (tmp_path / "lab.parquet").write_bytes(data)
+  with pytest.raises(CohortError, match="lab.parquet could not be read .*again"):
+    read(tmp_path)
+
+
 def test_a_full_disk_says_what_to_do(tmp_path):
   rows = b"".join(b"%d,%d,9,sodium %d,%d.5\n" % (i, i, i, i) for i in range(60000))
   write(tmp_path, b"labid,stay,offset,name,value\n" + rows)
