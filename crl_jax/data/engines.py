@@ -5,7 +5,7 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import csv_files, csv_rows, mimic_tables, plain_errors, tables
+from crl_jax.data import csv_files, csv_rows, mimic_tables, parquet_files, plain_errors, tables
 from crl_jax.data.cohort import CohortError
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
@@ -152,30 +152,39 @@ def _spark_file(session, path, table, encoding):
   """(data frame of the declared columns, facts) of one csv.gz or Parquet file."""
   from pyspark.sql import functions as F
 
+  file = None    # of a csv.gz
   sql = {"int64": "bigint", "float64": "double", "string": "string", "timestamp": "timestamp"}
   if path.suffix == ".parquet":
-    frame, facts = session.read.parquet(str(path)), {}
-    header = frame.columns
+    frame, facts = session.read.parquet(str(path)), {"sha256": tables.sha256(path)}
+    found = parquet_files.kinds(path)
   else:
-    facts, header = csv_files.check(path, encoding)
-    columns = ", ".join(f"`{name}` string" for name in header)
+    file = csv_files.check(path, encoding, table)
+    facts, found = file.facts, dict.fromkeys(file.header, "string")
+    columns = ", ".join(f"`{name}` string" for name in file.header)
     frame = session.read.csv(
         str(path), schema=columns, header=True, multiLine=True, quote='"', escape='"',
         mode="FAILFAST", encoding={"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[encoding],
         ignoreLeadingWhiteSpace=False, ignoreTrailingWhiteSpace=False)
-  picked = csv_files.pick(path, header, table)
-
-  def column(name, raw):
-    kind = table.types[name]
-    if raw is None:
-      return F.lit(None).cast(sql[kind]).alias(name)
-    value = F.col(f"`{raw}`")
-    if kind == "timestamp" and path.suffix != ".parquet":
-      zoned = ~value.rlike(f"^{csv_rows.TIME}$")
-      value = F.when(zoned, F.raise_error(F.lit(f"{name} holds no time without a zone"))
-                     ).otherwise(value)
-    return value.cast(sql[kind]).alias(name)
-  return frame.select(*(column(name, raw) for name, raw in picked.items())), facts
+  tables.compare_checksum(path, facts["sha256"])
+  picked = csv_files.pick(path, list(found), table)
+  if file is None:
+    parquet_files.check(path, found, picked, table)
+  wrong = {}     # what a cast would not refuse
+  for name, raw in picked.items():
+    value, kinds = F.col(f"`{raw}`"), (table.types[name], found.get(raw))
+    if kinds == ("timestamp", "string"):
+      wrong[name] = ~value.rlike(f"^{csv_rows.TIME}$")
+    elif kinds == ("int64", "float64"):
+      wrong[name] = value != F.floor(value)
+  rows, *counts = frame.agg(F.count(F.lit(1)), *(F.count_if(w) for w in wrong.values())).first()
+  if bad := [f"{name} ({n:,})" for name, n in zip(wrong, counts) if n]:
+    raise CohortError(f"{path.name} has values that are no whole numbers or times without a zone: "
+                      f"{', '.join(bad)}. Look at these columns of the file.")
+  if file:
+    csv_files.compare_rows(file, rows)
+  column = lambda name, raw: (F.col(f"`{raw}`") if raw else F.lit(None)).cast(
+      sql[table.types[name]]).alias(name)
+  return frame.select(*(column(*pair) for pair in picked.items())), {**facts, "rows": rows}
 
 
 def _spark_frame(session, frame):

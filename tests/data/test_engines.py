@@ -10,6 +10,7 @@ import shutil
 
 import ibis
 import numpy as np
+import pandas as pd
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
@@ -149,3 +150,59 @@ def test_spark_reads_strictly_and_shows_no_row(tmp_path, spark):
     with pytest.raises(CohortError) as error:
       read(line)
     assert "secret" not in str(error.value) and "2150" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
+  schema = {"prescriptions": Table({"subject_id": "int64", "starttime": "timestamp",
+                                    "drug": "string"}, large=True)}
+  config = made.make_config(tmp_path, "data.engine=spark")
+  path, sums = tmp_path / "prescriptions.csv.gz", tmp_path / "SHA256SUMS.txt"
+
+  def rows(path):
+    for opened in (engines.open_source(config, {"prescriptions": path}, schema),
+                   engines.tables.open_files({"prescriptions": path}, schema)):
+      with opened as source:
+        kept = source.keep(source.tables["prescriptions"]).to_pandas()
+        yield len(kept), source.inputs[0]["rows"], source.inputs[0]["sha256"]
+
+  def refused(path, words):
+    for opened in (engines.open_source(config, {"prescriptions": path}, schema),
+                   engines.tables.open_files({"prescriptions": path}, schema)):
+      with pytest.raises(CohortError, match=words):
+        with opened as source:
+          source.keep(source.tables["prescriptions"]).to_pandas()
+  lines = ["subject_id,hadm_id,starttime,drug,x", "1,2,2150-01-01 00:00:00,a,1",
+           "2,3,2150-01-01 00:00:00,b,1", '3,4,2150-01-01 00:00:00,"c ""d""\n",1']
+  save = lambda lines: path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+  save(lines)
+  spark_rows, duckdb_rows = rows(path)
+  assert spark_rows == duckdb_rows and spark_rows[:2] == (3, 3)
+  sums.write_text("0" * 64 + " prescriptions.csv.gz\n")
+  refused(path, "checksum")
+  sums.unlink()
+  save([lines[0], lines[1].replace("a,1", '"a,1'), lines[2].replace("b,1", 'b",1')])
+  refused(path, "line 2; it swallows")
+  parquet = tmp_path / "prescriptions.parquet"
+  frame = pd.DataFrame({"subject_id": [1., 2.5], "starttime": pd.Timestamp("2150-01-01"),
+                        "drug": "a"})
+  frame[:1].to_parquet(parquet)
+  spark_rows, duckdb_rows = rows(parquet)
+  assert spark_rows == duckdb_rows and spark_rows[:2] == (1, 1)
+  frame.to_parquet(parquet)
+  refused(parquet, "prescriptions.parquet has values .*subject_id .1")
+  frame["starttime"] = frame["starttime"].dt.tz_localize("America/New_York")
+  frame.to_parquet(parquet)
+  refused(parquet, "starttime holds times with a zone")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_that_spark_loses_are_found_out(tmp_path, spark, monkeypatch):
+  path = tmp_path / "patients.csv.gz"
+  path.write_bytes(gzip.compress(b"subject_id\n1\n2\n"))
+  plain = engines.csv_files.compare_rows
+  monkeypatch.setattr(engines.csv_files, "compare_rows", lambda file, rows: plain(file, rows - 1))
+  with pytest.raises(CohortError, match="patients.csv.gz has 2 rows, of which 1"):
+    with engines.open_source(made.make_config(tmp_path, "data.engine=spark"), {"patients": path},
+                             {"patients": Table({"subject_id": "int64"})}):
+      pass
