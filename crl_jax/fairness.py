@@ -141,9 +141,9 @@ def _grouping(rows, cells, hidden, config, seed):
   for cell in cells:
     n = len(np.unique(rows.row[cell.rows]))
     if not cell.told:
-      nothing = {"value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}
-      lines.append({"group": cell.name, "n": n, "positives": None, "reason": nothing["reason"],
-                    **dict.fromkeys(METRICS, nothing)})
+      why = {"reason": disclosure.reason(config.min_cell)}
+      lines.append({"group": cell.name, "n": n, "positives": None, **why,
+                    **dict.fromkeys(METRICS, {"value": None, "lo": None, "hi": None, **why})})
       continue
     value, drawn = ({**rows.rates(cell.rows, weights),
                      **rows.ranked(cell.rows, ("auroc", "auprc", "slope"), weights)}

@@ -4,8 +4,9 @@
 
 Each cohort has 600 patients with one to three correlated rows, split into validation and test rows;
 its predictions are overconfident and shifted, and worse for one sex, which four of five unequal
-groups are made of. The truth is that of a population of a million rows (thresholds chosen on the cohort's validation rows are held fixed). The
-statistics are those of metrics.json, made by the same code.
+groups are made of. The truth is that of a population of a million rows (thresholds chosen on the
+cohort's validation rows are held fixed). The statistics are those of metrics.json, made by the same
+code.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
+from crl_jax import (bootstrap, compare, config as config_lib, evaluate, fairness,
+                     metrics as metrics_lib, scoring)
 
 PATIENTS, VALIDATION, POPULATION, CUT = 600, 0.25, 1_000_000, 0.2
 DIFFERENCE = "test-test_base"
@@ -77,7 +79,7 @@ class Population:
 def one(rng, config, population, seed=0):
   """Returns name -> whether the interval held the truth, and name -> p-value of a true null."""
   table = cohort(rng)
-  found = evaluate.evaluate(table, ("a",), config, seed, ("x",))
+  found = evaluate.evaluate(table.drop(columns="group_five"), ("a",), config, seed, ("x",))
   inside = lambda entry, truth: None if entry["lo"] is None else entry["lo"] <= truth <= entry["hi"]
   covered, pvalues = {}, {}
   test, value = found["test"]["a"], population.values
@@ -106,11 +108,12 @@ def one(rng, config, population, seed=0):
   true = {name: abs(a[rate] - b[rate]) for name, rate in (("demographic_parity", "flagged"),
                                                           ("bias", "bias"))}
   true["equalized_odds"] = max(abs(a[rate] - b[rate]) for rate in ("sensitivity", "specificity"))
+  five = _five(table, config.evaluate, seed)
   true["auroc"] = abs(np.subtract(*population.sex_auroc.values()))
   for name in true:
-    gaps = {who: found["fairness"]["tasks"]["a"][who]["gaps"] for who in ("sex", "coin", "five")}
+    gaps = {who: found["fairness"]["tasks"]["a"][who]["gaps"] for who in ("sex", "coin")}
     covered[f"{name} gap, two groups"] = inside(gaps["sex"][name], true[name])
-    covered[f"{name} {SEVERAL}"] = inside(gaps["five"][name], true[name])
+    covered[f"{name} {SEVERAL}"] = inside(five[name], true[name])
     covered[f"{name} {ABSENT}"] = inside(gaps["coin"][name], 0.0)
   # true nulls: the twin is as good as the base; the coin says nothing
   rows = table[table.role == "test"]
@@ -121,6 +124,17 @@ def one(rng, config, population, seed=0):
     pvalues[f"permutation, {name} gap"] = gap["p"]
   pvalues["corrected resampled t-test"] = resampled(rng)
   return covered, pvalues
+
+
+def _five(table, config, seed):
+  """Gaps between the five groups, as in metrics.json: alone, for their crossings take long."""
+  table = table.drop(columns=["group_sex", "group_coin"])
+  patients, patient = np.unique(table.patient_id.to_numpy(), return_inverse=True)
+  test = (table.role == "test").to_numpy()
+  found = fairness.study(
+      table[test], ("a",), config, bootstrap.resample(len(patients), config.bootstrap, seed),
+      patient[test], {"a": scoring.operating_points(table, "a", "p_", config.sensitivity)}, seed)
+  return found["tasks"]["a"]["five"]["gaps"]
 
 
 def resampled(rng, n=300, folds=5, repeats=2):
@@ -168,13 +182,13 @@ def band(line):
   errors at its number of cohorts.
 
   95% intervals are to hold 93% to 97%. A gap that is not there can be missed from above alone, and
-  the limits of several groups hold for all pairs at once: these are to hold 95% or more. Tests are
-  to reject 5% or less.
+  limits that hold for several pairs of groups, or for two rates (equalised odds), at once cover
+  more often than asked: these are to hold 95% or more. Tests are to reject 5% or less.
   """
   allow = lambda share: 2 * float(np.sqrt(share * (1 - share) / line["cohorts"]))
   if line["kind"] == TESTS:
     return 0.0, 0.05 + allow(0.05)
-  if line["name"].endswith((ABSENT, SEVERAL)):
+  if line["name"].endswith((ABSENT, SEVERAL)) or line["name"].startswith("equalized_odds gap"):
     return 0.95 - allow(0.95), 1.0
   return 0.93 - allow(0.93), 0.97 + allow(0.97)
 

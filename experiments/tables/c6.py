@@ -56,8 +56,8 @@ def make(study):
       plot.points(*zip(*mine), color, task)
   return [
       tables.Result("c6_norms", "C.6: missingness embedding, norm per pattern", rows, plot.svg(),
-                    (f"Patterns with at least {floor} rows. No rate: {disclosure.reason(floor)}, or fewer "
-                     f"than {floor} patients.",)),
+                    (f"Patterns with at least {floor} rows. No rate: fewer than {floor} patients, or "
+                     f"{disclosure.reason(floor)}.",)),
       tables.Result("c6_checks", "C.6: correlations and the pattern from the representation",
                     checks, None, (
           f"Correlations are over the {len(rows)} patterns: with so few, only a very strong one "

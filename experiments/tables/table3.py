@@ -52,7 +52,8 @@ def make(study):
   return [tables.Result("table3", "Table 3: by modality configuration", rows, figure, (
       f"Test patients grouped by what they have, the {_TOP} largest groups; each model was trained "
       f"once, on all patterns. Groups of fewer than {least} patients are left out, or told with a "
-      "larger one where they are few together. Intervals are not adjusted for the number of groups.",
+      "larger one where they are few together. Intervals are not adjusted for the number of "
+      "groups.",
       "The comparators have the method's encoders and heads; they lack gates, attention, "
       "and reconstruction; the same rectifier is fitted to all three. Scaled inputs have mean "
       "zero, so filling with zeros and with means differ in whether the mask is an input.",

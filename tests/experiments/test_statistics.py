@@ -24,8 +24,8 @@ def test_coverage_scores_every_interval_against_the_population(config, monkeypat
   lines = coverage.study(2, config)
   names = {x["name"] for x in lines}
   assert {"auroc", "slope", "ppv", "net benefit at 0.2", "auroc, difference, DeLong", "tpr, male",
-          "equalized_odds gap, two groups", "auroc gap, five unequal groups", "corrected resampled t-test", "DeLong",
-          "permutation, auroc gap"} <= names
+          "equalized_odds gap, two groups", "auroc gap, five unequal groups",
+          "corrected resampled t-test", "DeLong", "permutation, auroc gap"} <= names
   assert all(0 <= x["share"] <= 1 and 1 <= x["cohorts"] <= 2 for x in lines)
 
 
@@ -44,6 +44,7 @@ def test_a_wrong_truth_is_not_covered(config, monkeypatch):
     ("95% interval covers", "auroc gap, two groups", (0.907, 0.985)),
     ("95% interval covers", "auroc gap, three groups without one", (0.931, 1)),
     ("95% interval covers", "auroc gap, five unequal groups", (0.931, 1)),
+    ("95% interval covers", "equalized_odds gap, two groups", (0.931, 1)),
     ("rejects at 5%", "DeLong", (0, 0.069))])
 def test_bands_are_what_is_asked_and_two_standard_errors(kind, name, band):
   line = dict(kind=kind, name=name, cohorts=500)
