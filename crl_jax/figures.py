@@ -17,7 +17,8 @@ DASHES = ("", "6 3", "2 2", "9 3 2 3", "12 4", "1 4", "6 2 2 2 2 2")   # beside 
 _INK, _RULE, _SIZE = "#30343b", "#e3e5e9", 11
 _LEAST = 10       # px: no text is shrunk below it, the page scrolls sideways first
 # Widths of characters in ems, of a wide sans-serif font: narrower ones leave some room.
-_WIDTHS = {**dict.fromkeys("ijl.,:;'|![]()fIrt -", 0.4), **dict.fromkeys("mwMW@%+=\N{MINUS SIGN}", 0.95),
+_WIDTHS = {**dict.fromkeys("ijl.,:;'|![]()fIrt -", 0.4),
+           **dict.fromkeys("mwMW@%+=\N{MINUS SIGN}", 0.95),
            **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ_", 0.74)}
 
 

@@ -10,7 +10,8 @@ COLORS = dict(test_base=BLUE, test=ORANGE, test_logistic=GREEN, test_boosting=PU
               test_bayes=BLACK)
 _GRID = np.linspace(0, 1, 101)
 _TERMS = ("prediction", "reconstruction", "contrastive", "missingness", "pattern")
-_BOTH = (("p_base_", "before the rectifier", BLUE, "5 4", "ring"), ("p_", "after", ORANGE, "", "dot"))
+_BOTH = (("p_base_", "before the rectifier", BLUE, "5 4", "ring"),
+         ("p_", "after", ORANGE, "", "dot"))
 _WIDTH = 390   # of a phone: text keeps its size on it without scrolling
 
 
