@@ -51,7 +51,19 @@ def save(folder, step, tree, keep, fingerprint=None):
                   f"{advice} and run the same command again to resume.") from error
   for old in steps(folder)[:-keep]:
     _manifest(folder, old).unlink()
-    shutil.rmtree(folder / str(old))
+  _sweep(folder)
+
+
+def _sweep(folder):
+  """Removes what belongs to no manifest: steps that are not kept, and what killed saves left,
+  also under orbax's own names."""
+  kept = {str(step) for step in steps(folder)}
+  for path in folder.iterdir():
+    if path.name[0].isdigit() and path.name not in kept:
+      if path.is_dir():
+        shutil.rmtree(path)
+      elif path.suffix == ".part":
+        path.unlink()
 
 
 def _os_error(error):

@@ -71,6 +71,17 @@ def test_a_step_without_its_manifest_does_not_count(folder):
   assert restored_value(folder) == 3
 
 
+def test_what_killed_saves_left_is_removed_by_the_next_good_one(folder):
+  for name in ("7", "8.orbax-checkpoint-tmp-12"):   # killed before its manifest; in orbax's hands
+    (folder / name / "d").mkdir(parents=True)
+  (folder / "7.part").write_text("{}")
+  (folder / "2.json").unlink()       # killed between dropping a manifest and its step
+  (folder / "final").mkdir()
+  checkpoint.save(folder, 9, tree(9), keep=2)
+  assert {p.name for p in folder.iterdir()} == {"3", "3.json", "9", "9.json", "final"}
+  assert restored_value(folder) == 9
+
+
 def test_all_damaged_is_an_error_that_names_the_folder(folder):
   for step in (2, 3):
     largest_file(folder / str(step)).write_bytes(b"")
