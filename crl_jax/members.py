@@ -15,6 +15,9 @@ SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.lear
          "train.pretrain.weights.", "train.joint.weights.", "train.joint.patience")
 
 
+_ROWS = 16384   # that are preprocessed at once
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """One member: its fold, its seed and its settings; `label` names the settings in logs."""
@@ -139,10 +142,17 @@ def patient_index(cohort):
 
 def member_data(cohort, stats):
   """The preprocessed cohort on the host as programs.resident() takes it; inputs (folds, N, ...)."""
-  folds = [preprocess.transform(s, cohort.inputs, cohort.observed, cohort.modalities)
-           for s in stats]
-  return {"inputs": {m: np.stack([fold[m] for fold in folds]) for m in cohort.modalities},
-          "observed": cohort.observed, "labels": cohort.labels, "patient": patient_index(cohort)}
+  widths, inputs = preprocess.widths(stats[0]), {}
+  for i, m in enumerate(cohort.modalities):
+    x = cohort.inputs[m]
+    inputs[m] = np.empty((len(stats), *x.shape[:-1], widths[m]), x.dtype)
+    for fold, own in zip(inputs[m], stats):   # piece by piece: nothing is held twice
+      for start in range(0, len(x), _ROWS):
+        some = slice(start, start + _ROWS)
+        present = cohort.observed[some, i:i + 1]
+        fold[some] = preprocess.transform(own, {m: x[some]}, present, (m,))[m]
+  return {"inputs": inputs, "observed": cohort.observed, "labels": cohort.labels,
+          "patient": patient_index(cohort)}
 
 
 def _placed(cohort, stats, programs, config, device):

@@ -1,12 +1,15 @@
 """Folds x seeds in one program against as many programs."""
 
+import dataclasses
+import types
+
 import jax
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from crl_jax import members, run
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax import config as config_lib, members, run
+from crl_jax.data import preprocess, splits as splits_lib, stream
 
 FIRST_STEPS = 50   # whose losses must agree to rounding; long training amplifies it
 
@@ -24,32 +27,79 @@ class Losses:
     self.found.setdefault(member, []).append(scalars["train/loss"])
 
 
-@pytest.mark.slow
-def test_twenty_five_members_are_twenty_five_runs(small_config, tmp_path):
-  c = small_config.unlock()
-  c.data.simulate.rows, c.train.batch_size = 1000, 32
-  c.train.joint.epochs, c.members.folds, c.members.seeds = 5, 5, 5
+@pytest.fixture(scope="module")
+def twenty_five(tmp_path_factory):
+  """(trained(plans, together) -> (losses, test predictions), plans, each alone, cohort, splits) of
+  five folds by five seeds of a small cohort."""
+  c = config_lib.default().unlock()
+  c.model.width, c.model.heads = 16, 4
+  c.data.simulate.rows, c.data.simulate.sizes, c.data.simulate.draws = 1000, (6, 20, 12, 12), 64
+  c.train.batch_size, c.train.pretrain.epochs, c.train.joint.epochs = 32, 1, 5
+  c.checkpoint.every_epochs, c.members.folds, c.members.seeds = 10, 5, 5
   cohort = run.build_cohort(c.lock())
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, c.splits.validation, c.seed)
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [splits.rows(fold, "train") for fold in range(5)], c.preprocess)
 
-  def trained(plans, folder):
+  def trained(plans, together=0):
+    each = [config_lib.override(plan.config, [f"members.together={together}"]) for plan in plans]
+    plans = [dataclasses.replace(plan, config=config) for plan, config in zip(plans, each)]
     log = Losses()
-    ready = members.fit(plans, cohort, splits, stats, jax.devices()[:1], tmp_path / folder, {}, log,
-                        lambda *_: None, lambda: False)
+    ready = members.fit(plans, cohort, splits, stats, jax.devices()[:1],
+                        tmp_path_factory.mktemp("training"), {}, log, lambda *_: None,
+                        lambda: False)
     return log.found, ready.predict([splits.rows(plan.fold, "test") for plan in plans])
 
   plans = members.grid(c)
-  losses, together = trained(plans, "together")
-  steps = -(-max(len(splits.rows(fold, "train")) for fold in range(5)) // c.train.batch_size)
-  for m, plan in enumerate(plans):
-    expected, alone = trained([plan], plan.name)
-    first = FIRST_STEPS // steps
+  return trained, plans, [trained([plan]) for plan in plans], cohort, splits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [0, 25])   # one after another, and one vmapped program
+def test_twenty_five_members_are_twenty_five_runs(twenty_five, together):
+  trained, plans, alone, cohort, splits = twenty_five
+  losses, p = trained(plans, together)
+  for m, (plan, (expected, [own])) in enumerate(zip(plans, alone)):
+    steps = -(-len(splits.rows(plan.fold, "train")) // plan.config.train.batch_size)
+    first = -(-FIRST_STEPS // steps)
+    assert len(expected[plan.name]) > first
     np.testing.assert_allclose(losses[plan.name][:first], expected[plan.name][:first], rtol=1e-4)
     y = cohort.labels[splits.rows(plan.fold, "test")]
     for t in range(y.shape[1]):
       known = ~np.isnan(y[:, t])
-      a, b = (metrics.roc_auc_score(y[known, t], p[known, t]) for p in (together[m], alone[0]))
-      assert abs(a - b) < 0.005
-  assert first >= 2 and len({loss[0] for loss in losses.values()}) == 25
+      for score in (metrics.roc_auc_score, metrics.brier_score_loss):
+        a, b = (score(y[known, t], found[known, t]) for found in (p[m], own))
+        assert abs(a - b) < 0.005
+  assert len({loss[0] for loss in losses.values()}) == 25
+
+
+@pytest.mark.parametrize("data, resident_gb, limit, streamed", [
+    ("auto", 0.0, None, False), ("auto", 1e-6, None, True), ("auto", 0.0, 4000, True),
+    ("auto", 0.0, 2 ** 30, False), ("resident", 1e-6, 4000, False), ("streamed", 0.0, None, True)])
+def test_data_is_resident_where_it_fits(tiny_config, data, resident_gb, limit, streamed):
+  """Half of the device's memory, or what the settings say."""
+  config = config_lib.override(tiny_config, [f"train.data={data}",
+                                             f"train.resident_gb={resident_gb}"])
+  cohort = run.build_cohort(config)
+  stats = [preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, np.arange(200),
+                          config.preprocess)] * 2
+  device = types.SimpleNamespace(memory_stats=lambda: limit and {"bytes_limit": limit})
+  programs = types.SimpleNamespace(resident=lambda tree: tree)
+  placed = members._placed(cohort, stats, programs, config, device)
+  assert isinstance(placed, stream.Stream) == streamed
+  if not streamed:
+    for m, x in placed["inputs"].items():
+      one = preprocess.transform(stats[0], cohort.inputs, cohort.observed, cohort.modalities)[m]
+      np.testing.assert_array_equal(x, np.stack([one] * 2))
+
+
+def test_data_is_resident_up_to_the_very_byte(tiny_config):
+  cohort = run.build_cohort(tiny_config)
+  stats = [preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, np.arange(200),
+                          tiny_config.preprocess)]
+  size = sum(x.nbytes for x in members.member_data(cohort, stats)["inputs"].values())
+  programs = types.SimpleNamespace(resident=lambda tree: tree)
+  for room, streamed in ((size, False), (size - 1, True)):
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 2 * room})
+    placed = members._placed(cohort, stats, programs, tiny_config, device)
+    assert isinstance(placed, stream.Stream) == streamed
