@@ -3,8 +3,8 @@ python -m crl_jax.export --workdir=RUN --output=DIR.
 
 DIR holds `model.stablehlo` (jax.export; any number of rows, CPU and NVIDIA GPU), `weights.npz` (its
 first argument), `schema.json` (what goes in, what comes out, what it was trained on) and
-`example.py` (loads it with jax, numpy and flatbuffers alone). The weights were learned from
-patients: share them only as the data's use agreement allows.
+`example.py` (loads it with `pip install jax numpy flatbuffers` alone; jax.export needs the last).
+The weights were learned from patients: share them only as the data's use agreement allows.
 """
 
 import contextlib
@@ -28,7 +28,12 @@ _DESCRIPTION = {
     "int32": "token ids of windows of text; 0 is padding; ignored where not observed"}
 
 _EXAMPLE = '''\
-"""Predicts made-up rows with the exported model; needs jax, numpy and flatbuffers alone."""
+"""Predicts made-up rows with the exported model. It needs no more than
+
+  pip install jax numpy flatbuffers
+
+(jax.export reads its files with flatbuffers, which jax does not bring along).
+"""
 
 import hashlib
 import json
