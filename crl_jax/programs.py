@@ -1,6 +1,7 @@
 """The compiled programs of a run: epochs and predictions of many members at once, on any devices,
 from resident or streamed data. Each is a function of train.py, mapped over members."""
 
+import collections
 import functools
 
 import jax
@@ -18,7 +19,8 @@ class Programs:
   """Programs for members of one model and shape, compiled when first called.
 
   Arrays of a Member or Split have a leading axis of `members` entries: the `count` wanted ones, and
-  as many stopped ones as it takes to spread them evenly over the devices.
+  as many repetitions of the last one, trained along and never looked at, as it takes to spread them
+  evenly over the devices.
   """
 
   def __init__(self, model, optimizer, config, modalities, devices, count):
@@ -46,6 +48,7 @@ class Programs:
     # nothing. Elsewhere launches are: all go together.
     alone = len(devices) == 1 and devices[0].platform == "cpu"
     self.together = min(config.members.together or (1 if alone else self.members), self.members)
+    self._traced = collections.Counter()
     self._init = self._compiled(self._init_one, shared=1)
     self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
     self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
@@ -61,11 +64,13 @@ class Programs:
     return jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], extra, 0)]), tree)
 
   def resident(self, data):
-    """Puts preprocessed data (run.member_data) on the devices."""
+    """Puts preprocessed data (members.member_data) on the devices."""
     return self.layout.everywhere(data)
 
   def compiled_epochs(self):
     """How often the epoch was compiled: once, unless a shape or a sharding changed."""
+    if self.layout.pmap:   # does not tell; a shape that was traced is a shape that was compiled
+      return self._traced[self._resident_epoch]
     return self._resident._cache_size()
 
   def init(self, keys, weight_decay, vary):
@@ -124,6 +129,7 @@ class Programs:
     """`function` of one member, mapped over members and compiled; its last `shared` arguments are
     common to all."""
     def mapped(*args):
+      self._traced[function] += 1
       own, common = args[:len(args) - shared], args[len(args) - shared:]
       one = lambda *own: function(*own, *common)
       if self.members == 1 and self.together == 1:   # an axis of one costs a CPU a sixth of its time

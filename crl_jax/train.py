@@ -20,6 +20,7 @@ class TrainState:
 
   Attributes:
     step: () int32, over all phases.
+    failed: () int32, how many of the last steps of this phase in a row were not finite.
     params: the trained parameters, float32.
     opt_state: optax state.
     average: exponential moving average of params, or None.
@@ -30,6 +31,7 @@ class TrainState:
     vary: name -> () the model's numbers that may differ between members (Model.vary).
   """
   step: jnp.ndarray
+  failed: jnp.ndarray
   params: dict
   opt_state: tuple
   average: dict | None
@@ -78,8 +80,9 @@ class Split:
   fold: jnp.ndarray
 
 
-class Interrupted(Exception):
-  """Raised by fit() after a requested stop has been checkpointed."""
+class Interrupted(BaseException):
+  """Raised by fit() after a requested stop has been checkpointed. As KeyboardInterrupt, it passes
+  what handles errors."""
 
 
 def make_optimizer(config):
@@ -96,8 +99,8 @@ def init_member(model, optimizer, rng, weight_decay, vary, ema, pretrained=()):
     params = _replaced(params, part.path, values)
   zero = jnp.int32(0)
   state = TrainState(
-      zero, params, optimizer.init(params), params if ema else None, jax.random.key_data(step_rng),
-      jnp.float32(0), {k: jnp.float32(0) for k in model.stages[0].weights},
+      zero, zero, params, optimizer.init(params), params if ema else None,
+      jax.random.key_data(step_rng), jnp.float32(0), {k: jnp.float32(0) for k in model.stages[0].weights},
       weight_decay, vary)
   return Member(state, params, jnp.float32(-jnp.inf), zero, zero, zero, zero, jnp.bool_(False))
 
@@ -123,7 +126,7 @@ def enter_stage(member, values, optimizer):
   state = member.state.replace(
       params=member.best, opt_state=optimizer.init(member.best),
       average=None if member.state.average is None else member.best,
-      learning_rate=learning_rate, weights=weights)
+      failed=jnp.int32(0), learning_rate=learning_rate, weights=weights)
   return member.replace(
       state=state, best_score=jnp.float32(-jnp.inf), best_epoch=jnp.int32(0), epoch=jnp.int32(0),
       patience=patience, stopped=jnp.bool_(False))
@@ -145,7 +148,7 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
       run twice; losses, global negatives included, are those of the whole batch.
   Returns:
     (new state, scalars). A step with a non-finite loss or gradient changes nothing but the step
-    count, one without a single row nothing at all.
+    counts, one without a single row nothing at all.
   Raises:
     ValueError: (when traced) the model returns a loss term that the phase gives no weight.
   """
@@ -187,8 +190,9 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
     return state.replace(params=params, opt_state=opt_state, average=average)
 
   new = _chosen(finite & (rows > 0), update, state)
-  return (new.replace(step=state.step + (rows > 0)),
-          dict(scalars, loss=loss, finite=finite, rows=rows, gradient_norm=norm))
+  failed = jnp.where(rows > 0, jnp.where(finite, 0, state.failed + 1), state.failed)
+  return (new.replace(step=state.step + (rows > 0), failed=failed),
+          dict(scalars, loss=loss, failed=failed, rows=rows, gradient_norm=norm))
 
 
 def _chosen(so, update, state):
@@ -262,7 +266,8 @@ def close_epoch(member, state, scalars, probabilities, labels, monitor):
   Returns:
     (Member, report): train, val: dicts of scalars, the former means over steps but for the norms of
       the parameters and of the epoch's whole update; ran, stopped: () bool; total: () int32 epochs;
-    worst, worst_end: () int32 length and last step of the longest run of non-finite steps.
+    worst, worst_end: () int32 length of the longest run of non-finite steps, counted from earlier
+      epochs on, and its last step in this one.
   """
   val, score = validation.score(probabilities, labels, monitor)
   monitored = member.patience >= 0
@@ -276,13 +281,12 @@ def close_epoch(member, state, scalars, probabilities, labels, monitor):
       stopped=monitored & (epoch - best_epoch >= member.patience))
   real = scalars["rows"] > 0
   means = {k: jnp.where(real, v, 0.0).sum() / real.sum() for k, v in scalars.items()
-           if k not in ("rows", "finite")}
+           if k not in ("rows", "failed")}
   moved = jax.tree.map(jnp.subtract, state.params, member.state.params)
   norms = dict(parameter_norm=optax.tree.norm(state.params), update_norm=optax.tree.norm(moved))
-  step = jnp.arange(real.shape[0])
-  length = step - jax.lax.cummax(jnp.where(scalars["finite"], step, -1))
-  return new, dict(train=means | norms, val=val, ran=jnp.bool_(True), stopped=new.stopped, total=new.total,
-                   worst=length.max(), worst_end=length.argmax())
+  failed = scalars["failed"]
+  return new, dict(train=means | norms, val=val, ran=jnp.bool_(True), stopped=new.stopped,
+                   total=new.total, worst=failed.max(), worst_end=failed.argmax())
 
 
 def skipped(member, report):
@@ -308,11 +312,11 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
       every member still training.
     save: called with (phase, epochs done in it, Member on the host) every
       config.checkpoint.every_epochs epochs, when a phase ends, and before a stop.
-    should_stop: asked after every epoch.
+    should_stop: asked before every epoch.
   Returns:
     Member on the devices; `best` holds the parameters to use.
   Raises:
-    Interrupted: after saving, when should_stop() says so.
+    Interrupted: when should_stop() says so, after what was begun is finished and saved.
     FloatingPointError: too many consecutive non-finite steps; names the steps and the row indices
       of their batches.
   """
@@ -326,11 +330,14 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
       member = programs.enter(member, programs.by_member(programs.pad(values)))
     unread, over, clock = [], False, time.perf_counter()
     while epoch < epochs and not over:
-      member, report = programs.epoch(member, placed, data)
-      epoch += 1
       stop = should_stop()
+      if stop and not unread:   # all that was trained is saved
+        raise Interrupted
+      if not stop:
+        member, report = programs.epoch(member, placed, data)
+        epoch += 1
+        unread.append(report)
       due = stop or epoch == epochs or epoch % config.checkpoint.every_epochs == 0
-      unread.append(report)
       while unread and (due or len(unread) > 1):
         found = programs.to_host(unread.pop(0))
         seconds, clock = time.perf_counter() - clock, time.perf_counter()
@@ -343,6 +350,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
         save(phase, epoch, programs.to_host(member))
         if stop:
           raise Interrupted
+        clock = time.perf_counter()
     phase, epoch = phase + 1, 0
     save(phase, epoch, programs.to_host(member))
   return member
@@ -359,13 +367,18 @@ def _scalars(report, m, tasks):
 def _refuse_non_finite(report, member, splits, programs, config):
   """Raises FloatingPointError where a member had too many consecutive non-finite steps, with the
   rows they saw."""
-  limit = config.train.non_finite_steps
+  limit, size = config.train.non_finite_steps, config.train.batch_size
   for m in np.flatnonzero(report["ran"] & (report["worst"] >= limit)):
     epoch, last = int(report["total"][m]), int(report["worst_end"][m])
-    order = epoch_order(programs.to_host(member.state.rng)[m], epoch - 1,
-                        jnp.asarray(splits.train[m]), config.train.batch_size,
-                        config.train.batch_size)
-    rows = np.asarray(order[max(0, last - limit + 1):last + 1]).ravel()
+    rng, own = programs.to_host(member.state.rng)[m], jnp.asarray(splits.train[m])
+    batches = []   # the last ones; of earlier epochs too, where one has fewer
+    for before in range(epoch):
+      order = np.asarray(epoch_order(rng, epoch - 1 - before, own, size, size))
+      order = order[order[:, 0] >= 0][:None if before else last + 1]
+      batches = [*order, *batches][-limit:]
+      if len(batches) == limit:
+        break
+    rows = np.concatenate(batches)
     raise FloatingPointError(
         f"Loss or gradient not finite in {int(report['worst'][m])} consecutive steps up to step "
         f"{last} of epoch {epoch}. Row indices of the last {limit} batches: "

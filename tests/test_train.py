@@ -90,7 +90,7 @@ def twenty_steps(small_config, data, devices, **settings):
     member, report = programs_.epoch(member, splits, engine.data)
     reports.append(programs_.to_host(report))
   host = programs_.to_host(member)
-  assert host.state.step[0] == 20
+  assert host.state.step[0] == 20 and programs_.compiled_epochs() == 1
   return np.array([r["train"]["loss"][0] for r in reports]), host.state.params, reports
 
 
@@ -161,31 +161,68 @@ def test_two_runs_are_bit_identical_and_one_program_serves_all_epochs(engine):
   assert engine.programs.compiled_epochs() == 1
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(engine, tmp_path):
-  params, records = engine.fit()
-  for stop_after in (1, 3, 4):   # with 2 epochs the phase has ended: it stops in the next one
-    folder = tmp_path / str(stop_after)
-    folder.mkdir()
-    asked = iter(range(1, 100))
-    keep = lambda phase, epoch, member: checkpoint.save(
-        folder, 10 * phase + epoch, dict(at=np.array([phase, epoch]), member=member), 2)
-    with pytest.raises(train.Interrupted):
-      engine.fit(save=keep, should_stop=lambda: next(asked) >= stop_after)
-    like = dict(at=np.zeros(2, int), member=engine.programs.to_host(engine.members([99])))
-    _, found = checkpoint.restore(folder, like)
-    resumed, rest = engine.fit(found["member"], at=tuple(int(x) for x in found["at"]))
-    assert same(params, resumed) and records[stop_after:] == rest
+def test_a_stop_dispatches_no_further_epoch(engine, monkeypatch):
+  """Asked for while epoch 2 runs, before epoch 1 is read: epoch 2 is the last, read and saved."""
+  dispatched, saved = [], []
+  epoch = engine.programs.epoch
+  monkeypatch.setattr(engine.programs, "epoch", lambda *a: dispatched.append(0) or epoch(*a))
+  stages = [tuple(dataclasses.replace(s, epochs=6) for s in engine.model.stages)]
+  monkeypatch.setitem(engine.config.checkpoint, "every_epochs", 5)
+  records = []
+  with pytest.raises(train.Interrupted):
+    engine.fit(stages=stages, note=records, should_stop=lambda: len(dispatched) == 2,
+               save=lambda *at: saved.append(at[:2]))
+  assert len(dispatched) == 2 and saved == [(0, 2)] and len(records) == 2
+  with pytest.raises(train.Interrupted):   # nothing in flight: nothing to save
+    engine.fit(stages=stages, should_stop=lambda: True, save=lambda *at: saved.append(at[:2]))
+  assert len(dispatched) == 2 and len(saved) == 1
+
+
+@pytest.mark.parametrize("stop_after, settings", [
+    *((after, {}) for after in (1, 2, 3, 4)),   # after 2 epochs the phase has ended
+    (3, {"streamed": True}), (3, {"train.precision": "bfloat16"}), (3, {"train.microbatches": 4}),
+    (3, {"parallel": "pmap", "devices": 2}), (3, {"count": 3, "members.together": 3})])
+def test_a_stopped_run_resumes_to_the_same_bits(engine, data, tmp_path, monkeypatch, stop_after,
+                                                settings):
+  own = dict(settings)
+  streamed, count = own.pop("streamed", False), own.get("count", 1)
+  one = Engine(engine.config, data, **own) if own else engine
+  seeds, splits = tuple(range(5, 5 + count)), one.splits([ROWS] * count)
+  source = streamed_source(one, data, monkeypatch) if streamed else None
+  params, records = one.fit(one.members(seeds), splits, source)
+  asked = iter(range(1, 100))
+  keep = lambda phase, epoch, member: checkpoint.save(
+      tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]), member=member), 2)
+  with pytest.raises(train.Interrupted):
+    one.fit(one.members(seeds), splits, source, save=keep,
+            should_stop=lambda: next(asked) > stop_after)
+  other = one.programs.to_host(one.members(tuple(range(99, 99 + count))))
+  _, found = checkpoint.restore(tmp_path, dict(at=np.zeros(2, int), member=other))
+  resumed, rest = one.fit(found["member"], splits, source, at=tuple(int(x) for x in found["at"]))
+  assert same(params, resumed) and records[stop_after * count:] == rest and rest
+
+
+def streamed_source(engine, data, monkeypatch):
+  """The rows as a Stream, three steps of one member in a piece."""
+  monkeypatch.setattr(stream, "_CHUNK_BYTES", 3 * 16 * 16 * 4)
+  stats = preprocess.fit_folds(data["inputs"], data["observed"], ("a", "b", "c"), [ROWS[0]],
+                               engine.config.preprocess)
+  cohort = types.SimpleNamespace(inputs=data["inputs"], observed=data["observed"],
+                                 labels=data["labels"], modalities=("a", "b", "c"))
+  return stream.Stream(cohort, data["patient"],
+                       engine.programs.resident(preprocess.stack(stats)))
 
 
 def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
-  """8 -> 2 -> 1 devices; every epoch of 8 steps like the one on 8 throughout."""
+  """8 -> 2 -> 1 devices; every epoch of 8 steps like the one on 8 throughout, 24 on each."""
   on = {n: Engine(engine.config, data, n) for n in (8, 2, 1)}
-  stages = [tuple(dataclasses.replace(s, patience=None) for s in engine.model.stages)]
+  stages = [tuple(dataclasses.replace(s, patience=None, epochs=epochs)
+                  for s, epochs in zip(engine.model.stages, (2, 7)))]
   _, expected = on[8].fit(stages=stages)
   kept, records = {}, []
   member, at = on[8].members(), (0, 0)
-  for devices, stop_after in ((8, 1), (2, 3), (1, None)):
-    asked = iter(range(1, 100))
+  for devices, stop_after in ((8, 3), (2, 3), (1, None)):
+    asked = iter(range(100))
     def keep(phase, epoch, member):
       checkpoint.save(tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]),
                                                          member=member), 1)
@@ -195,7 +232,7 @@ def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
     like = dict(at=np.zeros(2, int), member=on[1].programs.to_host(on[1].members()))
     _, kept = checkpoint.restore(tmp_path, like)
     member, at = kept["member"], tuple(int(x) for x in kept["at"])
-  assert [r[:3] for r in records] == [r[:3] for r in expected] and len(expected) == 6
+  assert [r[:3] for r in records] == [r[:3] for r in expected] and len(expected) == 9
   for (*_, a), (*_, b) in zip(records, expected):
     np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=1e-5)
@@ -303,6 +340,26 @@ def test_non_finite_steps_change_nothing_and_then_stop_the_run(engine, data):
   member, report = engine.programs.epoch(engine.members(), splits, engine.programs.resident(bad))
   assert report["worst"][0] == 8
   assert same(member.state.params, before.state.params)
+
+
+def test_non_finite_steps_are_counted_over_epochs(engine, data, tmp_path):
+  """Epochs of two steps each: the third such step stops the run, resumed in between or not."""
+  few = Engine(engine.config, data, **{"train.batch_size": 64, "train.pretrain.epochs": 0})
+  bad = with_fold(jax.tree.map(np.copy, data))
+  bad["inputs"]["a"][:] = np.inf
+  placed, kept = few.programs.resident(bad), {}
+  keep = lambda phase, epoch, member: kept.update(at=(phase, epoch), member=member)
+  with pytest.raises(FloatingPointError, match="in 4 consecutive.* step 1 of epoch 2") as e:
+    few.fit(data=placed, save=keep)
+  named = [int(x) for x in re.findall(r"\d+", str(e.value).split("batches: ")[1])]
+  assert len(named) == 56 + 64 + 56 and set(named) == set(ROWS[0])
+  assert kept["at"] == (0, 1) and kept["member"].state.failed[0] == 2
+  with pytest.raises(FloatingPointError, match="in 4 consecutive"):
+    few.fit(kept["member"], at=kept["at"], data=placed)
+  # a step that is finite starts the count again
+  member, report = few.programs.epoch(
+      few.programs.by_member(kept["member"]), few.programs.by_member(few.splits()), few.data)
+  assert report["worst"][0] == 0 and member.state.failed[0] == 0
 
 
 def test_a_loss_term_without_a_weight_is_refused(engine):
