@@ -16,6 +16,11 @@ import numpy as np
 from crl_jax import checkpoint, config as config_lib, inference, members, sharding, train, writer
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 
+# Settings that change nothing that is trained: a run may go on with others. What a finished run
+# found does depend on those of the evaluation.
+_FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:")
+_EVALUATION = ("evaluate.",)
+
 _LOG = logging.getLogger("crl_jax")
 
 
@@ -43,7 +48,14 @@ def run(config, workdir, command=""):
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
             "run again.\n")
     else:
-      _execute(config, workdir, command, devices)
+      with _stop_signal() as stop:
+        try:
+          _execute(config, workdir, devices, stop)
+        except train.Interrupted:
+          print("\nStopped; all that was trained is saved. To go on where it was, run the same "
+                f"command again:\n  {command}", flush=True)
+          # one process may have stopped alone, once it waits for no other
+          sys.exit(128 + (stop() if stop.at_once else sharding.agreed(stop())))
       sharding.together("finished")
       finished = _finished(workdir)
       if config.evaluate.explain and sharding.leader():
@@ -74,7 +86,7 @@ def build_cohort(config, **options):
   return cohort_lib.validate(prepared.build(config, recipe, lambda: build(config)))
 
 
-def _execute(config, workdir, command, devices):
+def _execute(config, workdir, devices, stop):
   from crl_jax import conformal, evaluate, informative, predictions, report
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
@@ -94,15 +106,13 @@ def _execute(config, workdir, command, devices):
                                [fold["train"] for fold in rows], config.preprocess)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   log = writer.Writer(workdir) if sharding.leader() else writer.Silent()
-  with log, writer.progress_bar(epochs + 1) as bar, _stop_signal() as stop:
-    try:
+  with log, writer.progress_bar(epochs + 1) as bar:
+    with stop.after_epoch():
       ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
                           _fingerprint(config, facts), log, bar,
                           lambda: sharding.agreed(stop()))
-    except train.Interrupted:
-      print("\nStopped and saved. To go on where it was, run the same command again:\n  "
-            f"{command}", flush=True)
-      sys.exit(128 + sharding.agreed(stop()))
+      if sharding.agreed(stop()):   # asked for during the last epoch
+        raise train.Interrupted
     inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
@@ -143,13 +153,7 @@ def _references(config, cohort, rows, stats):
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
-    kinds = {m: cohort.kind(m) for m in cohort.modalities}
-    x = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities, kinds)
-    y = cohort.labels
-    found["test"] |= yardsticks.fit_predict(
-        x[rows["train"]], y[rows["train"]], x[rows["val"]], y[rows["val"]], x[rows["test"]],
-        config.seed)
+    found["test"] |= yardsticks.of_cohort(cohort, stats, rows, config.seed)
   return found
 
 
@@ -181,24 +185,30 @@ def _begun(workdir):
 
 def _fingerprint(config, facts):
   """What the checkpoints of a run depend on."""
-  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
+  lines = config_lib.difference({}, config_lib.as_dict(config))
+  text = "\n".join(line for line in lines if not line.startswith(_FREE + _EVALUATION))
   return {"config": hashlib.sha256(text.encode()).hexdigest(), "data": facts["fingerprint"],
           "splits": facts["splits_fingerprint"]}
 
 
 def _settle_config(workdir, config):
   """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
+  Another evaluation is refused only where one is finished.
   """
   if not sharding.leader():
     return
   path, new = workdir / "config.json", config_lib.as_dict(config)
-  if not path.exists() or not _begun(workdir):
+  finished = _finished(workdir)
+  if path.exists() and _begun(workdir):
+    lines = [line for line in config_lib.difference(json.loads(path.read_text()), new)
+             if not line.startswith(_FREE if finished else _FREE + _EVALUATION)]
+    if lines:
+      again = finished and all(line.startswith(_EVALUATION) for line in lines)
+      raise ValueError(f"{workdir} was made with another config:\n  " + "\n  ".join(lines)
+                       + "\nRun with the old values to go on there, or name another --workdir."
+                       + " To evaluate it anew, delete its metrics.json." * again)
+  if not finished:   # or it would tell of another run than its results
     _write_json(path, new)
-    return
-  lines = config_lib.difference(json.loads(path.read_text()), new)
-  if lines:
-    raise ValueError(f"{workdir} was made with another config:\n  " + "\n  ".join(lines)
-                     + "\nRun with the old values to go on there, or name another --workdir.")
 
 
 def _settle_data(workdir, cohort, splits, folds):
@@ -221,18 +231,39 @@ def _settle_data(workdir, cohort, splits, folds):
       "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities),
                     "rows": int(n)}
                    for p, n in zip(ids, counts)],
-      "trained_patterns": trained.tolist(), "versions": _versions()}
+      "trained_patterns": trained.tolist(), "digests": _digests(cohort), "versions": _versions()}
   if path.exists() and _begun(workdir):
     old = json.loads(path.read_text())
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:
       raise ValueError(f"The data or splits are not those that {workdir} began with "
-                       f"({', '.join(changed)} in data.json differ). Restore the files of "
-                       "data.root, or name another --workdir.")
+                       f"({', '.join(changed)} in data.json differ):\n  "
+                       + "\n  ".join(_changes(old, facts) or ["the assignment of patients"])
+                       + "\nRestore the files of data.root, or name another --workdir.")
   if sharding.leader():
     _write_json(path, facts)
   sharding.together("data")
   return facts
+
+
+def _digests(cohort):
+  """Part of a cohort -> start of its SHA-256, to tell which part has changed."""
+  parts = {"row ids": cohort.row_id, "patients": cohort.patient_id, "observed": cohort.observed,
+           "labels": cohort.labels} | {f"inputs of {m}": x for m, x in cohort.inputs.items()}
+  return {name: hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()[:16]
+          for name, x in parts.items()}
+
+
+def _changes(old, new):
+  """Lines that say in what two contents of data.json differ: counts, and parts whose counts agree
+  and whose values do not."""
+  keys = ("rows", "patients", "modalities", "tasks", "shapes", "observed", "labelled")
+  some = lambda facts: {key: facts[key] for key in keys if key in facts} | {"patterns": {
+      entry["name"]: entry["rows"] for entry in facts["patterns"]}}
+  values = old.get("digests", {})
+  return config_lib.difference(some(old), some(new)) + [
+      f"{part}: other values" for part, digest in new["digests"].items()
+      if values.get(part, digest) != digest]
 
 
 def _versions():
@@ -264,24 +295,49 @@ def _write_json(path, tree):
   part.replace(path)
 
 
-@contextlib.contextmanager
-def _stop_signal():
-  """Yields stop(), which is the number of the SIGTERM or SIGINT received, or 0; a second
-  one acts at once.
-  """
-  received = []
-  def handle(number, _):
-    if received:
+class _Stop:
+  """What a SIGTERM or SIGINT does: it stops at once, or in after_epoch() is kept for who asks. A
+  second one acts as if nobody were listening."""
+
+  def __init__(self):
+    self.at_once = True
+    self._received = 0
+
+  def __call__(self):
+    """The number of the signal received, or 0."""
+    return self._received
+
+  def handle(self, number, _):
+    """The signal handler."""
+    if self._received:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
-    received.append(number)
+    self._received = number
+    if self.at_once:
+      raise train.Interrupted
     print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
+
+  @contextlib.contextmanager
+  def after_epoch(self):
+    """Here a signal waits until somebody asks; where nobody did, it stops the run in the end."""
+    self.at_once = False
+    yield
+    self.at_once = True
+    if self._received:
+      raise train.Interrupted
+
+
+@contextlib.contextmanager
+def _stop_signal():
+  """Yields a _Stop that SIGTERM and SIGINT go to."""
+  stop = _Stop()
   try:
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop.handle)
+              for number in (signal.SIGTERM, signal.SIGINT)}
   except ValueError:   # not the main thread (some notebooks): no handler, no harm
     before = {}
   try:
-    yield lambda: received[0] if received else 0
+    yield stop
   finally:
     for number, old in before.items():
       signal.signal(number, old)

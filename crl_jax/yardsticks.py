@@ -8,6 +8,8 @@ AUROC 0.775; scikit-learn's defaults 0.770), and they keep three tasks on 4,000 
 at 35 s of one core.
 """
 
+import logging
+
 import numpy as np
 
 # inverse strengths C of the logistic regression, weakest last
@@ -15,7 +17,10 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BOOSTING = dict(   # the rest: scikit-learn's
     learning_rate=0.05, max_iter=300, max_leaf_nodes=8, max_features=0.3, max_bins=32)
 PATIENCE = 30   # trees without a better validation log-loss
+BYTES = 2 ** 30   # of the training rows' design matrix, and of the validation rows', at most
 
+_LOG = logging.getLogger("crl_jax")
+_CHUNK_BYTES = 2 ** 26   # raw inputs that are scaled and flattened at once
 
 WORDS = 512   # columns into which the token ids of a text are counted
 
@@ -69,6 +74,53 @@ def _counted(ids):
 _FLAT = {"set": _mean_of_set, "text": _counted}
 
 
+def of_cohort(cohort, stats, rows, seed):
+  """Fits both yardsticks on a cohort's training rows and predicts its test rows. Evenly spread rows
+  stand for more training or validation rows than BYTES hold, and test rows are predicted in pieces,
+  so the memory does not grow with the cohort.
+
+  Args:
+    cohort: data.cohort.Cohort.
+    stats: preprocessing of the fold.
+    rows: role -> (n,) row indices.
+    seed: int.
+
+  Returns:
+    as fit_predict(), of rows["test"].
+  """
+  from crl_jax.data import preprocess
+  kinds = {m: cohort.kind(m) for m in cohort.modalities}
+  at_once = max(1, _CHUNK_BYTES // sum(cohort.inputs[m][:1].nbytes for m in cohort.modalities))
+
+  def pieces(rows):
+    """Yields (n, F) of `rows`, some at a time."""
+    for start in range(0, len(rows), at_once):
+      part = rows[start:start + at_once]
+      # rounded up by repetition, so that few shapes are compiled
+      some = np.resize(part, min(at_once, 1 << (len(part) - 1).bit_length()))
+      inputs = preprocess.transform(stats, {m: cohort.inputs[m][some] for m in cohort.modalities},
+                                    cohort.observed[some], cohort.modalities)
+      yield design_matrix({m: x[:len(part)] for m, x in inputs.items()}, cohort.observed[part],
+                          cohort.modalities, kinds)
+  most = max(1, BYTES // next(pieces(rows["train"][:1])).nbytes)
+  kept = {role: _spread(rows[role], most, role) for role in ("train", "val")}
+  x = {role: np.concatenate(list(pieces(some))) for role, some in kept.items()}
+  predict = fit(x["train"], cohort.labels[kept["train"]], x["val"], cohort.labels[kept["val"]],
+                seed)
+  del x
+  found = [predict(piece) for piece in pieces(rows["test"])]
+  return {name: np.concatenate([p[name] for p in found]) for name in found[0]}
+
+
+def _spread(rows, most, role):
+  """`rows`, or evenly spread `most` of them."""
+  if len(rows) <= most:
+    return rows
+  _LOG.warning("Yardsticks: %d of %d %s rows, evenly spread, stand for all of them; more would "
+               "take over %.0f MiB.", most, len(rows), role, BYTES / 2 ** 20)
+  return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
 def fit_predict(x_train, y_train, x_val, y_val, x_new, seed):
   """Fits both yardsticks per task and predicts new rows.
 
@@ -82,18 +134,25 @@ def fit_predict(x_train, y_train, x_val, y_val, x_new, seed):
     classes among its training rows is predicted at its training rate, or 0.5 where nothing is
     known.
   """
-  tasks = y_train.shape[1]
-  found = {name: np.empty((len(x_new), tasks)) for name in ("logistic", "boosting")}
-  for t in range(tasks):
+  return fit(x_train, y_train, x_val, y_val, seed)(x_new)
+
+
+def fit(x_train, y_train, x_val, y_val, seed):
+  """What fit_predict() predicts with: (N_new, F) -> its result."""
+  models = []   # per task, name -> what gives an outcome's probability
+  for t in range(y_train.shape[1]):
     (x, y), (x_v, y_v) = _labelled(x_train, y_train[:, t]), _labelled(x_val, y_val[:, t])
     if len(np.unique(y)) < 2:
       rate = y.mean() if len(y) else 0.5
-      for predicted_NxT in found.values():
-        predicted_NxT[:, t] = rate
+      models.append(dict.fromkeys(("logistic", "boosting"),
+                                  lambda x, rate=rate: np.full(len(x), rate, np.float64)))
       continue
-    found["logistic"][:, t] = _logistic(x, y, x_v, y_v).predict_proba(x_new)[:, 1]
-    found["boosting"][:, t] = _boosting(x, y, x_v, y_v, seed).predict_proba(x_new)[:, 1]
-  return found
+    fitted = dict(logistic=_logistic(x, y, x_v, y_v), boosting=_boosting(x, y, x_v, y_v, seed))
+    models.append({name: lambda x, model=model: model.predict_proba(x)[:, 1]
+                   for name, model in fitted.items()})
+  return lambda x_new: {
+      name: np.stack([task[name](x_new) for task in models], 1).astype(np.float64)
+      for name in ("logistic", "boosting")}
 
 
 def _labelled(x, y):

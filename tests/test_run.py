@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, run, train, writer
+from crl_jax import config as config_lib, evaluate, members, run, train, writer
 from crl_jax.data import mimic, simulate, splits as splits_lib
 
 TASKS = ("readmission", "mortality")
@@ -208,12 +208,48 @@ def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finis
     x[5, 1] += 1e-3
     patch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
         cohort, inputs=cohort.inputs | {"structured": x}))
-    with pytest.raises(ValueError, match=r"\(fingerprint in data.json"):
+    with pytest.raises(ValueError, match=r"\(fingerprint in data.json") as error:
       finish(tiny_run.config, folder)
+    assert [line.strip() for line in str(error.value).splitlines()[1:-1]] == [
+        "inputs of structured: other values"]
+    patch.setattr(run, "build_cohort", lambda _: cohort.take(np.arange(299)))
+    with pytest.raises(ValueError, match=r"\n  labelled.mortality.n: 300 -> 299\n") as error:
+      finish(tiny_run.config, folder)
+    assert "observed.structured: 300 -> 299" in str(error.value)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, 0.15, 99)
   monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
   with pytest.raises(ValueError, match=r"\(splits_fingerprint in data.json"):
     finish(tiny_run.config, folder)
+
+
+def test_a_crashed_evaluation_is_gone_on_with_by_another(tiny_run, finish, tmp_path, monkeypatch):
+  """Of settings that change nothing that is trained, others are taken; nothing is trained again."""
+  folder = copy(tiny_run, tmp_path, "metrics.json", "predictions.parquet")
+  monkeypatch.setattr(writer.Writer, "write", lambda *_: pytest.fail("an epoch is trained again"))
+  free = ["evaluate.yardsticks=False", "evaluate.bootstrap=20", "checkpoint.every_epochs=2",
+          "train.data=streamed", "train.resident_gb=1.0", "data.cache="]
+  again = finish(config_lib.override(tiny_run.config, free), folder)
+  names = ("p_base", "p")
+  for before, after in zip(predictions(tiny_run.table, *names), predictions(again.table, *names)):
+    np.testing.assert_allclose(after, before, atol=1e-5)
+  assert "test_logistic" not in again.metrics
+  assert json.loads((folder / "config.json").read_text())["evaluate"]["bootstrap"] == 20
+
+
+def test_a_finished_run_is_not_shown_for_another_evaluation(tiny_run, finish, tmp_path):
+  folder = copy(tiny_run, tmp_path)
+  other = config_lib.override(tiny_run.config, ["evaluate.bootstrap=20"])
+  with pytest.raises(ValueError, match="evaluate.bootstrap: 50 -> 20\n.*delete its metrics.json"):
+    run.run(other, folder)
+  kept = (folder / "config.json").read_text()
+  saved_less = config_lib.override(tiny_run.config, ["checkpoint.every_epochs=2"])
+  assert finish(saved_less, folder).metrics == tiny_run.metrics
+  assert (folder / "config.json").read_text() == kept
+  (folder / "metrics.json").unlink()
+  again = finish(other, folder).metrics
+  auroc = lambda metrics: metrics["test"]["mortality"]["auroc"]
+  assert auroc(again)["value"] == auroc(tiny_run.metrics)["value"]
+  assert auroc(again)["lo"] != auroc(tiny_run.metrics)["lo"]
 
 
 def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config, finish, tmp_path,
@@ -313,15 +349,16 @@ def finish_process(process):
   return printed
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_does(
-    launch, tiny_run, tmp_path):
+    launch, tiny_run, tmp_path, number):
   process = launch(tmp_path)
   wait_for_epochs(process, tmp_path, 2)
   with pytest.raises(RuntimeError, match="Another process"):   # two real processes in one folder
     run.run(tiny_run.config, tmp_path)
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(number)
   printed, errors = process.communicate(timeout=120)
-  assert process.returncode == 128 + signal.SIGTERM, errors
+  assert process.returncode == 128 + number, errors
   command = shlex.split(printed.split("run the same command again:\n")[1])   # ready to be pasted
   assert "Traceback" not in errors and not (tmp_path / "metrics.json").exists()
   before = writer.history(tmp_path)
@@ -344,8 +381,8 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(launch, tiny_run, tmp
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(launch, tmp_path):
-  """SIGKILL at random moments and in the midst of a checkpoint; two folds by two seeds, streamed
-  and resident alike would do: the loop is one."""
+  """SIGKILL, ten times at random moments and ten times when a checkpoint was just begun, at least
+  five of which are killed with it. Two folds by two seeds, resident; streaming shares the loop."""
   more = ["--config.members.folds=2", "--config.members.seeds=2", "--config.train.joint.epochs=40",
           "--config.train.joint.patience=40"]
   whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -353,28 +390,61 @@ def test_twenty_kills_change_nothing(launch, tmp_path):
   seed, within = random.Random(0), 0
   for kill in range(20):
     before = len(writer.history(killed))
+    unfinished = lambda: {p for p in killed.glob("checkpoints/*") if p.is_dir()
+                          and p.name != "final" and not p.with_suffix(".json").exists()}
+    left = unfinished()   # by the kill before
     process = launch(killed, more=more)
     # at least one epoch further each time, or the last kills would find it finished
     while len(writer.history(killed)) <= before and process.poll() is None:
       time.sleep(0.01)
     if kill % 2:
-      unfinished = lambda: [p for p in killed.glob("checkpoints/*") if p.is_dir()
-                            and p.name != "final" and not p.with_suffix(".json").exists()]
-      while not unfinished() and process.poll() is None:
+      while not unfinished() - left and process.poll() is None:
         time.sleep(0.001)
     else:
       time.sleep(seed.uniform(0, 0.5))
     process.kill()
     process.communicate()
     assert not (killed / "metrics.json").exists()
-    within += bool(kill % 2 and unfinished())
+    within += bool(kill % 2 and unfinished() - left)
   assert within >= 5
   finish_process(launch(killed, more=more))
+  assert not unfinished()   # what they left was removed
   read = lambda folder: pd.read_parquet(folder / "predictions.parquet")
   pd.testing.assert_frame_equal(read(killed), read(whole), check_exact=True)
   strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"}
                           for r in writer.history(folder)]
   assert strip(killed) == strip(whole)
+
+
+@pytest.mark.parametrize("where", ["last epoch", "prediction", "evaluation", "cohort"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_when_no_epoch_follows_stops_too(tiny_config, tiny_run, finish, tmp_path, capsys,
+                                                  monkeypatch, where, number):
+  send = lambda: os.kill(os.getpid(), number)
+  def then(function):
+    return lambda *args: (send(), time.sleep(5), function(*args))
+  with monkeypatch.context() as patch:
+    if where == "last epoch":
+      write = writer.Writer.write
+      patch.setattr(writer.Writer, "write", lambda self, member, stage, epoch, scalars: (
+          write(self, member, stage, epoch, scalars), epoch == 6 and send()))
+    elif where == "prediction":
+      patch.setattr(members.Ready, "predict", then(members.Ready.predict))
+    elif where == "evaluation":
+      patch.setattr(evaluate, "evaluate", then(evaluate.evaluate))
+    else:
+      patch.setattr(run, "build_cohort", then(run.build_cohort))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+      finish(tiny_config, tmp_path, "THE COMMAND")
+    assert stopped.value.code == 128 + number and signal.getsignal(number) == before
+  errors = capsys.readouterr().err
+  assert ("Stopping after this epoch" in errors) == (where == "last epoch")
+  assert not (tmp_path / "metrics.json").exists()
+  if where != "cohort":
+    monkeypatch.setattr(writer.Writer, "write", lambda *_: pytest.fail("an epoch is trained again"))
+    finish(tiny_config, tmp_path)
+    same_predictions(tmp_path, tiny_run)
 
 
 def same_predictions(folder, tiny_run):

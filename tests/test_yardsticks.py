@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import yardsticks
+from crl_jax import config as config_lib, yardsticks
+from crl_jax.data import preprocess
+from crl_jax.data.cohort import Cohort
 
 
 def make(n=400, seed=0):
@@ -78,3 +80,41 @@ def test_without_a_labelled_validation_row():
     found = yardsticks.fit_predict(x, y, x_val, y_v, x_new, 0)
     assert all(np.isfinite(p).all() for p in found.values())
     assert roc_auc_score(y_new[:, 0], found["boosting"][:, 0]) > 0.75
+
+
+def small_cohort(rows=300):
+  rng = np.random.default_rng(0)
+  inputs = {"a": rng.normal(size=(rows, 3)).astype(np.float32),
+            "b": rng.normal(size=(rows, 4, 2)).astype(np.float32)}
+  observed = rng.random((rows, 2)) < 0.8
+  for m, x in enumerate(inputs.values()):
+    x[~observed[:, m]] = 0
+  labels = (rng.random((rows, 2)) < 0.4).astype(np.float32)
+  index = np.arange(rows)
+  return Cohort(("a", "b"), ("y", "z"), inputs, observed, labels, index, index, {},
+                {"a": ["1", "2", "3"], "b": ["1", "2"]})
+
+
+def test_a_cohorts_yardsticks_see_no_more_rows_than_they_hold(monkeypatch, caplog):
+  cohort = small_cohort()
+  rows = dict(train=np.arange(200), val=np.arange(200, 240), test=np.arange(240, 300))
+  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
+                         config_lib.default().preprocess)
+  inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
+  x, y = yardsticks.design_matrix(inputs, cohort.observed, cohort.modalities), cohort.labels
+  def compare(train):
+    found = yardsticks.of_cohort(cohort, stats, rows, 0)
+    expected = yardsticks.fit_predict(x[train], y[train], x[rows["val"]], y[rows["val"]],
+                                      x[rows["test"]], 0)
+    for name, p in expected.items():
+      np.testing.assert_allclose(found[name], p, rtol=1e-5)
+  compare(rows["train"])
+  assert not caplog.records
+  monkeypatch.setattr(yardsticks, "BYTES", 50 * x[:1].nbytes)
+  monkeypatch.setattr(yardsticks, "_CHUNK_BYTES", 7 * 4 * 11)   # seven rows at a time
+  seen, transform = [], preprocess.transform
+  monkeypatch.setattr(preprocess, "transform", lambda stats, inputs, *rest: (
+      seen.append(len(inputs["a"])), transform(stats, inputs, *rest))[1])
+  compare(np.linspace(0, 199, 50).astype(int))
+  assert max(seen) == 7
+  assert "50 of 200 train rows" in caplog.text and "val" not in caplog.text
