@@ -19,7 +19,7 @@ import pandas as pd
 
 from crl_jax import config as config_lib, evaluate, members, metrics as metrics_lib, predictions
 from crl_jax import run, sharding, writer
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 from crl_jax.data.cohort import Cohort
 from experiments import sweep
 
@@ -56,7 +56,10 @@ class Study:
 
 
 def start(config, folder):
-  """The Study of a config: its run is made, gone on with or read."""
+  """The Study of a config: its run is made, gone on with or read.
+
+  Raises ValueError where the folder was made with other data or splits than today's.
+  """
   import contextlib
   import io
   folder = pathlib.Path(folder)
@@ -65,7 +68,22 @@ def start(config, folder):
   cohort = run.build_cohort(config)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
                              config.splits.validation, config.seed)
+  _settle(folder, {"fingerprint": cohort_lib.fingerprint(cohort),
+                   "splits_fingerprint": splits.fingerprint()})
   return Study(config, cohort, splits, folder)
+
+
+def _settle(folder, facts):
+  """Refuses a folder whose run or variants are of other data; what it was made with is kept beside
+  them, because a finished run is shown without its data."""
+  kept = folder / "data.json"
+  for path in (folder / "run" / "data.json", kept):
+    old = json.loads(path.read_text()) if path.exists() else facts
+    changed = [key for key in facts if old[key] != facts[key]]
+    if changed:
+      raise ValueError(f"{folder} was made with other data or splits ({', '.join(changed)} differ "
+                       f"from {path}): restore the files of data.root, or name another folder.")
+  kept.write_text(json.dumps(facts, indent=1))
 
 
 def tables(study, variants):
@@ -105,7 +123,8 @@ def _train(study, configs):
   with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
     ready = members.fit(plans, cohort, splits, stats,
                         sharding.select_devices(configs[0].platform), folder / "checkpoints",
-                        {"settings": key, "splits": splits.fingerprint()}, log, bar, lambda: 0)
+                        {"settings": key, "data": cohort_lib.fingerprint(cohort),
+                         "splits": splits.fingerprint()}, log, bar, lambda: 0)
   found = {role: ready.predict([splits.rows(plan.fold, role) for plan in plans])
            for role in ("val", "test")}
   for v, config in enumerate(configs):

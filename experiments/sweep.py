@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import config as config_lib, members, metrics, run, sharding, writer
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 
 # Around the paper's values: the default grid.
 GRID = ("", *(f"train.joint.learning_rate={x}" for x in (5e-5, 1e-4, 4e-4, 8e-4)),
@@ -91,7 +91,8 @@ def validated(group, cohort, splits, out):
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
     ready = members.fit(plans, cohort, splits, stats, sharding.select_devices(config.platform),
-                        folder / "checkpoints", {"settings": text}, log, bar, lambda: 0)
+                        folder / "checkpoints", _fingerprint(text, cohort, splits), log, bar,
+                        lambda: 0)
   rows = [splits.rows(plan.fold, "val") for plan in plans]
   found = ready.predict(rows)
   for s, setting in enumerate(group):
@@ -102,6 +103,11 @@ def validated(group, cohort, splits, out):
       y.append(cohort.labels[rows[mine[0]]])
       p.append(np.mean([found[m] for m in mine], 0))
     yield setting, scored(np.concatenate(y), np.concatenate(p), cohort.tasks)
+
+
+def _fingerprint(text, cohort, splits):
+  """What the checkpoints of a group depend on."""
+  return {"settings": text, "data": cohort_lib.fingerprint(cohort), "splits": splits.fingerprint()}
 
 
 def scored(y, p, tasks):

@@ -1,9 +1,11 @@
 """A sweep scores settings on validation rows, in one program where it can."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib
+from crl_jax import config as config_lib, run
 from experiments import sweep
 
 
@@ -31,3 +33,13 @@ def test_a_sweep_scores_validation_rows_and_goes_on(tiny_config, tiny_run, quick
   assert one.auroc_mortality[0] == pytest.approx(expected["auroc_mortality"], abs=1e-6)
   assert np.isfinite(table.log_loss).all()
   assert config_lib.as_dict(tiny_config)["members"]["folds"] == 1   # the caller's is untouched
+
+
+def test_a_sweep_refuses_other_data(tiny_config, quickly, tmp_path, monkeypatch):
+  cohort = run.build_cohort(tiny_config)
+  with quickly():
+    sweep.sweep(tiny_config, [], [""], 1, tmp_path)
+    monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
+        cohort, inputs={m: -x for m, x in cohort.inputs.items()}))
+    with pytest.raises(ValueError, match="belongs to other data than"):
+      sweep.sweep(tiny_config, [], [""], 1, tmp_path)
