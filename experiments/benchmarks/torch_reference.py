@@ -1,8 +1,8 @@
 """The same model, losses and optimizer step in plain PyTorch, for experiments/engine_benchmark.py
 only: written as one would, batched, with the whole cohort in memory as tensors.
 
-tests/experiments/test_engine_benchmark.py copies the Flax parameters into it and compares logits,
-losses and updates.
+tests/experiments/test_torch_reference.py copies the Flax parameters into it and compares the loss
+and the parameters after a step.
 """
 
 import torch

@@ -1,0 +1,45 @@
+"""The model in PyTorch that benchmarks compare with is the same model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crl_jax import config as config_lib, train
+from experiments import benchmarks
+from experiments.benchmarks import setup, step, training
+
+torch = pytest.importorskip("torch")
+
+
+def test_the_same_loss_and_the_same_parameters_after_a_step():
+  from experiments.benchmarks import torch_reference
+  options = benchmarks.Options(rows=400, steps=1, repeats=1, settings=(
+      "data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4",
+      "model.dropout=0.0"))
+  prepared, config = setup.prepare(options), setup.settings(options)
+  bench = setup.Bench(config, prepared, steps=1)
+  state = jax.tree.map(lambda x: jnp.array(x[0]), bench.member().state)
+  rows = prepared.train[0][:32]
+  batch = training.HostLoop(bench, prepared.data).batch(rows)
+  data = dict(prepared.data, inputs={m: x[0] for m, x in prepared.data["inputs"].items()})
+
+  def reference(params):
+    trainer = torch_reference.Trainer(config, data, prepared.tasks,
+                                      config_lib.task_losses(config, prepared.tasks))
+    torch_reference.load_flax(trainer.model, jax.tree.map(np.array, params))
+    trainer.model.train()
+    return trainer
+
+  other, rows = reference(state.params), torch.as_tensor(rows)
+  loss = float(step._loss(state.params, state, bench, batch))
+  assert float(other.loss(rows).detach()) == pytest.approx(loss, rel=1e-5)
+  new, _ = jax.jit(lambda state: train.train_step(
+      state, batch, model=bench.model, optimizer=bench.optimizer, layout=bench.programs.layout))(
+          state)
+  other.step(rows)
+  before, after = (reference(params).model.state_dict() for params in (state.params, new.params))
+  for name, found in other.model.state_dict().items():
+    moved = float((after[name] - before[name]).abs().max())
+    np.testing.assert_allclose(found, after[name], atol=0.01 * moved + 1e-7, err_msg=name)
+  assert sum(not torch.equal(before[name], after[name]) for name in before) > len(before) // 2
