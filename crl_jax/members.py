@@ -80,7 +80,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     fingerprint: dict name -> str of what the checkpoints depend on.
     log: writer.Writer.
     update: called with (epochs done in all, text).
-    should_stop: asked after every epoch.
+    should_stop: asked before every epoch.
   Returns:
     Ready.
   Raises:

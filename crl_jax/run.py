@@ -199,7 +199,7 @@ def _settle_config(workdir, config):
     return
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
-  if path.exists() and _begun(workdir):
+  if path.exists() and (finished or _begun(workdir)):
     lines = [line for line in config_lib.difference(json.loads(path.read_text()), new)
              if not line.startswith(_FREE if finished else _FREE + _EVALUATION)]
     if lines:

@@ -28,7 +28,7 @@ class Losses:
 
 
 @pytest.fixture(scope="module")
-def twenty_five(tmp_path_factory):
+def twenty_five(quickly, tmp_path_factory):
   """(trained(plans, together) -> (losses, test predictions), plans, each alone, cohort, splits) of
   five folds by five seeds of a small cohort."""
   c = config_lib.default().unlock()
@@ -45,10 +45,11 @@ def twenty_five(tmp_path_factory):
     each = [config_lib.override(plan.config, [f"members.together={together}"]) for plan in plans]
     plans = [dataclasses.replace(plan, config=config) for plan, config in zip(plans, each)]
     log = Losses()
-    ready = members.fit(plans, cohort, splits, stats, jax.devices()[:1],
-                        tmp_path_factory.mktemp("training"), {}, log, lambda *_: None,
-                        lambda: False)
-    return log.found, ready.predict([splits.rows(plan.fold, "test") for plan in plans])
+    with quickly():
+      ready = members.fit(plans, cohort, splits, stats, jax.devices()[:1],
+                          tmp_path_factory.mktemp("training"), {}, log, lambda *_: None,
+                          lambda: False)
+      return log.found, ready.predict([splits.rows(plan.fold, "test") for plan in plans])
 
   plans = members.grid(c)
   return trained, plans, [trained([plan]) for plan in plans], cohort, splits
