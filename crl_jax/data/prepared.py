@@ -67,7 +67,7 @@ def build(config, recipe, make):
   if files is None:
     return make()
   try:
-    _make_private(folder)
+    make_private(folder)
     parts = key_parts(config, recipe, files, folder)
     name = f"{config.data.cohort}-{_digest(parts)[:16]}"
     lock = _lock(folder / f"{name}.lock")
@@ -231,7 +231,8 @@ def _sync(folder):
       os.close(handle)
 
 
-def _make_private(folder):
+def make_private(folder):
+  """Makes a folder, if need be, that no other user of the machine can look into."""
   folder.mkdir(parents=True, exist_ok=True)
   if folder.stat().st_mode & 0o077:
     with contextlib.suppress(OSError):

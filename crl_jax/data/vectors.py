@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+from crl_jax.data import prepared
+
 _LOG = logging.getLogger("crl_jax")
 _ABANDONED = 86400   # seconds after which an unfinished file is nobody's
 
@@ -84,7 +86,7 @@ class Vectors:
     part = self._folder / f"{name}.part"
 
     def write():
-      self._folder.mkdir(parents=True, exist_ok=True)
+      prepared.make_private(self._folder)   # vectors tell of their notes
       try:
         with open(part, "wb") as file:
           np.save(file, records, allow_pickle=False)

@@ -36,6 +36,7 @@ def test_what_is_added_is_found_by_this_and_by_later_processes(tmp_path):
   assert not store.find(spread_keys([1]))[0].any()
   for part in ([1, 2], [3], range(4, 60)):
     store.add(spread_keys(part), filled(part))
+  assert (tmp_path / "new" / "folder").stat().st_mode & 0o077 == 0
   other = vectors.Vectors(tmp_path / "new" / "folder", 3)
   for reader in (store, other):
     reader.refresh()
