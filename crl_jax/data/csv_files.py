@@ -161,7 +161,7 @@ class Checked:
     self._file.close()
 
 
-def check(path, encoding, table):
+def check(path, encoding="utf-8", table=None):
   """One pass over a csv.gz. Returns the drained `Checked`. Raises CohortError."""
   file = Checked(path, encoding, table)
   while file.read():

@@ -51,7 +51,7 @@ class Rows:
       return None
     text = self._row + block
     line = lambda at: lines + 2 + text.count(b"\n", 0, at) - self._row.count(b"\n")
-    where = lambda at: f"has a quote that is not closed in line {line(at)}"
+    where = lambda at: f"line {line(at)}: a quote is not closed"
     inside = row = end = 0     # end: of the last value that holds a line break
     stop = len(text)           # of what can be judged now
     for match in _QUOTED.finditer(text):

@@ -182,7 +182,7 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
   refused(path, "checksum")
   sums.unlink()
   save([lines[0], lines[1].replace("a,1", '"a,1'), lines[2].replace("b,1", 'b",1')])
-  refused(path, "line 2; it swallows")
+  refused(path, "line 2: a quote is not closed; it swallows")
   parquet = tmp_path / "prescriptions.parquet"
   frame = pd.DataFrame({"subject_id": [1., 2.5], "starttime": pd.Timestamp("2150-01-01"),
                         "drug": "a"})

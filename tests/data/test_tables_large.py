@@ -92,8 +92,8 @@ def test_impostors_are_named(tmp_path, content, word):
     (b"labid,stay,offset,name,value\n", "no row"),
     (GOOD + b"4,12,9,secret,141,999\n5,13,9,x,1\n", "6 fields"),
     (GOOD + b"4,12,9,secret\n5,13,9,x,1\n", "4 fields"),
-    (GOOD + b'4,12,9,"secret,141\n5,13,9,x,1\n', "quote that is not closed in line 5"),
-    (GOOD + b'4,12,9,"secret" "twice",141\n5,13,9,x,1\n', "quote that is not closed in line 5"),
+    (GOOD + b'4,12,9,"secret,141\n5,13,9,x,1\n', "line 5: a quote is not closed"),
+    (GOOD + b'4,12,9,"secret" "twice",141\n5,13,9,x,1\n', "line 5: a quote is not closed"),
     (GOOD + b'4,12,9,"secret,141\n5,13,9,secret",142\n', "swallow"),
     (GOOD + b"4,12.5,9,x,1\n", "stay"), (GOOD + b"4,12.0,9,x,1\n", "stay"),
     (GOOD + b"4,12,soon,x,1\n", "offset"), (GOOD + b"4,99999999999999999999,9,x,1\n", "stay"),
@@ -169,7 +169,7 @@ def test_text_that_looks_like_numbers_of_a_row_is_text(tmp_path, text):
     [NOTE % (1, 1, b'"secret "Smith" more"'), NOTE % (2, 2, b'"a\nb"')],
     [NOTE % (1, 1, b'"secret "Smith", more"'), NOTE % (2, 2, b'"a\nb"')]])
 def test_notes_that_a_stray_quote_swallows_are_refused(tmp_path, rows):
-  with pytest.raises(CohortError, match="radiology.csv.gz has a quote that is not closed in line 2"
+  with pytest.raises(CohortError, match="radiology.csv.gz line 2: a quote is not closed"
                      ) as error:
     read_notes(tmp_path, *rows)
   for word in ("secret", "Smith", "more", "10000032"):
@@ -184,7 +184,7 @@ def test_events_that_a_stray_quote_swallows_are_refused_in_any_column(tmp_path, 
   opened[mark], closed[mark] = b'"' + row[mark], row[mark] + b'"'
   rows = b"".join(b",".join(r) + b"\r\n" for r in (row, opened, row, closed, row))
   write(tmp_path, header + rows, "labevents.csv.gz")
-  with pytest.raises(CohortError, match="not closed in line 3; it swallows"):
+  with pytest.raises(CohortError, match="line 3: a quote is not closed; it swallows"):
     with tables.open_folder(tmp_path, {"labevents": mimic_tables.SCHEMA["labevents"]}) as source:
       source.keep(source.tables["labevents"])
 
