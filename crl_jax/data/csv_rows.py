@@ -48,6 +48,9 @@ class Rows:
     if b'"' not in block and b'"' not in self._row:
       newline = block.rfind(b"\n")
       self._row = block[newline:] if newline >= 0 else self._row + block
+      if len(self._row) > LONGEST_ROW:
+        breaks = block.count(b"\n")
+        return f"line {lines + 2 + breaks}: it is longer than 4 MB"
       return None
     text = self._row + block
     line = lambda at: lines + 2 + text.count(b"\n", 0, at) - self._row.count(b"\n")
@@ -68,7 +71,7 @@ class Rows:
         inside += match[1].count(b"\n")
         end = match.end()
     if len(text) - stop > LONGEST_ROW:
-      return where(stop)
+      return where(stop) + ", or a row is longer than 4 MB"
     row = max(row, text.rfind(b"\n", end, stop)) if block else stop
     # what of the incomplete row is seen again is counted again
     self.inside += inside - (text.count(b"\n", row, end) - 1 if row < end else 0)

@@ -377,18 +377,18 @@ def _is_full(text):
                                        "Could not write"))
 
 
-_FULL_DISK = ("There is not enough disk or memory for the tables: free space in the temporary folder, "
-              "name a folder on a larger disk as data.spill, or raise data.memory_limit. Nothing "
-              "was kept.")
+_FULL_DISK = ("There is not enough disk or memory for the tables: free space in the temporary "
+              "folder, name a folder on a larger disk as data.spill, or raise data.memory_limit. "
+              "Nothing was kept.")
 
 
 def _tell(error, kind):
   """What to do about an error that no file is to blame for."""
   if _is_full(str(error)):
     return _FULL_DISK
-  return (f"The tables could not be read ({kind}; the text of the error may hold a patient's values "
-          "and is not shown). Nothing was kept; this is a fault of crl_jax: report it with the "
-          "version of duckdb.")
+  return (f"The tables could not be read ({kind}; the text of the error may hold a patient's "
+          "values and is not shown). Nothing was kept; this is a fault of crl_jax: report it with "
+          "the version of duckdb.")
 
 
 def _quote(name):

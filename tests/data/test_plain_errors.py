@@ -63,13 +63,14 @@ def test_the_program_prints_nothing_of_a_note_with_stray_quotes(make_bert, tmp_p
   root = made.save(tmp_path / "files", notes)
   path = next(root.rglob("radiology.csv.gz"))
   text = gzip.decompress(path.read_bytes()).decode()
-  values = dict(note_id="99999999-RR-1", subject_id="11", charttime=made.at(1), storetime=made.at(1),
-                text='"Mr ZEBRA said "no" to the scan"')
+  values = dict(note_id="99999999-RR-1", subject_id="11", charttime=made.at(1),
+                storetime=made.at(1), text='"Mr ZEBRA said "no" to the scan"')
   row = ",".join(values.get(column, "") for column in text.splitlines()[0].split(","))
   path.write_bytes(gzip.compress(f"{text}{row}\n".encode()))
   done = subprocess.run(
-      [sys.executable, "-m", "crl_jax.main", "--config=configs/mimic.py", f"--workdir={tmp_path}/run",
-       f"--config.data.root={root}", f"--config.text.model={make_bert(tmp_path / 'bert')}",
+      [sys.executable, "-m", "crl_jax.main", "--config=configs/mimic.py",
+       f"--workdir={tmp_path}/run", f"--config.data.root={root}",
+       f"--config.text.model={make_bert(tmp_path / 'bert')}",
        f"--config.text.cache={tmp_path}/cache", f"--config.data.cache={tmp_path}/prepared"],
       cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
   said = done.stdout + done.stderr + "".join(

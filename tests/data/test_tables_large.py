@@ -179,7 +179,8 @@ def test_notes_that_a_stray_quote_swallows_are_refused(tmp_path, rows):
 @pytest.mark.parametrize("mark", range(8))
 def test_events_that_a_stray_quote_swallows_are_refused_in_any_column(tmp_path, mark):
   header = b"x,subject_id,charttime,storetime,itemid,value,valuenum,unit\n"
-  row = [b"7", b"11", b"2150-03-01 10:00:00", b"2150-03-01 10:00:00", b"50931", b"high", b"1.5", b""]
+  time = b"2150-03-01 10:00:00"
+  row = [b"7", b"11", time, time, b"50931", b"high", b"1.5", b""]
   opened, closed = list(row), list(row)
   opened[mark], closed[mark] = b'"' + row[mark], row[mark] + b'"'
   rows = b"".join(b",".join(r) + b"\r\n" for r in (row, opened, row, closed, row))
@@ -191,7 +192,9 @@ def test_events_that_a_stray_quote_swallows_are_refused_in_any_column(tmp_path, 
 
 def test_a_quote_that_is_never_closed_is_not_followed_through_the_whole_file(tmp_path):
   write(tmp_path, GOOD + b'4,12,9,"x,141\n' + b"4,12,9,sodium,141\n" * 900000)
-  assert "line 5" in refusal(tmp_path)
+  assert "line 5: a quote is not closed, or a row is longer" in refusal(tmp_path)
+  write(tmp_path, GOOD + b"4,12,9,sodium" * 900000)
+  assert "line 5: it is longer than 4 MB" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -241,11 +244,11 @@ def test_parquet_is_read_where_it_lies(tmp_path):
 
 def open_parquet(folder, large, **columns):
   import pandas as pd
-  frame = pd.DataFrame({"stay": [10, 11], "offset": [4, 5], "name": ["x", "y"],
-                        "value": [1.5, None], "time": pd.Timestamp("2150-03-01 07:30:00"), **columns})
-  frame.to_parquet(folder / "lab.parquet")
-  with tables.open_folder(folder, {"lab": dataclasses.replace(LARGE["lab"], large=large)}) as source:
-    return source.keep(source.tables["lab"]).to_pandas().sort_values("stay")
+  pd.DataFrame({
+      "stay": [10, 11], "offset": [4, 5], "name": ["x", "y"], "value": [1.5, None],
+      "time": pd.Timestamp("2150-03-01 07:30:00"), **columns}).to_parquet(folder / "lab.parquet")
+  with tables.open_folder(folder, {"lab": dataclasses.replace(LARGE["lab"], large=large)}) as s:
+    return s.keep(s.tables["lab"]).to_pandas().sort_values("stay")
 
 
 @pytest.mark.parametrize("large", [True, False])
@@ -263,11 +266,15 @@ def test_parquet_columns_that_can_be_made_what_they_should_be_are(tmp_path, larg
 
 @pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("column, values, words", [
-    ("time", "zone", "time holds times with a zone"), ("stay", [10.6, 11], "stay .1 values are not wh"),
-    ("stay", [np.inf, 11], "stay .1 values are not wh"), ("stay", ["10", "secret"], "stay .1 values"),
-    ("value", ["secret", "1.5"], "value .1 values are not numbers"), ("value", [True, False], "bool"),
+    ("time", "zone", "time holds times with a zone"),
     ("time", ["2150-03-01 07:30:00Z", ""], "time .2 values are not times"),
-    ("time", [1, 2], "time is of type int64, not a time"), ("name", [b"x", b"y"], "binary")])
+    ("time", [1, 2], "time is of type int64, not a time"),
+    ("stay", [10.6, 11], "stay .1 values are not whole"),
+    ("stay", [np.inf, 11], "stay .1 values are not whole"),
+    ("stay", ["10", "secret"], "stay .1 values are not whole"),
+    ("value", ["secret", "1.5"], "value .1 values are not numbers"),
+    ("value", [True, False], "value is of type bool, not a number"),
+    ("name", [b"x", b"y"], "name is of type binary, not text")])
 def test_parquet_columns_that_cannot_are_refused_by_name(tmp_path, large, column, values, words):
   import pandas as pd
   if values == "zone":
