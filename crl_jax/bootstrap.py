@@ -31,15 +31,13 @@ def mean(values, length):
   return np.divide(total, count, out=np.full(length, np.nan), where=count > 0)
 
 
-def interval(value, draws, upward=False, floor=None):
+def interval(value, draws, floor=None):
   """The 95% percentile interval {"value", "lo", "hi"}, null where undefined and then with a
   "reason".
 
   Args:
     value: the statistic, or NaN.
     draws: (R,) of it under resamples; NaN, where it is undefined, is left out.
-    upward: resampling biases the statistic upward (an absolute error): the percentiles are
-      reflected at the value, and the interval is widened to hold it.
     floor: the least value that the statistic can have, or None.
   """
   draws = draws[~np.isnan(draws)]
@@ -49,8 +47,6 @@ def interval(value, draws, upward=False, floor=None):
     return {"value": float(value), "lo": None, "hi": None,
             "reason": "no resample in which it is defined"}
   lo, hi = (float(v) for v in np.quantile(draws, (0.025, 0.975)))
-  if upward:
-    lo, hi = min(2 * value - hi, value), max(2 * value - lo, value)
   if floor is not None:
     lo = max(lo, floor)
   return {"value": float(value), "lo": lo, "hi": hi}

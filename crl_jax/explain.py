@@ -9,8 +9,8 @@ single patient is written but the two files that are asked for by name.
 Contributions are Shapley values over modalities of the predicted probability before the rectifier.
 "replaced" (default): a modality outside the coalition has the content of other patients who have
 it, the pattern of what was recorded stays; so the prediction is the average, plus what the pattern
-says, plus what each content says. "removed": it counts as never recorded, so the pattern changes with it.
-Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival are sampled.
+says, plus what each content says. "removed": it counts as never recorded, so the pattern changes
+with it. Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival are sampled.
 The patients who stand in are a sample either way: `error` says what another would change.
 """
 

@@ -7,8 +7,8 @@
 
 Two tests per modality m that some rows have and some lack, both cross-fitted: does what everyone
 has predict delta_m; and are the residuals of delta_m, given that, correlated with the residuals of
-the other modalities' content where it was observed. Holm's correction over the modalities; the second kind of rejection says
-"mmnar", else the first says "mar", else "mcar".
+the other modalities' content where it was observed. Holm's correction over the modalities; the
+second kind of rejection says "mmnar", else the first says "mar", else "mcar".
 
 Per task: does the pattern predict the outcome, and what of its effect is left once what everyone
 has is known, y = g(W) + theta[pattern] + noise (Robinson 1988, doi 10.2307/1912705): under mcar and

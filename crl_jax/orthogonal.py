@@ -87,9 +87,9 @@ def classes(x, label, fold, count):
 
 
 def prediction_test(x, target, patient, fold, draws=_DRAWS, seed=0):
-  """Tests that `x` (N, D) predicts `target` (N,) out of fold: T, the sum of the centred target times
-  its cross-fitted ridge prediction, against T with every patient's sign drawn at random (the wild
-  bootstrap of degenerate U-statistics: Dehling and Mikosch, J. Multivariate Anal. 51, 1994).
+  """Tests that `x` (N, D) predicts `target` (N,) out of fold: T, the sum of the centred target
+  times its cross-fitted ridge prediction, against T with every patient's sign drawn at random (the
+  wild bootstrap of degenerate U-statistics: Dehling and Mikosch, J. Multivariate Anal. 51, 1994).
 
   Returns:
     {"p"}: the share of T as large or larger by chance; null with a "reason" where nothing varies.

@@ -244,9 +244,9 @@ def _informative(metrics, data):
     return None
   area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
   both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
+  missing = lambda row: [m for m in data.get("modalities", ()) if m not in row["name"].split("+")]
   labels = lambda patterns: [{**row, "label": evaluate.pattern_label(
-      {**row, "missing": [m for m in data.get("modalities", ()) if m not in row["name"].split("+")]},
-      200)} for row in patterns]
+      {**row, "missing": missing(row)}, 200)} for row in patterns]
   tasks = [dict(
       name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
       left=_p(task["left"]["p"]), reason=task["left"].get("reason"),

@@ -100,8 +100,8 @@ def init_member(model, optimizer, rng, weight_decay, vary, ema, pretrained=()):
   zero = jnp.int32(0)
   state = TrainState(
       zero, zero, params, optimizer.init(params), params if ema else None,
-      jax.random.key_data(step_rng), jnp.float32(0), {k: jnp.float32(0) for k in model.stages[0].weights},
-      weight_decay, vary)
+      jax.random.key_data(step_rng), jnp.float32(0),
+      {k: jnp.float32(0) for k in model.stages[0].weights}, weight_decay, vary)
   return Member(state, params, jnp.float32(-jnp.inf), zero, zero, zero, zero, jnp.bool_(False))
 
 

@@ -342,6 +342,24 @@ def test_non_finite_steps_change_nothing_and_then_stop_the_run(engine, data):
   assert same(member.state.params, before.state.params)
 
 
+def test_a_step_that_is_not_taken_changes_nothing_on_any_device(monkeypatch):
+  """What a CPU and what other devices run choose alike; the latter without a branch."""
+  state = {"a": jnp.arange(3.0), "b": jnp.ones(2)}
+  doubled = lambda state: jax.tree.map(lambda x: 2 * x, state)
+  broken = lambda state: jax.tree.map(lambda x: x / 0, state)
+  chosen = lambda update: jax.jit(lambda so, state: train._chosen(so, update, state))
+  on = lambda device: chosen(doubled).trace(jnp.bool_(True), state).lower(
+      lowering_platforms=(device,)).as_text()
+  # one more case has the platform for its index, a constant: XLA takes it out
+  assert [on(device).count("stablehlo.case") for device in ("cpu", "cuda")] == [2, 1]
+  assert "stablehlo.select" in on("cuda")
+  for device in ("cpu", "default"):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, device=device, **branches: (
+        branches[device](*args)))
+    assert same(chosen(doubled)(jnp.bool_(True), state), doubled(state))
+    assert same(chosen(broken)(jnp.bool_(False), state), state)
+
+
 def test_non_finite_steps_are_counted_over_epochs(engine, data, tmp_path):
   """Epochs of two steps each: the third such step stops the run, resumed in between or not."""
   few = Engine(engine.config, data, **{"train.batch_size": 64, "train.pretrain.epochs": 0})
