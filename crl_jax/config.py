@@ -231,13 +231,29 @@ def task_losses(config, tasks):
   return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
 
 
+# What numbers must be at least.
+_LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "members.seeds": 1,
+          "members.together": 0, "preprocess.quantiles": 2, "preprocess.sample": 1,
+          "preprocess.components": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
+          "train.weight_decay": 0, "train.pretrain.learning_rate": 0,
+          "train.joint.learning_rate": 0, "checkpoint.every_epochs": 1, "checkpoint.keep": 1,
+          "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
+          "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
+          "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
+          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0}
+
+
 def check(config):
   """Raises ValueError for the first setting that cannot work, saying which key and what it
   may be."""
   def need(condition, message):
     if not condition:
       raise ValueError(f"config.{message}")
-  one_of = lambda value, *names: value in names
+  one_of, values = lambda value, *names: value in names, _flat(config.to_dict())
+  for key, least in _LEAST.items():
+    need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
+  for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
+    need(values[key] > 0, f"{key} is {values[key]}; more than 0.")
   need(one_of(config.parallel, "jit", "pmap"),
        f"parallel is '{config.parallel}'; it may be 'jit' or 'pmap'.")
   need(one_of(config.platform, "", "cpu", "gpu", "tpu"),
@@ -268,32 +284,21 @@ def check(config):
   need(config.text.window >= 8 and 0 <= config.text.overlap <= config.text.window // 2,
        f"text.window is {config.text.window} and text.overlap {config.text.overlap}; a window has "
        "at least 8 tokens and shares at most half of them.")
-  for key in ("max_windows", "finetune_windows", "batch_tokens"):
-    need(config.text[key] >= 1, f"text.{key} is {config.text[key]}; at least 1.")
   need(config.text.learning_rate >= 0 and 0 <= config.text.dropout < 1,
        f"text.learning_rate ({config.text.learning_rate}) must not be negative and text.dropout "
        f"({config.text.dropout}) lie in [0, 1).")
   need(config.model.width % config.model.heads == 0,
        f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
-  need(config.splits.folds >= 2,
-       f"splits.folds is {config.splits.folds}; at least 2 are needed to hold patients out.")
   need(1 <= config.members.folds <= config.splits.folds,
        f"members.folds is {config.members.folds}; it may be 1 to splits.folds "
        f"({config.splits.folds}).")
-  need(config.members.seeds >= 1, f"members.seeds is {config.members.seeds}; at least 1.")
   need(0 < config.splits.validation < 1,
        f"splits.validation is {config.splits.validation}; a share between 0 and 1.")
-  need(config.rectifier.folds >= 2,
-       f"rectifier.folds is {config.rectifier.folds}; cross-fitting needs at least 2.")
-  need(config.evaluate.bootstrap >= 1 and config.evaluate.bins >= 1,
-       f"evaluate.bootstrap ({config.evaluate.bootstrap}) and evaluate.bins "
-       f"({config.evaluate.bins}) must be at least 1.")
+  need(min(config.rectifier.thresholds, default=-1) >= 0,
+       f"rectifier.thresholds is {config.rectifier.thresholds}; one or more sizes of 0 or more.")
   for key in ("sensitivity", "benefit", "alpha"):
     need(0 < config.evaluate[key] < 1,
          f"evaluate.{key} is {config.evaluate[key]}; a share between 0 and 1.")
-  need(config.evaluate.calibrate >= 1 and config.evaluate.permutations >= 1,
-       f"evaluate.calibrate ({config.evaluate.calibrate}) and evaluate.permutations "
-       f"({config.evaluate.permutations}) must be at least 1.")
   need(one_of(config.train.precision, "float32", "bfloat16"),
        f"train.precision is '{config.train.precision}'; it may be 'float32' or 'bfloat16'.")
   need(one_of(config.train.data, "auto", "resident", "streamed"),
@@ -304,22 +309,12 @@ def check(config):
        config.train.batch_size % config.train.microbatches == 0,
        f"train.microbatches is {config.train.microbatches}; it must divide train.batch_size "
        f"({config.train.batch_size}).")
-  need(config.members.together >= 0, f"members.together is {config.members.together}; 0 or more.")
-  need(config.preprocess.sample >= 1,
-       f"preprocess.sample is {config.preprocess.sample}; 1 or more.")
-  need(config.train.batch_size >= 1, f"train.batch_size is {config.train.batch_size}; at least 1.")
   for key in ("dropout", "input_dropout"):
     need(0 <= config.model[key] < 1, f"model.{key} is {config.model[key]}; a share in [0, 1).")
   need(0 <= config.train.ema < 1, f"train.ema is {config.train.ema}; a decay in [0, 1).")
-  need(config.train.non_finite_steps >= 1,
-       f"train.non_finite_steps is {config.train.non_finite_steps}; at least 1.")
-  for key in ("every_epochs", "keep"):
-    need(config.checkpoint[key] >= 1, f"checkpoint.{key} is {config.checkpoint[key]}; at least 1.")
   for name, task in config.loss.tasks.items():
     need(0 < task.alpha < 1 and task.gamma >= 0,
          f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
-  need(config.train.joint.patience >= 0,
-       f"train.joint.patience is {config.train.joint.patience}; 0 (no early stopping) or more.")
   epochs = config.train.pretrain.epochs, config.train.joint.epochs
   need(min(epochs) >= 0, f"train: {min(epochs)} epochs of a phase; 0 leaves it out.")
   need(sum(epochs) > 0, "train: both phases have 0 epochs.")
