@@ -1,7 +1,6 @@
 """A finished run as one pure function: raw inputs of new patients -> rectified probabilities."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Callable
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, models, rectifier, residuals
+from crl_jax import checkpoint, config as config_lib, models, rectifier, residuals, run_files
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS, Batch
 
@@ -94,8 +93,8 @@ def restore(workdir):
   config, facts, rectifiers = read_run(workdir)
   found = checkpoint.restore(workdir / "checkpoints" / "final")
   if found is None:
-    raise OSError(f"{workdir} has no final parameters: run the same main command on it again to "
-                  "finish it.")
+    raise OSError(f"{workdir} has no final parameters: delete its metrics.json and run the same "
+                  "main command again, which makes them of its checkpoints.")
   modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
   widths = preprocess.widths(jax.tree.map(lambda x: x[0], found[1]["stats"]))
   patterns = tuple(entry["pattern"] for entry in facts["patterns"])
@@ -127,11 +126,9 @@ def read_run(workdir):
 
   Raises OSError where it is not finished.
   """
-  if not (workdir / "metrics.json").exists():
-    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
-                  "until it prints its table.")
-  read = lambda name: json.loads((workdir / name).read_text())
-  return config_lib.from_dict(read("config.json")), read("data.json"), read("rectifier.json")
+  config, facts, rectifiers = run_files.of_finished(workdir, "config.json", "data.json",
+                                                    "rectifier.json")
+  return config_lib.from_dict(config), facts, rectifiers
 
 
 def _shift(rule, enabled):

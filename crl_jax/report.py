@@ -5,12 +5,11 @@ python -m crl_jax.report RUN    makes both again, with whatever the folder holds
 No script, nothing from elsewhere, no patient row.
 """
 
-import json
 import pathlib
 import sys
 
 from crl_jax import compare, evaluate, fairness, report_figures as draw, report_text as text
-from crl_jax import metrics as metrics_lib
+from crl_jax import metrics as metrics_lib, run_files, writer
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
            "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}
@@ -53,17 +52,12 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
 def rebuild(workdir):
   """Makes report.html and model_card.md of a finished run again. Raises OSError where it is not
   finished."""
-  import pandas as pd
-  from crl_jax import writer
   workdir = pathlib.Path(workdir)
-  if not (workdir / "metrics.json").exists():
-    raise OSError(f"{workdir} is not a finished run (no metrics.json): run crl_jax.main on it "
-                  "until it prints its table.")
-  read = lambda name: json.loads((workdir / name).read_text())
-  explained = read("explain.json") if (workdir / "explain.json").exists() else None
-  write(workdir / "report.html", read("metrics.json"),
-        pd.read_parquet(workdir / "predictions.parquet"), read("data.json"),
-        read("rectifier.json"), read("config.json"), writer.history(workdir), explained)
+  found = run_files.of_finished(workdir, "metrics.json", "predictions.parquet", "data.json",
+                                "rectifier.json", "config.json")
+  path = workdir / "explain.json"
+  write(workdir / "report.html", *found, writer.history(workdir),
+        run_files.read(path) if path.exists() else None)
 
 
 def write_tables(path, title, alarms, parts):

@@ -13,7 +13,8 @@ import sys
 
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, inference, members, sharding, train, writer
+from crl_jax import checkpoint, config as config_lib, inference, members, run_files, sharding
+from crl_jax import train, writer
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
@@ -200,10 +201,10 @@ def _settle_config(workdir, config):
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
   if path.exists() and (finished or _begun(workdir)):
-    lines = [line for line in config_lib.difference(json.loads(path.read_text()), new)
+    lines = [line for line in config_lib.difference(run_files.read(path), new)
              if not line.startswith(_FREE if finished else _FREE + _EVALUATION)]
     if lines:
-      again = finished and all(line.startswith(_EVALUATION) for line in lines)
+      again = finished is not None and all(line.startswith(_EVALUATION) for line in lines)
       raise ValueError(f"{workdir} was made with another config:\n  " + "\n  ".join(lines)
                        + "\nRun with the old values to go on there, or name another --workdir."
                        + " To evaluate it anew, delete its metrics.json." * again)
@@ -233,7 +234,7 @@ def _settle_data(workdir, cohort, splits, folds):
                    for p, n in zip(ids, counts)],
       "trained_patterns": trained.tolist(), "digests": _digests(cohort), "versions": _versions()}
   if path.exists() and _begun(workdir):
-    old = json.loads(path.read_text())
+    old = run_files.read(path)
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:
       raise ValueError(f"The data or splits are not those that {workdir} began with "
@@ -279,13 +280,13 @@ def _versions():
 
 def _finished(workdir):
   path = workdir / "metrics.json"
-  return json.loads(path.read_text()) if path.exists() else None
+  return run_files.read(path) if path.exists() else None
 
 
 def _table(workdir, metrics, min_cell):
   from crl_jax import evaluate
-  read = lambda name: json.loads((workdir / name).read_text())
-  return evaluate.table(metrics, read("rectifier.json"), read("data.json"), min_cell)
+  rectifiers, facts = run_files.of_finished(workdir, "rectifier.json", "data.json")
+  return evaluate.table(metrics, rectifiers, facts, min_cell)
 
 
 def _write_json(path, tree):

@@ -8,7 +8,6 @@ test rows, how the configs differ, and whether the data are the same.
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
 
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import bootstrap, evaluate, figures, metrics as metrics_lib
-from crl_jax import report
+from crl_jax import report, run_files
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
 
@@ -70,12 +69,8 @@ def compare(folders, path):
 
 def read(folder, name):
   """A Run. Raises OSError where it is not finished."""
-  if not (folder / "metrics.json").exists():
-    raise OSError(f"{folder} is not a finished run (no metrics.json): run crl_jax.main on it until "
-                  "it prints its table.")
-  load = lambda file: json.loads((folder / file).read_text())
-  return Run(name, load("metrics.json"), load("data.json"), load("config.json"),
-             pd.read_parquet(folder / "predictions.parquet"))
+  return Run(name, *run_files.of_finished(folder, "metrics.json", "data.json", "config.json",
+                                          "predictions.parquet"))
 
 
 def names(folders):

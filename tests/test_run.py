@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, evaluate, members, run, train, writer
+from crl_jax import config as config_lib, evaluate, inference, members, report, run, train, writer
 from crl_jax.data import mimic, simulate, splits as splits_lib
 
 TASKS = ("readmission", "mortality")
@@ -197,6 +197,34 @@ def test_another_config_is_refused_with_the_keys_that_differ(tiny_run, monkeypat
     run.run(other, tiny_run.folder)
   assert ("train.batch_size: 32 -> 16" in str(error.value)
           and "model.dropout: 0.2 -> 0.5" in str(error.value))
+
+
+def test_another_config_is_refused_before_the_run_is_finished(tiny_run, tmp_path, monkeypatch):
+  no_training(monkeypatch)
+  folder = copy(tiny_run, tmp_path, "metrics.json")
+  with pytest.raises(ValueError, match=r"another config:\n  train.batch_size: 32 -> 16\nRun with"):
+    run.run(config_lib.override(tiny_run.config, ["train.batch_size=16"]), folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "rectifier.json", "metrics.json",
+                                  "predictions.parquet", "checkpoints/final"])
+def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_path, monkeypatch,
+                                                         finish):
+  monkeypatch.setattr(writer.Writer, "write", lambda *_: pytest.fail("an epoch is trained again"))
+  folder = copy(tiny_run, tmp_path)
+  path = folder / name
+  if path.is_dir():
+    shutil.rmtree(path)
+    with pytest.raises(OSError, match="no final parameters: delete its metrics.json and run"):
+      inference.load(folder)
+  else:
+    path.write_bytes(b"{")
+    with pytest.raises(OSError, match=f"{name} is absent or damaged.*Delete {name}.*run the same"):
+      report.rebuild(folder)
+    path.unlink()
+  (folder / "metrics.json").unlink(missing_ok=True)
+  assert finish(tiny_run.config, folder).metrics == tiny_run.metrics
+  assert inference.load(folder).members == 1 and not report.rebuild(folder)
 
 
 def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finish):
