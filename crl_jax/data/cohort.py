@@ -154,6 +154,12 @@ def validate(cohort):
     raise CohortError(f"observed must be bool (True where present), not {cohort.observed.dtype}.")
   if set(cohort.inputs) != set(cohort.modalities):
     raise CohortError(f"inputs has {sorted(cohort.inputs)}, expected {sorted(cohort.modalities)}.")
+  if set(cohort.features) != set(cohort.modalities):
+    raise CohortError(f"features has {sorted(cohort.features)}, expected "
+                      f"{sorted(cohort.modalities)}: the names of each modality's features.")
+  for name, values in (*cohort.groups.items(), *cohort.references.items()):
+    if len(values) != n:
+      raise CohortError(f"groups or references '{name}' has {len(values)} values for {n} rows.")
   unknown = {m: kind for m, kind in cohort.kinds.items()
              if m not in cohort.modalities or kind not in KINDS}
   if unknown:
@@ -286,16 +292,19 @@ def load(folder):
         name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False, mmap_mode=mode)
         for name in about["arrays"][kind]}
     rows, groups, references = (read(kind) for kind in ("rows", "groups", "references"))
-    inputs = read("inputs", "r")
-  except (OSError, ValueError, KeyError) as error:
+    return Cohort(
+        modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), groups=groups,
+        features={m: tuple(names) for m, names in about["features"].items()},
+        references=references, info=about["info"], kinds=about.get("kinds", {}),
+        inputs=read("inputs", "r"), **rows)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with "
                       "cohort.save().") from error
-  return Cohort(modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), inputs=inputs,
-                groups=groups, features={m: tuple(names) for m, names in about["features"].items()},
-                references=references, info=about["info"], kinds=about.get("kinds", {}), **rows)
 
 
 def _arrays(cohort):
   rows = {key: getattr(cohort, key) for key in ("observed", "labels", "row_id", "patient_id")}
-  return {"rows": rows, "inputs": cohort.inputs, "groups": cohort.groups,
+  # text of pandas is objects, which only pickle could write
+  groups = {name: np.asarray(values).astype(str) for name, values in cohort.groups.items()}
+  return {"rows": rows, "inputs": cohort.inputs, "groups": groups,
           "references": cohort.references}

@@ -1,8 +1,11 @@
 """What enters a run: refused with a clear error, or survived and reported."""
 
 import dataclasses
+import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
@@ -70,6 +73,16 @@ def test_wrong_widths_are_refused(cohort):
     cohort_lib.validate(cohort.take(np.zeros(30, bool)))
 
 
+@pytest.mark.parametrize("change, words", [
+    (dict(features={"a": list("xyz")}), "features has ['a'], expected ['a', 'b']"),
+    (dict(groups={"sex": np.array(["f"] * 29)}), "'sex' has 29 values for 30 rows"),
+    (dict(references={"bayes": np.zeros((31, 2))}), "'bayes' has 31 values for 30 rows"),
+])
+def test_what_lacks_a_modality_or_rows_is_named(cohort, change, words):
+  with pytest.raises(CohortError, match=re.escape(words)):
+    cohort_lib.validate(dataclasses.replace(cohort, **change))
+
+
 def test_what_is_survived_is_reported(cohort):
   odd = changed(cohort, inputs=cohort.inputs, observed=cohort.observed, labels=cohort.labels)
   odd.observed[:, 1] = False
@@ -117,6 +130,21 @@ def test_save_and_load_round_trip(cohort, tmp_path):
   assert (back.groups["sex"] == cohort.groups["sex"]).all()
   (tmp_path / "c" / "inputs.a.npy").unlink()
   with pytest.raises(CohortError, match="inputs.a.npy"):
+    cohort_lib.load(tmp_path / "c")
+
+
+def test_groups_may_come_from_pandas(cohort, tmp_path):
+  sex = pd.Series(["f", None] * 15, dtype=object)
+  cohort_lib.save(dataclasses.replace(cohort, groups={"sex": sex}), tmp_path / "c")
+  assert cohort_lib.load(tmp_path / "c").groups["sex"].tolist() == ["f", "None"] * 15
+
+
+@pytest.mark.parametrize("change", [dict(modalities=3), dict(arrays=[]), dict(features=None)])
+def test_a_cohort_json_by_other_hands_is_refused(cohort, change, tmp_path):
+  cohort_lib.save(cohort, tmp_path / "c")
+  path = tmp_path / "c" / "cohort.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | change))
+  with pytest.raises(CohortError, match="not a complete saved cohort.*cohort.save"):
     cohort_lib.load(tmp_path / "c")
 
 
