@@ -244,12 +244,13 @@ _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "members.seeds"
 
 
 def check(config):
-  """Raises ValueError for the first setting that cannot work, saying which key and what it
-  may be."""
+  """Raises ValueError for the first setting that cannot work: which key, and what it may be."""
   def need(condition, message):
     if not condition:
       raise ValueError(f"config.{message}")
   one_of, values = lambda value, *names: value in names, _flat(config.to_dict())
+  for key in unknown(values):   # a config file may set any name
+    need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
   for key, least in _LEAST.items():
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
   for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):

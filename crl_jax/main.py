@@ -53,6 +53,8 @@ def _parse(argv):
     missing = "--config must have" in str(error)
     _refuse("No config is named: --config=configs/mimic.py, or another file of configs/."
             if missing else error)
+  except SyntaxError as error:
+    _refuse(f"The file that --config names is no Python: {error}.")
   except KeyError as error:   # a task under loss.tasks that this config does not name
     _refuse(f"The config has no {error.args[0]}.")
 

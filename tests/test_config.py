@@ -89,6 +89,13 @@ def test_what_cannot_work_is_refused_by_its_key(settings, message):
   assert str(error.value).startswith("config.")
 
 
+def test_a_name_that_a_config_file_misspells_is_refused():
+  c = config_lib.default().unlock()
+  c.train.btach_size = 8
+  with pytest.raises(ValueError, match="config.train.btach_size is no .* mean 'train.batch_size'"):
+    config_lib.check(c.lock())
+
+
 def test_difference_names_each_key_and_both_values():
   old, new = (config_lib.as_dict(config_lib.default()),
               config_lib.as_dict(changed(train__batch_size=64, model__hide="one")))

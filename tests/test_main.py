@@ -51,6 +51,7 @@ def test_importing_main_loads_nothing_heavy():
     ([MIMIC, "--work_dir=x"], ["work_dir"]),
     ([MIMIC, "config.seed=3"], ["config.seed=3", "--config.key=value"]),
     ([], ["No config is named", "configs/mimic.py"]),
+    (["--config=README.md"], ["--config", "no Python", "README.md, line"]),
 ])
 def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tmp_path):
   status, printed, errors = main(*arguments)
