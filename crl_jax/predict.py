@@ -54,6 +54,7 @@ def predict(workdir, root, output):
   if absent:
     logging.warning("Tables that the run was trained with are absent in %s: %s. What they feed "
                     "counts as missing.", root, ", ".join(absent))
+  warn_of_own_patients(workdir, cohort)
   predictor = inference.load(workdir)
   for modality, feature, _ in preprocess.out_of_range(
       predictor.stats(0), cohort.inputs, cohort.observed, cohort.modalities, cohort.features):
@@ -93,6 +94,19 @@ def read_cohort(config, root):
   with config.unlocked():
     config.data.root = str(root)
   return run.build_cohort(config, for_prediction=True)
+
+
+def warn_of_own_patients(workdir, cohort):
+  """Logs how many rows have the id of a patient whom some member of the run held out: then these
+  are the data that the run was trained on, and their metrics are too good."""
+  if not (path := workdir / "predictions.parquet").exists():
+    return
+  from crl_jax import run_files
+  own = np.isin(cohort.patient_id, run_files.read(path).patient_id)
+  if own.any():
+    logging.warning("%d of %d rows have the patient_id of one of the run's own patients. Where "
+                    "they are the same people, members were trained on them and their metrics are too "
+                    "good: those of new patients are in the run's report.", own.sum(), len(own))
 
 
 def require_same_inputs(facts, cohort, workdir):

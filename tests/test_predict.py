@@ -88,6 +88,7 @@ def test_the_file_has_its_columns_and_one_line_a_row(members_run, new, predicted
   np.testing.assert_array_equal(table[["y_readmission", "y_mortality"]], new.labels)
   text = told()
   assert "120 rows, 4 members averaged" in text and "MORTALITY: 120 test rows" in text
+  assert "the run's own patients" not in text
 
 
 def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members_run, new,
@@ -100,11 +101,13 @@ def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members
   assert not np.array_equal(probabilities(table), base)
 
 
-def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted):
+def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted, told):
   cohort = run.build_cohort(tiny_run.config)
   expected = tiny_run.table[tiny_run.table.role == "test"]
   rows = np.searchsorted(cohort.row_id, expected.row_id)
   alone = predicted(tiny_run, cohort.take(rows))
+  n = len(rows)
+  assert f"{n} of {n} rows have the patient_id of one of the run's own patients" in told()
   others = predicted(tiny_run, cohort).set_index("row_id").loc[expected.row_id]
   for prefix in ("p_base_", "p_"):   # another program, other batches: other sums of floats
     for found in (alone, others):
