@@ -166,13 +166,16 @@ def _locked(workdir):
   if not sharding.leader():
     yield
     return
-  workdir.mkdir(parents=True, exist_ok=True)
   lock = filelock.FileLock(str(workdir / ".lock"))
   try:
+    workdir.mkdir(parents=True, exist_ok=True)
     lock.acquire(timeout=0)
   except filelock.Timeout:
     raise RuntimeError(f"Another process is running in {workdir}: wait for it, or name another "
                        "--workdir.") from None
+  except OSError as error:
+    raise OSError(f"{workdir} is no folder that can be written ({error.strerror}): name another "
+                  "--workdir.") from error
   try:
     yield
   finally:

@@ -206,6 +206,14 @@ def test_another_config_is_refused_before_the_run_is_finished(tiny_run, tmp_path
     run.run(config_lib.override(tiny_run.config, ["train.batch_size=16"]), folder)
 
 
+def test_a_workdir_that_cannot_be_written_is_refused_by_name(tiny_config, tmp_path):
+  (tmp_path / "file").write_text("kept")
+  for place in (tmp_path / "file", tmp_path / "file" / "run"):
+    with pytest.raises(OSError, match=f"{place} is no folder that can be written .*name another"):
+      run.run(tiny_config, place)
+  assert (tmp_path / "file").read_text() == "kept"
+
+
 @pytest.mark.parametrize("name", ["config.json", "data.json", "rectifier.json", "metrics.json",
                                   "predictions.parquet", "checkpoints/final"])
 def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_path, monkeypatch,
