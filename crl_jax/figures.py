@@ -130,16 +130,6 @@ class Plot:
       self._marks.append(f'<path d="M{"L".join(edge)}Z" fill="{color}" opacity="{opacity:g}"/>')
     return self
 
-  def bars(self, xs, ys, color=BLUE, label=None, width=0.8, base=0.0):
-    """Vertical bars of `width` data units from `base`."""
-    for x, y in zip(xs, ys):
-      if finite(x, y)[1:]:
-        top, bottom = sorted((self.py(y), self.py(base)))
-        self._marks.append(f'<rect x="{self.px(x - width / 2):.1f}" y="{top:.1f}" '
-                           f'width="{self.px(x + width / 2) - self.px(x - width / 2):.1f}" '
-                           f'height="{bottom - top:.1f}" fill="{color}" rx="1.5"/>')
-    return self._named(label, color, "dot", line=False)
-
   def note(self, x, y, text, color=_INK, anchor="start", dx=4, dy=-4):
     """A word at a point."""
     self._marks.append(_text(self.px(x) + dx, self.py(y) + dy, text, anchor, color))

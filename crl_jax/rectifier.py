@@ -91,16 +91,10 @@ def cross_fitted(y, f, pattern, patient, config, seed):
 
 def apply(rectifier, f, pattern):
   """Returns corrected probabilities (N, T) of new rows, from base probabilities f (N, T) and
-  pattern ids (N,)."""
+  pattern ids (N,); a pattern that no calibration row had gets the prior mean."""
   f = _probabilities(f)
   gamma_NxT = rectifier.table[:, _slot(rectifier.patterns, pattern)].T
   return _corrected(f, gamma_NxT, rectifier.threshold, rectifier.scale)
-
-
-def unseen(rectifier, pattern):
-  """Returns (N,) bool, True where no calibration row had the pattern: `apply` gives such rows the
-  prior mean."""
-  return _slot(rectifier.patterns, pattern) == len(rectifier.patterns)
 
 
 def to_dict(rectifier, tasks, modalities):

@@ -114,7 +114,7 @@ def test_words_are_escaped_and_read_aloud():
 
 def test_nothing_finite_is_survived_and_the_axis_is_not_crossed():
   plot = figures.Plot((0, 0), (1, 1), "t")
-  for draw in (plot.line, plot.points, plot.bars):
+  for draw in (plot.line, plot.points):
     draw([0.0, np.nan], [np.nan, None])
   plot.band([0], [None], [1]).spread([0], [np.nan], [1])
   assert "nan" not in plot.svg() and figures.limits([None, np.nan]) == (0, 1)
