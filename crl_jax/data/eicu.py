@@ -84,6 +84,9 @@ def _notes(c, protocol, for_prediction):
   notes = [f"Rows: {rows}.", f"Readmission: a later unit stay in the same hospital stay, {later}.",
            "APACHE variables are the worst of the first 24 h: used in rows at 24 h or later and at "
            "discharge."]
+  if protocol == "honest":
+    notes.append(f"Stays longer than {c.max_stay_hours:g} h are left out, which nobody knows at "
+                 "the prediction hour (data.eicu.max_stay_hours sets the limit).")
   if for_prediction:
     notes.append("New patients: rows with unknown outcomes are kept, their labels are undefined.")
   return notes

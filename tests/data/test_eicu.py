@@ -122,6 +122,7 @@ def test_rows_and_labels_of_the_honest_protocol(small):
   assert (set(c.groups["time"]) == {"prediction hour", "unit discharge"} and
           set(c.groups["region"]) == {"West"})
   assert cohort_lib.validate(c).info["rows"] == 8
+  assert any("than 240 h are left out, which nobody knows" in n for n in c.info["notes"])
 
 
 def test_paper_protocol_has_one_row_a_stay_with_both_tasks(small, rows_only):
@@ -129,6 +130,7 @@ def test_paper_protocol_has_one_row_a_stay_with_both_tasks(small, rows_only):
   assert c.row_id.tolist() == [12, 22, 32, 42, 82]
   np.testing.assert_array_equal(c.labels, [[1, 0], [0, 1], [np.nan, 1], [0, 0], [0, 0]])
   assert any("paper" in n for n in c.info["notes"])
+  assert not any("nobody knows" in n for n in c.info["notes"])
 
 
 def test_attrition_adds_up_and_odd_rows_have_rules(small):
