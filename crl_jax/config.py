@@ -232,15 +232,15 @@ def task_losses(config, tasks):
 
 
 # What numbers must be at least.
-_LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "members.seeds": 1,
+_LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.epochs": 0,
           "members.together": 0, "preprocess.quantiles": 2, "preprocess.sample": 1,
           "preprocess.components": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
-          "train.weight_decay": 0, "train.pretrain.learning_rate": 0,
+          "train.weight_decay": 0, "train.pretrain.learning_rate": 0, "train.pretrain.epochs": 0,
           "train.joint.learning_rate": 0, "checkpoint.every_epochs": 1, "checkpoint.keep": 1,
           "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
           "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
           "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
-          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0}
+          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0, "members.seeds": 1}
 
 
 def check(config):
@@ -316,9 +316,8 @@ def check(config):
   for name, task in config.loss.tasks.items():
     need(0 < task.alpha < 1 and task.gamma >= 0,
          f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
-  epochs = config.train.pretrain.epochs, config.train.joint.epochs
-  need(min(epochs) >= 0, f"train: {min(epochs)} epochs of a phase; 0 leaves it out.")
-  need(sum(epochs) > 0, "train: both phases have 0 epochs.")
+  need(config.train.pretrain.epochs + config.train.joint.epochs > 0,
+       "train: both phases have 0 epochs.")
   return config
 
 

@@ -105,8 +105,8 @@ def warn_of_own_patients(workdir, cohort):
   own = np.isin(cohort.patient_id, run_files.read(path).patient_id)
   if own.any():
     logging.warning("%d of %d rows have the patient_id of one of the run's own patients. Where "
-                    "they are the same people, members were trained on them and their metrics are too "
-                    "good: those of new patients are in the run's report.", own.sum(), len(own))
+                    "they are the same people, members were trained on them and their metrics are "
+                    "too good: those of new patients are in the run's report.", own.sum(), len(own))
 
 
 def require_same_inputs(facts, cohort, workdir):

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, models
-from crl_jax.data.cohort import Batch, Cohort
+from crl_jax.data.cohort import Batch
 
 
 

@@ -23,7 +23,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from crl_jax import config as config_lib, evaluate, inference, members, report, run, train, writer
-from crl_jax.data import mimic, simulate, splits as splits_lib
+from crl_jax.data import mimic, splits as splits_lib
 
 TASKS = ("readmission", "mortality")
 ROOT = pathlib.Path(__file__).parents[1]
