@@ -35,9 +35,9 @@ def main():
   parts = arguments.tables.split(",")
   if unknown := sorted(set(parts) - set(PARTS)):
     parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
-  config = config_lib.override(sweep.read(arguments.config),
-                               [*(QUICK if arguments.quick else ()), *arguments.settings])
   try:
+    config = config_lib.override(sweep.read(arguments.config),
+                                 [*(QUICK if arguments.quick else ()), *arguments.settings])
     paper(config, arguments.workdir, parts, arguments.quick)
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
     sys.exit(f"\nError: {error}")

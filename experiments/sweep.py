@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pandas as pd
@@ -36,14 +37,19 @@ def main():
   parser.add_argument("--setting", action="append")
   parser.add_argument("common", nargs="*")
   arguments = parser.parse_args()
-  table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
-                arguments.seeds, arguments.out)
+  try:
+    table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
+                  arguments.seeds, arguments.out)
+  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    sys.exit(f"\nError: {error}")
   print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
   print(f"\nLowest validation log-loss: {table.setting[table.log_loss.idxmin()] or 'the config'}")
 
 
 def read(path):
-  """The config of a file in configs/."""
+  """The config of a file in configs/. Raises OSError or ValueError where there is none."""
+  if path.suffix != ".py":
+    raise ValueError(f"--config={path} is no Python file: name one of configs/.")
   spec = importlib.util.spec_from_file_location("chosen", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -52,24 +58,26 @@ def read(path):
 
 def sweep(config, common, settings, seeds, out):
   """The table of all settings, written to out/sweep.csv too."""
-  out.mkdir(parents=True, exist_ok=True)
   config = config_lib.override(config, [*common, f"members.seeds={seeds}"])
+  groups = grouped(config, settings)   # before hours of reading
+  out.mkdir(parents=True, exist_ok=True)
   cohort = run.build_cohort(config)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
                              config.splits.validation, config.seed)
   lines = []
-  for group in grouped(config, settings):
+  for group in groups:
     lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, splits, out)]
     pd.DataFrame(lines).to_csv(out / "sweep.csv", index=False)
   return pd.DataFrame(lines)
 
 
 def grouped(config, settings):
-  """[{setting: its config}, ...], each of settings that can share their programs."""
+  """[{setting: its config}, ...], each of settings that can share their programs. Raises ValueError
+  for one that cannot work."""
   groups = {}
   for setting in settings:
-    changed = config_lib.override(config.copy_and_resolve_references(),
-                                  setting.split(",") if setting else [])
+    changed = config_lib.check(config_lib.override(config.copy_and_resolve_references(),
+                                                   setting.split(",") if setting else []))
     fixed = [line for line in config_lib.difference(config_lib.as_dict(config),
                                                     config_lib.as_dict(changed))
              if not line.startswith((*members.SWEPT, "model.dropout"))]

@@ -1,12 +1,16 @@
 """A sweep scores settings on validation rows, in one program where it can."""
 
 import dataclasses
+import pathlib
+import sys
 
 import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, run
-from experiments import sweep
+from experiments import paper, sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_settings_are_grouped_by_what_they_share(tiny_config):
@@ -15,6 +19,25 @@ def test_settings_are_grouped_by_what_they_share(tiny_config):
   assert [list(g) for g in groups] == [
       ["", "train.joint.learning_rate=1e-3", "model.dropout=0.1"],
       ["model.width=16", "model.width=16,model.dropout=0.4"]]
+
+
+@pytest.mark.parametrize("module", [sweep, paper])
+@pytest.mark.parametrize("config, setting, words", [
+    ("configs/mimic.py", "train.btach_size=3", "Did you mean 'train.batch_size'"),
+    ("configs/mimic.py", "model.layers=0", "model.layers is 0; at least 1"),
+    ("configs/absent.py", "seed=0", "absent.py"),
+    ("README.md", "seed=0", "README.md is no Python file"),
+])
+def test_a_mistyped_command_ends_with_one_message(module, config, setting, words, monkeypatch,
+                                                  tmp_path):
+  place = tmp_path / "study"
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(sys, "argv", ["program", f"--config={config}", f"--out={place}", setting]
+                      if module is sweep else
+                      ["program", f"--config={config}", f"--workdir={place}", setting])
+  with pytest.raises(SystemExit, match=words):
+    module.main()
+  assert not place.exists()
 
 
 def test_a_sweep_scores_validation_rows_and_goes_on(tiny_config, tiny_run, quickly, tmp_path):
