@@ -67,19 +67,28 @@ def magnitude(parts, draws):
   if np.isnan(value) or not len(draws):
     return interval(value, np.full(1, np.nan))
   noise = draws - draws.mean(axis=0)
-  total = lambda scale: np.abs(scale * parts + noise).sum(axis=-1)
+  if not value:
+    return {"value": 0.0, "lo": 0.0, "hi": 0.0}
+  return inverted(value, lambda truth: np.abs(truth / value * parts + noise).sum(axis=-1))
+
+
+def inverted(value, drawn):
+  """The 95% interval {"value", "lo", "hi"} of a truth that is not negative: the truths t under
+  which the draws `drawn(t)` (R,), which grow with t, are as large as `value`, and as small, each
+  with a probability above 2.5%; widened to hold the value."""
   def edge(low, high, inside):
     for _ in range(40):
       middle = (low + high) / 2
-      low, high = (middle, high) if inside(total(middle)) else (low, middle)
+      low, high = (middle, high) if inside(drawn(middle)) else (low, middle)
     return low
-  small = lambda sums: np.mean(sums >= value) <= 0.025   # too small a truth for what was seen
-  lo = 0.0 if not small(total(0.0)) else edge(0.0, 1.0, small)
-  most = 2.0
-  while most < 1e6 and np.mean(total(most) <= value) > 0.025:
+  small = lambda draws: np.mean(draws >= value) <= 0.025   # too small a truth for what was seen
+  lo = 0.0 if not small(drawn(0.0)) else edge(0.0, value, small)
+  scale = value if value > 0 else 1.0
+  most = 2 * scale
+  while most < 1e6 * scale and np.mean(drawn(most) <= value) > 0.025:
     most *= 2
-  hi = edge(0.0, most, lambda sums: np.mean(sums <= value) > 0.025)
-  return {"value": value, "lo": min(lo * value, value), "hi": max(hi * value, value)}
+  hi = edge(0.0, most, lambda draws: np.mean(draws <= value) > 0.025)
+  return {"value": value, "lo": min(lo, value), "hi": max(hi, value)}
 
 
 def gap(values_KxG, lo_KxG, hi_KxG, draws_RxKxG):

@@ -210,7 +210,7 @@ def default():
                                     # patients of a frequent pattern, and of all rare ones together
   c.evaluate.calibrate = 30         # calibration patients that a pattern needs for sets of its own;
                                     # rarer ones share theirs
-  c.evaluate.permutations = 200     # of subgroup labels: the gap that chance alone would give
+  c.evaluate.permutations = 200     # of subgroup labels: the gap of chance; up to ten times as many
   c.evaluate.informative = True     # is the missingness informative? One pass over the cohort
 
   c.checkpoint = _D()

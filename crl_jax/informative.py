@@ -13,12 +13,13 @@ second kind of rejection says "mmnar", else the first says "mar", else "mcar".
 Per task: does the pattern predict the outcome, and what of its effect is left once what everyone
 has is known, y = g(W) + theta[pattern] + noise (Robinson 1988, doi 10.2307/1912705): under mcar and
 mar theta is the direct effect gamma, up to the reference pattern; under mmnar it also holds what
-the unseen says of the outcome. `sensitivity` says how much of that it would take.
+the unseen says of the outcome. `sensitivity` says how much of that it would take. Effects
+are told of the patterns whose outcomes may be told (disclosure.py), and of all others as one.
 """
 
 import numpy as np
 
-from crl_jax import compare, orthogonal, sensitivity
+from crl_jax import compare, disclosure, orthogonal, sensitivity
 from crl_jax.data.cohort import pattern_name
 
 COMMON = 0.95     # a modality that so many rows have is what everyone has
@@ -36,26 +37,28 @@ LIMITS = (
     "robustness value says how strong the unmeasured would have to be to make up all of it.")
 
 
-def study(cohort, level=0.01, seed=0):
+def study(cohort, level=0.01, seed=0, min_cell=10):
   """Tests why modalities are missing, and what their patterns say of the outcomes.
 
   Args:
     cohort: data.cohort.Cohort.
     level: of the tests behind the verdict.
     seed: deals the patients into folds.
+    min_cell: patients of either outcome that a pattern must have to be told of.
   Returns:
     JSON-able dict: "verdict" (null where no modality can be tested), "sentence", "limits", "level",
     "common" (names of what everyone has), "modalities": name -> {"observed", "covariates": {auroc:
     {value, lo, hi}, p, p_holm}, "content": {p, p_holm}}, "tasks": task -> {"n", "predicts": {auroc,
-    p}, "left": {p, raw, left}, "benchmark": {outcome, pattern}, "reference", "patterns"}.
-    What cannot be computed is null with a "reason".
+    p, p_holm}, "left": {p, p_holm, raw, left, share: {value, lo, hi}}, "benchmark": {outcome,
+    pattern}, "reference", "patterns", of which that without a number is all others}. What cannot
+    be computed is null with a "reason".
   """
   import threadpoolctl
   with threadpoolctl.threadpool_limits(1, "blas"):   # many small products: threads only wait
-    return _study(cohort, level, seed)
+    return _study(cohort, level, seed, min_cell)
 
 
-def _study(cohort, level, seed):
+def _study(cohort, level, seed, min_cell):
   if len(cohort) > ROWS:
     cohort = cohort.take(_sample(cohort.patient_id, seed))
   fold = orthogonal.deal(cohort.patient_id, FOLDS, seed)
@@ -66,12 +69,15 @@ def _study(cohort, level, seed):
            for i, m in enumerate(cohort.modalities) if m not in common}
   for kind in ("covariates", "content"):
     compare.adjust([entry[kind] for entry in found.values()])
+  tasks = {task: _task(cohort, t, known, fold, level, min_cell)
+           for t, task in enumerate(cohort.tasks)}
+  for kind in ("predicts", "left"):
+    compare.adjust([entry[kind] for entry in tasks.values()])
   groups = [name for name, level_N in cohort.groups.items() if _usable(level_N)]
   verdict = _verdict(found, level)
   return {"verdict": verdict, "sentence": _sentence(verdict, level, common + groups),
           "limits": LIMITS, "level": level, "rows": len(cohort), "common": common + groups,
-          "modalities": found,
-          "tasks": {task: _task(cohort, t, known, fold) for t, task in enumerate(cohort.tasks)}}
+          "modalities": found, "tasks": tasks}
 
 
 def _sample(patient, seed):
@@ -185,15 +191,16 @@ def _sentence(verdict, level, common):
                f"recorded (tests at {level:g})."}[verdict]
 
 
-def _task(cohort, t, known, fold):
+def _task(cohort, t, known, fold, level, min_cell):
   """What the pattern says of the outcome, before and after what everyone has."""
   labelled = ~np.isnan(cohort.labels[:, t])
   y, pattern, patient = (v[labelled] for v in (cohort.labels[:, t], cohort.pattern,
                                                cohort.patient_id))
   y, known, fold = y.astype(np.float64), known[labelled], fold[labelled]
   ids, at = np.unique(pattern, return_inverse=True)
-  n_P = np.array([len(np.unique(patient[at == k])) for k in range(len(ids))])
-  large = ids[n_P >= _FEWEST]
+  n_P = np.array([len(np.unique(patient[at == k])) for k in range(len(ids))], int)
+  order = np.argsort(-n_P, kind="stable")
+  large = ids[order[n_P[order] >= _FEWEST]]
   nothing = {"n": len(y), "predicts": {"auroc": None, "p": None}, "left": {"p": None},
              "patterns": []}
   if len(large) < 2 or min(y.sum(), len(y) - y.sum()) < _FEWEST:
@@ -202,53 +209,71 @@ def _task(cohort, t, known, fold):
     for key in ("predicts", "left"):
       nothing[key]["reason"] = reason
     return nothing
-  reference = large[np.argmax(n_P[n_P >= _FEWEST])]
-  ids = np.append(reference, large[large != reference])
-  label = np.select([pattern == p for p in ids], np.arange(len(ids)), len(ids))   # last: the rare
+  label = np.select([pattern == p for p in large], np.arange(len(large)), len(large))  # last: rare
   count = int(label.max()) + 1
-  dummies = np.eye(count)[label][:, 1:]
+  own = np.eye(count)[label]
   rate = np.stack([_rates(y, label, count, fold != k) for k in range(FOLDS)])
-  raw = orthogonal.contrast(y - y.mean(), dummies - dummies.mean(0), patient)
   y_left = y - orthogonal.classes(known, y.astype(int), fold, 2)[:, 1]
-  d_left = dummies - orthogonal.classes(known, label, fold, count)[:, 1:]
-  left = orthogonal.contrast(y_left, d_left, patient, orthogonal.inflation(known, fold))
-  share = np.bincount(label, minlength=count) / len(y)
-  spread = {name: _spread(share, c) for name, c in (("raw", raw), ("left", left))}
-  reference_rate = float(y[label == 0].mean())
-  patterns = []
-  for k in range(1, len(ids)):
-    effect, se = left["coefficient"][k - 1], np.sqrt(left["covariance"][k - 1, k - 1])
-    patterns.append({
-        "pattern": int(ids[k]), "name": pattern_name(ids[k], cohort.modalities),
-        "n": int((label == k).sum()),
-        "raw": orthogonal.interval(raw["coefficient"][k - 1],
-                                   np.sqrt(raw["covariance"][k - 1, k - 1])),
-        "left": orthogonal.interval(effect, se),
-        **sensitivity.describe(effect, se, left["scale"][k - 1], reference_rate)})
-  return {
+  own_left = own - orthogonal.classes(known, label, fold, count)
+  inflation = orthogonal.inflation(known, fold)
+  told = [g.level for g in disclosure.groups(pattern, patient, y, min_cell)
+          if g.told and not g.rare]
+  # p-values and an area over all patterns tell of none of them
+  entry = {
       "n": len(y),
       "predicts": {"auroc": compare.area(y, rate[fold, label], patient),
-                   **orthogonal.prediction_test(dummies, y, patient, fold)},
-      "left": {"p": left["p"], **spread},
-      "benchmark": {"outcome": _explained(y_left, y), "pattern": _explained(d_left, dummies)},
-      "reference": {"pattern": int(reference), "name": pattern_name(reference, cohort.modalities),
-                    "n": int((label == 0).sum()), "rate": reference_rate},
-      "patterns": sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))}
+                   **orthogonal.prediction_test(own[:, 1:], y, patient, fold)},
+      "left": {"p": orthogonal.contrast(y_left, own_left[:, 1:], patient, inflation)["p"]},
+      "benchmark": {"outcome": _explained(y_left, y),
+                    "pattern": _explained(own_left[:, 1:], own[:, 1:])}}
+  shown = [k for k, p in enumerate(large) if p in told]
+  if not shown:
+    none = {"value": None, "lo": None, "hi": None, "reason": disclosure.reason(min_cell)}
+    entry["left"] |= {"raw": None, "left": None, "share": none}
+    return entry | {"reference": None, "patterns": []}
+  rest = [k for k in range(count) if k not in shown]
+  merge = np.eye(count)[:, shown[1:]]
+  if rest:
+    merge = np.concatenate([merge, np.eye(count)[:, rest].sum(1, keepdims=True)], 1)
+  d = own @ merge
+  raw = orthogonal.contrast(y - y.mean(), d - d.mean(0), patient)
+  left = orthogonal.contrast(y_left, own_left @ merge, patient, inflation)
+  entry["left"] |= _share_left(raw, left, d.mean(0), level)
+  names = [(int(large[k]), pattern_name(large[k], cohort.modalities)) for k in shown]
+  reference, reference_rate = label == shown[0], float(y[label == shown[0]].mean())
+  names.append((None, f"other patterns ({len(ids) - len(shown)})"))
+  patterns = []
+  for k, (number, name) in enumerate(names[1:][:d.shape[1]]):
+    mine, effect = d[:, k] > 0, left["coefficient"][k]
+    if len(np.unique(patient[mine])) < _FEWEST:
+      continue
+    se_raw, se = (np.sqrt(c["covariance"][k, k]) for c in (raw, left))
+    patterns.append({
+        "pattern": number, "name": name, "n": int(mine.sum()),
+        "raw": orthogonal.interval(raw["coefficient"][k], se_raw),
+        "left": orthogonal.interval(effect, se),
+        **sensitivity.describe(effect, se, left["scale"][k], reference_rate)})
+  return entry | {
+      "reference": {"pattern": names[0][0], "name": names[0][1], "n": int(reference.sum()),
+                    "rate": reference_rate},
+      "patterns": sorted(patterns, key=lambda row: (row["pattern"] is None, -row["n"],
+                                                    row["pattern"]))}
+
+
+def _share_left(raw, left, share, level):
+  """{"raw", "left", "share"}: spreads of the effects, and what part the second is of the first."""
+  found = {name: float(orthogonal.spread(c["coefficient"], c, share))
+           for name, c in (("raw", raw), ("left", left))}
+  if raw["p"] < level and found["raw"] > 0:
+    return found | {"share": orthogonal.part(raw, left, share)}
+  return found | {"share": {"value": None, "lo": None, "hi": None, "reason": (
+      f"it is not sure that there is an effect to divide (p {raw['p']:.2g}, asked {level:g})")}}
 
 
 def _rates(y, label, count, rows):
   """(count,) outcome rate of each pattern among `rows`, drawn to the mean as by ten more rows."""
   n, positives = (np.bincount(label[rows], w, count) for w in (None, y[rows]))
   return (positives + 10 * y[rows].mean()) / (n + 10)
-
-
-def _spread(share, contrast):
-  """Standard deviation over rows of the patterns' effects, the estimates' own variance taken
-  out."""
-  effect = np.append(0.0, contrast["coefficient"])
-  centre = np.diag(share) - np.outer(share, share)
-  variance = effect @ centre @ effect - np.trace(centre[1:, 1:] @ contrast["covariance"])
-  return float(np.sqrt(max(variance, 0.0)))
 
 
 def _explained(left, before):

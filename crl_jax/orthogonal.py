@@ -7,6 +7,8 @@ doi 10.1111/ectj.12097), so simple fits suffice.
 
 import numpy as np
 
+from crl_jax import bootstrap
+
 _Z = 1.959963984540054
 _RIDGE = 1e-3   # of the linear fits, per row, for standardised columns
 # inverse strength of the logistic fits' penalty: weak, it only keeps separated classes finite
@@ -145,8 +147,9 @@ def contrast(y, d, patient, inflation=1.0):
   what a robustness value needs.
 
   Returns:
-    dict: coefficient (K,), covariance (K, K), scale (K,) = sd(remaining y) / sd(d_k given the
-    other columns), p of all coefficients being 0.
+    dict: coefficient (K,), covariance (K, K), influence (C, K) of the C patients, whose products
+    sum to the covariance, scale (K,) = sd(remaining y) / sd(d_k given the other columns), p of all
+    coefficients being 0.
   """
   from scipy import special
   gram = d.T @ d
@@ -156,12 +159,43 @@ def contrast(y, d, patient, inflation=1.0):
   _, who = np.unique(patient, return_inverse=True)
   sums = np.stack([np.bincount(who, v) for v in (rest[:, None] * d).T], 1)
   c, k = len(sums), d.shape[1]
-  covariance = inverse @ (sums.T @ sums) @ inverse * (
-      c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1)) * inflation
+  influence = sums @ inverse * np.sqrt(
+      c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1) * inflation)
+  covariance = influence.T @ influence
   wald = float(coefficient @ np.linalg.pinv(covariance) @ coefficient)
   scale = np.sqrt(rest @ rest * np.maximum(np.diag(inverse), 0))
-  return dict(coefficient=coefficient, covariance=covariance, scale=scale,
+  return dict(coefficient=coefficient, covariance=covariance, influence=influence, scale=scale,
               p=float(special.fdtrc(k, max(c - k, 1), wald / k)))
+
+
+def spread(effect, contrast, share):
+  """(...,) standard deviation of effects (..., K) over rows, a share (K,) of which has each and the
+  others none, the variance of `contrast`'s estimates taken out."""
+  centre = np.diag(share) - np.outer(share, share)
+  squares = np.einsum("...i,ij,...j", effect, centre, effect)
+  return np.sqrt(np.maximum(squares - np.sum(centre * contrast["covariance"]), 0))
+
+
+def part(whole, left, share, seed=0):
+  """{"value", "lo", "hi"}: the spread of the effects of the contrast `left` over that of `whole`,
+  of the same patients.
+
+  The true effects are taken to be multiples of those seen, and the noise normal, of both contrasts
+  together: the interval holds the parts under which one as large as that seen, and one as small,
+  each have a probability above 2.5%. It needs a `whole` that is surely there.
+  """
+  k = len(share)
+  influence = np.concatenate([whole["influence"], left["influence"]], 1)
+  values, vectors = np.linalg.eigh(influence.T @ influence)
+  noise = np.random.default_rng([seed, 0x9A7]).normal(size=(_DRAWS, 2 * k)) @ (
+      np.sqrt(np.maximum(values, 0)) * vectors).T
+  seen, kept = (float(spread(c["coefficient"], c, share)) for c in (whole, left))
+  length = lambda c: spread(c["coefficient"], {"covariance": np.zeros((k, k))}, share)
+  around = spread(whole["coefficient"] * seen / length(whole) + noise[:, :k], whole, share)
+  effect = left["coefficient"] * seen / length(left)   # as large as the whole
+  drawn = lambda part: np.divide(spread(part * effect + noise[:, k:], left, share), around,
+                                 out=np.full(_DRAWS, np.inf), where=around > 0)
+  return bootstrap.inverted(kept / seen, drawn)
 
 
 def interval(value, se):

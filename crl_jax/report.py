@@ -224,7 +224,8 @@ def _fairness(metrics, task):
             evaluate.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
             for m in names]) for g in part["groups"]],
         gaps=[dict(name=name.replace("_", " "), text=evaluate.interval_text(gap),
-                   expected=_number(gap.get("expected")), p=_p(gap.get("p")))
+                   expected=_number(gap.get("expected")), p=_p(gap.get("p")),
+                   holm=_p(gap.get("p_holm")))
               for name, gap in part.get("gaps", {}).items()],
         figure=_one(draw.groups(task, grouping, part, "auroc", "AUROC"))))
   return dict(min_cell=found.get("min_cell"), note=found.get("note", ""),
@@ -238,13 +239,15 @@ def _informative(metrics, data):
     return None
   area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
   both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
-  missing = lambda row: [m for m in data.get("modalities", ()) if m not in row["name"].split("+")]
+  missing = lambda row: [m for m in data.get("modalities", ())
+                         if row["pattern"] is not None and m not in row["name"].split("+")]
   labels = lambda patterns: [{**row, "label": evaluate.pattern_label(
       {**row, "missing": missing(row)}, 200)} for row in patterns]
   tasks = [dict(
-      name=name, auroc=area(task["predicts"]), p=_p(task["predicts"]["p"]),
-      left=_p(task["left"]["p"]), reason=task["left"].get("reason"),
+      name=name, auroc=area(task["predicts"]), reason=task["left"].get("reason"),
+      p=_both_p(task["predicts"]), left=_both_p(task["left"]),
       spread=[_number(task["left"].get(key)) for key in ("raw", "left")],
+      share=_share(task["left"].get("share")),
       benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
       patterns=[(row["label"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
                  evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
@@ -257,6 +260,14 @@ def _informative(metrics, data):
                    _p(m["covariates"].get("p_holm", m["covariates"]["p"])),
                    _p(m["content"].get("p_holm", m["content"]["p"])))
                   for name, m in found["modalities"].items()])
+
+
+def _share(entry):
+  """The share of the pattern's effect that is left, as words."""
+  if not entry or entry["value"] is None:
+    return "What share of it is left cannot be said" + (f": {entry['reason']}." if entry else ".")
+  lo, hi = (entry[end] for end in ("lo", "hi"))
+  return f"{entry['value']:.0%} [{lo:.0%}, {hi:.0%}] of it is left."
 
 
 def _explained(found):
@@ -341,6 +352,12 @@ def _number(value, form=".3f"):
 
 def _p(value):
   return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _both_p(entry):
+  """'0.012 (Holm 0.036)'; the first alone where there is no other."""
+  adjusted = entry.get("p_holm")
+  return _p(entry["p"]) + ("" if adjusted is None else f" (Holm {_p(adjusted)})")
 
 
 def main():

@@ -136,7 +136,8 @@ def _execute(config, workdir, devices, stop):
                                           config.seed)
   metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
   if config.evaluate.informative:
-    metrics["informative"] = informative.study(cohort, seed=config.seed)
+    metrics["informative"] = informative.study(cohort, seed=config.seed,
+                                               min_cell=config.evaluate.min_cell)
   table = conformal.add(table, cohort.tasks, config.evaluate)
   table.to_parquet(workdir / "predictions.parquet", index=False)
   _write_json(workdir / "rectifier.json", rectifiers)

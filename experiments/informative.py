@@ -7,7 +7,8 @@ Every cohort is a world of its own, with modalities of reduced width. "no effect
 direct effect of the pattern: under mcar it then says nothing of the outcome, and under mar nothing
 once what everyone has is known, so those tests are of true nulls. Where a direct effect exists it
 is compared with gamma minus that of the reference pattern, in worlds whose risks stay away from 0
-and 1 (clipping would change it).
+and 1 (clipping would change it). So is the share of the effect that is left: it is 1 under mcar, 0
+without a direct effect, and under mar what a large cohort of the same world says.
 """
 
 import argparse
@@ -24,10 +25,13 @@ WORLDS = {"mcar": ("mcar", 0.08), "mar": ("mar", 0.08), "mmnar": ("mmnar", 0.08)
           "mcar, no effect": ("mcar", 0.0), "mar, no effect": ("mar", 0.0)}
 
 
-def make(mechanism, effect, rows, seed):
-  """A small simulated cohort of the world `seed`."""
+_MANY = 20_000   # rows of a cohort that says what is true
+
+
+def make(mechanism, effect, rows, seed, again=0):
+  """A small simulated cohort of the world `seed`; `again`: of other patients."""
   c = config_lib.default().unlock()
-  c.seed = seed
+  c.seed = seed + again
   c.data.simulate.update(dict(
       mechanism=mechanism, effect=effect, rows=rows, world=seed, draws=1, sizes=(32, 64, 48, 48),
       prevalence=(0.4, 0.5, 0.35), signal=1.0))
@@ -57,10 +61,38 @@ def contrasts(found, truth):
   for task, entry in found["tasks"].items():
     gamma = truth[task]
     for row in entry["patterns"]:
+      if row["pattern"] is None:
+        continue
       true = gamma[str(row["pattern"])] - gamma[str(entry["reference"]["pattern"])]
       lines.append((row["left"]["value"] - true, row["left"]["lo"] <= true <= row["left"]["hi"],
                     row["raw"]["value"] - true))
   return lines
+
+
+def shares(mechanism, effect, found, gamma, seed):
+  """Of every task, whether the interval of the share that is left holds the true one; None where
+  there is none."""
+  many = make(mechanism, effect, _MANY, seed, again=10**6) if mechanism == "mar" and effect else None
+  held = []
+  for t, (task, entry) in enumerate(found["tasks"].items()):
+    share = entry["left"].get("share", {"value": None})
+    if share["value"] is None:
+      held.append(None)
+      continue
+    true = 0.0 if not effect else 1.0 if many is None else _true_share(entry, many, t, gamma[task])
+    held.append(share["lo"] <= true <= share["hi"])
+  return held
+
+
+def _true_share(entry, many, t, gamma):
+  """Spread of gamma over that of the rates, among the patterns told of and the others as one."""
+  rows = entry["reference"], *entry["patterns"]
+  ids = [row["pattern"] for row in rows if row["pattern"] is not None]
+  label = np.select([many.pattern == p for p in ids], range(len(ids)), len(ids))
+  gamma_N = np.array([gamma[str(p)] for p in many.pattern])
+  n = np.bincount(label)
+  spread = lambda v: np.sqrt(np.cov(np.bincount(label, v) / n, fweights=n, ddof=0))
+  return float(spread(gamma_N) / spread(many.references["bayes"][:, t]))
 
 
 def study(cohorts, rows):
@@ -68,13 +100,17 @@ def study(cohorts, rows):
   lines = []
   for name, (mechanism, effect) in WORLDS.items():
     verdicts, rejected, errors = collections.Counter(), collections.defaultdict(list), []
+    held = []
     for seed in range(cohorts):
       cohort = make(mechanism, effect, rows, seed)
       found = informative.study(cohort, seed=seed)
       verdicts[found["verdict"]] += 1
       for test, p in nulls(mechanism, effect, found).items():
         rejected[test] += [v < 0.05 for v in p if v is not None]
-      errors += contrasts(found, cohort.info["truth"]["gamma"])
+      gamma = cohort.info["truth"]["gamma"]
+      errors += contrasts(found, gamma)
+      if mechanism != "mmnar":
+        held += shares(mechanism, effect, found, gamma, seed)
     error = np.array(errors, float)
     lines.append(dict(
         world=name, cohorts=cohorts,
@@ -83,6 +119,9 @@ def study(cohorts, rows):
         gamma_covered=float(error[:, 1].mean()),
         gamma_rmse=float(np.sqrt(np.mean(error[:, 0]**2))),
         raw_rmse=float(np.sqrt(np.mean(error[:, 2]**2))),
+        **({"share_told": np.mean([v is not None for v in held]),
+            "share_covered": np.mean([v for v in held if v is not None] or [np.nan])}
+           if held else {}),
         **{f"rejects: {test}": float(np.mean(v)) for test, v in rejected.items()}))
     print(f"{name}: {dict(verdicts)}", flush=True)
   return lines

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import bootstrap, config as config_lib, fairness
+from crl_jax import bootstrap, compare, config as config_lib, fairness
 
 MEMBER = {(0, 0): 0.4}
 
@@ -156,6 +156,18 @@ def test_a_gap_that_is_there_and_one_that_is_chance(config):
   assert real["p"] < 0.05 and real["value"] > 3 * real["expected"] and real["lo"] > 0
   chance = run(make(n=3000, worse=0.05), config)["tasks"]["a"]["sex"]["gaps"]["auroc"]
   assert chance["p"] > 0.05 and 0 < chance["expected"] < 0.05
+
+
+def test_gaps_are_adjusted_together_and_can_pass(config):
+  """With 100 permutations no p-value would be below 1/101, and 12 times that is above 0.05."""
+  config.permutations = 100
+  found = run(make(n=3000, worse=0.5), config)["tasks"]["a"]
+  gaps = [gap for part in found.values() for gap in part["gaps"].values()]
+  assert len(gaps) == 12
+  assert [gap["p_holm"] for gap in gaps] == compare.holm([gap["p"] for gap in gaps])
+  assert found["sex"]["gaps"]["auroc"]["p_holm"] < 0.05
+  common = max(gap["p"] for gap in gaps if gap["p"] is not None)   # no more than it takes
+  assert common * 101 == pytest.approx(round(common * 101))
 
 
 def test_seeds_are_averaged_and_counted_once(config):

@@ -65,6 +65,59 @@ def test_robustness_falls_with_the_interval():
   assert max(row["robustness_interval"] for row in entry["patterns"]) > 0
 
 
+def test_effects_are_told_of_patterns_with_enough_of_both_outcomes():
+  """One pattern has 3 positives: neither its effect nor one that it follows from is told."""
+  cohort = make("mar", rows=2000)
+  labels, ids = cohort.labels.copy(), np.unique(cohort.pattern)
+  few = ids[np.argsort([np.sum(cohort.pattern == p) for p in ids])[-3]]   # by far not the smallest
+  mine = cohort.pattern == few
+  labels[mine, 0] = np.arange(mine.sum()) < 3
+  entry = informative.study(dataclasses.replace(cohort, labels=labels), min_cell=10)["tasks"]
+  entry = entry["readmission"]
+  rows, reference = entry["patterns"], entry["reference"]
+  told = [reference["pattern"], *(row["pattern"] for row in rows if row["pattern"] is not None)]
+  assert few not in told and len(told) >= 2 and mine.sum() > 100 and rows[-1]["pattern"] is None
+  rate = lambda rows: labels[rows, 0].mean()
+  assert reference["rate"] == pytest.approx(rate(cohort.pattern == reference["pattern"]))
+  for row in rows:   # raw is the difference of the rates, so it would tell them
+    group = (~np.isin(cohort.pattern, told) if row["pattern"] is None
+             else cohort.pattern == row["pattern"])
+    assert row["raw"]["value"] == pytest.approx(rate(group) - reference["rate"])
+    assert row["n"] == group.sum() and 10 <= labels[group, 0].sum() <= group.sum() - 10
+  everything = informative.study(dataclasses.replace(cohort, labels=labels), min_cell=1)["tasks"]
+  assert few in [row["pattern"] for row in everything["readmission"]["patterns"]]
+
+
+@pytest.mark.parametrize("ratio, shared", [(0.6, 0.5), (1.0, 0.95), (0.05, 0.0)])
+def test_share_that_is_left_against_the_delta_method(ratio, shared):
+  """Two patterns, an effect of 50 standard errors: ratio +- 1.96 sd(left - ratio x raw) / raw."""
+  rng = np.random.default_rng(4)
+  noise = rng.normal(size=(1000, 2)) @ np.linalg.cholesky([[1, shared], [shared, 1]]).T
+  noise *= 0.02 / np.sqrt((noise**2).sum(0))
+  raw, left = (dict(coefficient=np.array([b]), influence=noise[:, [k]],
+                    covariance=np.array([[0.02**2]])) for k, b in enumerate((1.0, ratio)))
+  found = orthogonal.part(raw, left, np.array([0.3]))
+  half = 1.96 * np.linalg.norm(noise[:, 1] - ratio * noise[:, 0])
+  assert found["value"] == pytest.approx(ratio, abs=0.005)
+  assert found["hi"] == pytest.approx(ratio + half, abs=0.006)
+  assert found["lo"] == pytest.approx(ratio - half, abs=0.006)
+  nothing = orthogonal.part(raw, {**left, "coefficient": np.array([0.001])}, np.array([0.3]))
+  assert nothing["value"] == nothing["lo"] == 0
+  assert nothing["hi"] == pytest.approx(0.02 * (1 + 1.96), abs=0.004)   # |truth + noise| <= its sd
+
+
+def test_share_that_is_left():
+  """All of it where recording has to do with nothing, little of it where the direct effect is none,
+  null where it is not sure that there is any."""
+  found = [informative.study(make(mechanism, rows=4000, effect=effect, rho=1.5))["tasks"]
+           for mechanism, effect in (("mcar", 0.12), ("mar", 0.0), ("mcar", 0.0))]
+  share = [[entry["left"]["share"] for entry in tasks.values()] for tasks in found]
+  assert all(s["lo"] <= 1 <= s["hi"] and s["lo"] > 0.5 for s in share[0])
+  assert all(s["lo"] == 0 and s["value"] < 0.7 for s in share[1] if s["value"] is not None)
+  assert min(s["value"] is None for s in share[1]) == 0
+  assert all(s["value"] is None and "not sure" in s["reason"] for s in share[2])
+
+
 def test_what_cannot_be_asked_is_null_with_a_reason():
   cohort = make("mcar", rows=300)
   observed = cohort.observed.copy()
