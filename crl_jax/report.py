@@ -171,7 +171,7 @@ def _task(task, metrics, predictions, data, rectifier, settings):
       threshold=evaluate.threshold(rectifier, task),
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
-      conformal=_conformal(metrics, task), fairness=_fairness(metrics, task))
+      conformal=_conformal(metrics, task, data), fairness=_fairness(metrics, task))
 
 
 def _unchanged(predictions, task):
@@ -192,7 +192,14 @@ def _areas(predictions, task, patterns):
           if (part := by_pattern.get(pattern)) is not None else "-" for pattern in patterns}
 
 
-def _conformal(metrics, task):
+def _label(row, data):
+  """A pattern's name, or what it lacks where that is shorter."""
+  missing = [] if row["pattern"] is None else [
+      m for m in data.get("modalities", ()) if m not in row["name"].split("+")]
+  return evaluate.pattern_label({**row, "missing": missing}, 200)
+
+
+def _conformal(metrics, task, data):
   found = metrics.get("conformal") or {}
   mine = found.get("tasks", {}).get(task)
   if not mine:
@@ -201,7 +208,7 @@ def _conformal(metrics, task):
   return dict(
       level=1 - found["alpha"],
       coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
-      rows=[dict(name=row["name"], n=row["n"], coverage=evaluate.interval_text(row["coverage"]),
+      rows=[dict(name=_label(row, data), n=row["n"], coverage=evaluate.interval_text(row["coverage"]),
                  calibration=_number(row.get("calibration_patients"), ".0f"), single=percent(row["single"]),
                  both=percent(row["both"]), empty=percent(row["empty"]))
             for row in mine["patterns"]])
@@ -210,8 +217,11 @@ def _conformal(metrics, task):
 def _fairness(metrics, task):
   """Per grouping: table, gaps and a figure; [] without subgroups."""
   found = metrics.get("fairness") or {}
-  shown = []
+  shown, sizes = [], []
   for grouping, part in found.get("tasks", {}).get(task, {}).items():
+    if all(g["positives"] is None for g in part["groups"]):
+      sizes.append(grouping)
+      continue
     names = [m for m in ("auroc", "auprc", "tpr", "fpr", "flagged", "bias")
              if any(m in g for g in part["groups"])]
     titles = dict(tpr="true positive rate", fpr="false positive rate", bias="outcome - predicted")
@@ -226,10 +236,10 @@ def _fairness(metrics, task):
         gaps=[dict(name=name.replace("_", " "), text=evaluate.interval_text(gap),
                    expected=_number(gap.get("expected")), p=_p(gap.get("p")),
                    holm=_p(gap.get("p_holm")))
-              for name, gap in part.get("gaps", {}).items()],
+              for name, gap in part.get("gaps", {}).items() if gap["value"] is not None],
         figure=_one(draw.groups(task, grouping, part, "auroc", "AUROC"))))
   return dict(min_cell=found.get("min_cell"), note=found.get("note", ""),
-              groupings=shown) if shown else None
+              groupings=shown, sizes=sizes) if shown or sizes else None
 
 
 def _informative(metrics, data):
@@ -239,16 +249,14 @@ def _informative(metrics, data):
     return None
   area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
   both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
-  missing = lambda row: [m for m in data.get("modalities", ())
-                         if row["pattern"] is not None and m not in row["name"].split("+")]
-  labels = lambda patterns: [{**row, "label": evaluate.pattern_label(
-      {**row, "missing": missing(row)}, 200)} for row in patterns]
+  labels = lambda patterns: [{**row, "label": _label(row, data)} for row in patterns]
   tasks = [dict(
       name=name, auroc=area(task["predicts"]), reason=task["left"].get("reason"),
       p=_both_p(task["predicts"]), left=_both_p(task["left"]),
       spread=[_number(task["left"].get(key)) for key in ("raw", "left")],
       share=_share(task["left"].get("share")),
-      benchmark=task.get("benchmark"), reference=(task.get("reference") or {}).get("name"),
+      benchmark=task.get("benchmark"),
+      reference=_label(task["reference"], data) if task.get("reference") else "",
       patterns=[(row["label"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
                  evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
                  both(row, "e_value")) for row in labels(task["patterns"])],

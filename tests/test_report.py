@@ -281,17 +281,23 @@ def test_a_finished_run_is_reported_again(tiny_run, tmp_path):
     report.rebuild(folder)
 
 
-@pytest.mark.slow
-def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path):
+@pytest.fixture
+def browser():
   import shutil
-  import subprocess
-  browser = shutil.which("chromium") or shutil.which("google-chrome")
-  if not browser:
+  found = shutil.which("chromium") or shutil.which("google-chrome")
+  if not found:
     pytest.skip("no Chromium on this machine: apt install chromium")
-  def complaints(path):
-    done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu",
-                           "--enable-logging=stderr", "--dump-dom", f"file://{path}"],
+  def run(*arguments):
+    import subprocess
+    return subprocess.run([found, "--headless", "--no-sandbox", "--disable-gpu", *arguments],
                           capture_output=True, text=True, timeout=120)
+  return run
+
+
+@pytest.mark.slow
+def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path, browser):
+  def complaints(path):
+    done = browser("--enable-logging=stderr", "--dump-dom", f"file://{path}")
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
   write(rect=rectifier(), history=history())
   broken = tmp_path / "broken.html"
@@ -299,3 +305,21 @@ def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path):
   assert complaints(broken)[1]   # it would be heard
   dom, found = complaints(tmp_path / "report.html")
   assert not found and dom.count("</svg>") == 2 * 7 + 1 + 3
+
+
+@pytest.mark.slow
+def test_a_phone_scrolls_tables_and_not_the_page(write, tmp_path, browser):
+  """390 pixels: a frame, because a headless window is never that narrow."""
+  import html
+  text = write(make().assign(group_sex=lambda t: np.where(t.patient_id % 2, "m", "f")),
+               rect=rectifier(), history=history())
+  frame = tmp_path / "frame.html"
+  frame.write_text(f"""<iframe width=390 height=800 style="border:0" srcdoc="{html.escape(text)}">
+      </iframe><script>onload = () => {{
+        const page = document.querySelector("iframe").contentDocument;
+        const wide = [...page.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth);
+        document.title = `${{page.documentElement.scrollWidth}} ${{wide.length}}`;
+      }};</script>""")
+  done = browser("--dump-dom", f"file://{frame}").stdout
+  width, wide = (int(v) for v in re.search(r"<title>(\d+) (\d+)</title>", done).groups())
+  assert width <= 390 and wide > 2
