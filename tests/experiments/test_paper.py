@@ -10,7 +10,7 @@ import pytest
 
 from crl_jax import bootstrap, config as config_lib
 from experiments import paper, study as study_lib, tables
-from experiments.tables import c5, figure1, table2, table3, table4
+from experiments.tables import c5, c6, figure1, table2, table3, table4
 
 # every program that is compiled is most of the time of these tests: fewer variants
 RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
@@ -112,6 +112,25 @@ def test_rates_of_patterns_differ_by_chance_as_often_as_the_test_says():
   assert figure1.heterogeneity(y, [pattern == 1], patient) is None
   few = patient < 9   # three patients of a pattern without any outcome
   assert figure1.heterogeneity(np.where(few, 0.0, y), [few, ~few], patient) > 1e-3
+
+
+def test_a_correlation_over_few_patterns_is_at_its_level():
+  """Every pairing is equally likely where there is no association: by scipy's count of them, and
+  where the t approximation of Spearman's p rejects a third (p = 0 of three in order)."""
+  from scipy import stats
+  rng = np.random.default_rng(1)
+  x, y = rng.normal(size=(2, 6))
+  strength = lambda a: abs(np.corrcoef(a, y)[0, 1])
+  oracle = stats.permutation_test((x,), strength, permutation_type="pairings",
+                                  alternative="greater", n_resamples=10_000)
+  assert c6.by_pairing(x, y) == pytest.approx(oracle.pvalue)
+  line = c6.correlation([(1, 0.1), (2, 0.2), (3, 0.4)], "icu", "spearman")
+  assert line["value"] == pytest.approx(1) and line["p"] == pytest.approx(2 / 6)
+  for n, kind in ((4, "spearman"), (5, "pearson"), (8, "spearman")):
+    p = [c6.correlation(rng.normal(size=(n, 2)), "icu", kind)["p"] for _ in range(400)]
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+  strong = np.arange(8) + 0.1 * rng.normal(size=8)
+  assert c6.by_pairing(np.arange(8.0), strong) < 0.001
 
 
 def test_p_values_are_not_bounded_by_the_number_of_resamples():

@@ -25,7 +25,9 @@ def test_coverage_scores_every_interval_against_the_population(config, monkeypat
   names = {x["name"] for x in lines}
   assert {"auroc", "slope", "ppv", "net benefit at 0.2", "auroc, difference, DeLong", "tpr, male",
           "equalized_odds gap, two groups", "auroc gap, five unequal groups",
-          "corrected resampled t-test", "DeLong", "permutation, auroc gap"} <= names
+          "corrected resampled t-test", "DeLong", "permutation, auroc gap", "tables, brier",
+          "Holm over a table, any", "Holm over all gaps, any that is not there",
+          "Spearman correlation over 8 patterns"} <= names
   assert all(0 <= x["share"] <= 1 and 1 <= x["cohorts"] <= 2 for x in lines)
 
 
@@ -73,6 +75,31 @@ def test_informative_counts_verdicts_and_true_nulls():
   assert len(lines) > 6 and np.abs(np.array(lines, float)[:, 0]).max() < 0.5
   text = informative.table([dict(world="a", x=0.5), dict(world="b", y=1)])
   assert text.splitlines()[2:] == ["| a | 0.500 |  |", "| b |  | 1 |"]
+
+
+def test_shares_that_are_left_are_held_against_the_world():
+  cohort = informative.make("mar", 0.06, 3000, 1)
+  found, gamma = informative.informative.study(cohort), cohort.info["truth"]["gamma"]
+  for entry in found["tasks"].values():
+    entry["left"]["share"] = dict(value=0.5, lo=0.0, hi=9.0)
+  held = lambda: informative.shares("mar", 0.06, found, gamma, 1)
+  assert held() == [True] * 3
+  found["tasks"]["icu"]["left"]["share"] = dict(value=8.5, lo=8.0, hi=9.0)
+  found["tasks"]["mortality"]["left"]["share"] = dict(value=None, reason="not sure")
+  held = dict(zip(found["tasks"], held()))
+  assert held == {"readmission": True, "icu": False, "mortality": None}
+  many = informative.make("mar", 0.06, 20_000, 1, again=10**6)
+  assert not np.array_equal(many.observed[:3000], cohort.observed)   # other patients, one world
+  assert many.info["truth"] == cohort.info["truth"]
+  entry = found["tasks"]["icu"]
+  ids = [entry["reference"]["pattern"], *(row["pattern"] for row in entry["patterns"])]
+  group = [many.pattern == p if p is not None else ~np.isin(many.pattern, ids) for p in ids]
+  if None not in ids:
+    group.append(~np.isin(many.pattern, ids))
+  direct = np.array([gamma["icu"][str(p)] for p in many.pattern])
+  spread = lambda v: np.std(np.select(group, [v[rows].mean() for rows in group]))
+  assert informative._true_share(entry, many, 1, gamma["icu"]) == pytest.approx(
+      spread(direct) / spread(many.labels[:, 1]), rel=0.1)   # by the outcomes themselves
 
 
 def test_conformal_counts_by_calibration_patients(config):
