@@ -106,7 +106,7 @@ def study(table, tasks, modalities, config):
     "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
     "pattern", "name", "merged", "calibration_patients" (a member's mean)], largest first}}. Shares
     weigh patients alike; patterns under config.min_cell patients are left out, and counted in
-    "suppressed"; a share of few positives is null (see disclosure.py).
+    "suppressed"; coverage is null where outcomes may not be told (see disclosure.py).
   """
   alpha = float(config.alpha)
   found = {"alpha": alpha, "rule": (
@@ -124,6 +124,9 @@ def study(table, tasks, modalities, config):
     patterns, entry["suppressed"] = [], 0
     told = {g.level for g in disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"],
                                                config.min_cell) if g.told and not g.rare}
+    # of sets that hold the same outcome the coverage is its rate
+    withheld = {"positives_covered": None, "coverage": {
+        "value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}}
     for pattern, rows in test.groupby("pattern"):
       if rows.patient_id.nunique() < config.min_cell:
         entry["suppressed"] += 1
@@ -135,7 +138,7 @@ def study(table, tasks, modalities, config):
           "pattern": int(pattern), "name": pattern_name(pattern, modalities), "merged": merged,
           "calibration_patients": mine.groupby(["fold", "seed"]).patient_id.nunique().sum()
                                   / members, **_cell(rows, task, alpha),
-          **({} if pattern in told else {"positives_covered": None})})
+          **({} if pattern in told else withheld)})
     entry["patterns"] = sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))
     found["tasks"][task] = entry
   return found

@@ -48,8 +48,8 @@ def study(table, tasks, config, counts_RxP, patient_N, points, seed):
     {"min_cell", "note", "tasks": task -> grouping -> {"groups": [{"group", "n", "positives",
     metric: {value, lo, hi}}], "pooled": rare levels in the group RARE or beside another,
     "suppressed": intersections, "gaps": name -> {value, lo, hi, expected, p, p_holm}}}, largest
-    groups first. bias: outcome rate minus mean prediction. What may not be told is null with a "reason";
-    a group whose positives are null has one too.
+    groups first. bias: outcome rate minus mean prediction. What may not be told is null with a
+    "reason"; a group whose positives are null has one too.
   """
   found = {}
   for task in tasks:

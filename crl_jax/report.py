@@ -208,9 +208,12 @@ def _conformal(metrics, task, data):
   return dict(
       level=1 - found["alpha"],
       coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
-      rows=[dict(name=_label(row, data), n=row["n"], coverage=evaluate.interval_text(row["coverage"]),
-                 calibration=_number(row.get("calibration_patients"), ".0f"), single=percent(row["single"]),
-                 both=percent(row["both"]), empty=percent(row["empty"]))
+      reasons=sorted({row["coverage"]["reason"] for row in mine["patterns"]
+                      if "reason" in row["coverage"]}),
+      rows=[dict(name=_label(row, data), n=row["n"],
+                 coverage=evaluate.interval_text(row["coverage"]),
+                 calibration=_number(row.get("calibration_patients"), ".0f"),
+                 **{key: percent(row[key]) for key in ("single", "both", "empty")})
             for row in mine["patterns"]])
 
 

@@ -72,7 +72,8 @@ def contrasts(found, truth):
 def shares(mechanism, effect, found, gamma, seed):
   """Of every task, whether the interval of the share that is left holds the true one; None where
   there is none."""
-  many = make(mechanism, effect, _MANY, seed, again=10**6) if mechanism == "mar" and effect else None
+  many = (make(mechanism, effect, _MANY, seed, again=10**6) if mechanism == "mar" and effect
+          else None)
   held = []
   for t, (task, entry) in enumerate(found["tasks"].items()):
     share = entry["left"].get("share", {"value": None})

@@ -52,6 +52,7 @@ def test_covers_within_every_pattern(config):
   """Over 60 splits the mean coverage of each pattern is at least 90%, and no more than the size of
   its calibration explains; a calibration that ignored the pattern would miss pattern 3."""
   covered = {p: [] for p in (1, 3, 7)}
+  config.min_cell = 1   # nothing is withheld
   for seed in range(60):
     table = conformal.add(make(patients=1500, seed=seed), ("a",), config)
     found = conformal.study(table, ("a",), MODALITIES, config)["tasks"]["a"]
@@ -122,7 +123,7 @@ def test_without_labels_or_validation_rows(config):
   json.dumps([nothing, found], allow_nan=False)
 
 
-def test_a_share_of_few_positives_is_not_told(config):
+def test_coverage_of_few_positives_is_not_told(config):
   table = make(patients=900)
   few = (table.pattern == table.pattern.mode()[0]) & (table.role == "test")
   table.loc[few, "y_a"] = (np.arange(few.sum()) < 3).astype(float)
@@ -130,4 +131,5 @@ def test_a_share_of_few_positives_is_not_told(config):
   rows = entry["tasks"]["a"]["patterns"]
   assert [row["positives_covered"] is None for row in rows if row["pattern"] ==
           table.pattern.mode()[0]] == [True]
-  assert rows[0]["coverage"]["value"] is not None
+  assert rows[0]["coverage"]["value"] is None and "fewer than 10" in rows[0]["coverage"]["reason"]
+  assert rows[0]["single"] is not None and entry["tasks"]["a"]["coverage"]["value"] is not None

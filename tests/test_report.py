@@ -317,7 +317,8 @@ def test_a_phone_scrolls_tables_and_not_the_page(write, tmp_path, browser):
   frame.write_text(f"""<iframe width=390 height=800 style="border:0" srcdoc="{html.escape(text)}">
       </iframe><script>onload = () => {{
         const page = document.querySelector("iframe").contentDocument;
-        const wide = [...page.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth);
+        const wide = [...page.querySelectorAll(".scroll")].filter(
+            e => e.scrollWidth > e.clientWidth);
         document.title = `${{page.documentElement.scrollWidth}} ${{wide.length}}`;
       }};</script>""")
   done = browser("--dump-dom", f"file://{frame}").stdout
