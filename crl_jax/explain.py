@@ -23,7 +23,7 @@ import sys
 
 import numpy as np
 
-from crl_jax import evaluate, figures, inference, shapley
+from crl_jax import evaluate, figures, inference, shapley, stopping
 
 _EXACT = 6           # modalities up to which all coalitions are computed
 _BACKGROUND = 64     # other patients whose content stands in
@@ -338,9 +338,15 @@ def write(workdir, rows=500, absent="replaced", data_root=""):
   brief = summary(found, modalities, tasks, absent, bool(data_root))
   if not data_root:   # the report is about the run's own test rows
     (workdir / "explain.json").write_text(json.dumps(brief, indent=1, allow_nan=False))
-    (workdir / "explain.svg").write_text(figures.standalone(figure(brief)), encoding="utf-8")
     report.rebuild(workdir)
+    # Last: see is_written().
+    (workdir / "explain.svg").write_text(figures.standalone(figure(brief)), encoding="utf-8")
   return found, modalities, tasks, brief
+
+
+def is_written(workdir):
+  """True where the run in `workdir` was explained and its report says so."""
+  return (pathlib.Path(workdir) / "explain.svg").exists()
 
 
 def main():
@@ -359,6 +365,11 @@ def main():
   if bool(chosen.page) != bool(chosen.row_ids):
     parser.error("--page and --row_ids belong together")
   logging.getLogger("absl").setLevel("WARNING")   # orbax tells of every file it reads
+  with stopping.cleanly("crl_jax.explain"):
+    _main(chosen)
+
+
+def _main(chosen):
   try:
     found, modalities, tasks, brief = write(chosen.workdir, chosen.rows, chosen.absent,
                                             chosen.data_root)

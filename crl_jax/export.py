@@ -17,7 +17,7 @@ import tempfile
 from absl import app, flags, logging
 import numpy as np
 
-from crl_jax import __version__
+from crl_jax import __version__, stopping
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -72,10 +72,11 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"Unknown argument '{argv[1]}'.")
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
-  try:
-    export(flags.FLAGS.workdir, flags.FLAGS.output)
-  except (ValueError, OSError, RuntimeError) as error:
-    sys.exit(f"\nError: {error}")
+  with stopping.cleanly("crl_jax.export"):
+    try:
+      export(flags.FLAGS.workdir, flags.FLAGS.output)
+    except (ValueError, OSError, RuntimeError) as error:
+      sys.exit(f"\nError: {error}")
 
 
 def export(workdir, output):

@@ -10,7 +10,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from crl_jax import config as config_lib
+from crl_jax import config as config_lib, stopping
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None,
@@ -23,10 +23,14 @@ _DISTRIBUTED = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     _refuse(f"Unknown argument '{argv[1]}'; settings are written --config.key=value.")
-  from crl_jax import run, sharding   # after the flags are parsed, so that --help is quick
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it renames
   logging.logging.getLogger("crl_jax").setLevel("INFO")
-  name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+  with stopping.cleanly("crl_jax.main"):
+    _run(pathlib.Path(flags.FLAGS["config"].config_filename).stem)
+
+
+def _run(name):
+  from crl_jax import run, sharding   # after the flags are parsed, so that --help is quick
   try:
     if _DISTRIBUTED.value:
       sharding.join(_DISTRIBUTED.value)

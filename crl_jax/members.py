@@ -85,7 +85,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     Ready.
   Raises:
     ValueError: plans that cannot share programs; a checkpoint of another config, data or splits.
-    train.Interrupted, FloatingPointError: see train.fit().
+    stopping.Interrupted, FloatingPointError: see train.fit().
   """
   config = plans[0].config
   spec = make_spec(cohort, stats[0])

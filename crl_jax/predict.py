@@ -11,6 +11,8 @@ import sys
 from absl import app, flags, logging
 import numpy as np
 
+from crl_jax import stopping
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run folder.", required=True)
 _ROOT = flags.DEFINE_string(
     "data_root", None, "New data: the source's files, or a folder of data.cohort.save().",
@@ -22,10 +24,11 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"Unknown argument '{argv[1]}'.")
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
-  try:
-    predict(_WORKDIR.value, _ROOT.value, _OUTPUT.value)
-  except (ValueError, OSError, RuntimeError) as error:
-    sys.exit(f"\nError: {error}")
+  with stopping.cleanly("crl_jax.predict"):
+    try:
+      predict(_WORKDIR.value, _ROOT.value, _OUTPUT.value)
+    except (ValueError, OSError, RuntimeError) as error:
+      sys.exit(f"\nError: {error}")
 
 
 def predict(workdir, root, output):

@@ -8,13 +8,12 @@ import importlib
 import json
 import logging
 import pathlib
-import signal
 import sys
 
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, inference, members, run_files, sharding
-from crl_jax import train, writer
+from crl_jax import (checkpoint, config as config_lib, inference, members, run_files, sharding,
+                     stopping, writer)
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
@@ -48,20 +47,19 @@ def run(config, workdir, command=""):
     if finished:
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
             "run again.\n")
-    else:
-      with _stop_signal() as stop:
-        try:
+    with stopping.signals() as stop:
+      try:
+        if not finished:
           _execute(config, workdir, devices, stop)
-        except train.Interrupted:
-          print("\nStopped; all that was trained is saved. To go on where it was, run the same "
-                f"command again:\n  {command}", flush=True)
-          # one process may have stopped alone, once it waits for no other
-          sys.exit(128 + (stop() if stop.at_once else sharding.agreed(stop())))
-      sharding.together("finished")
-      finished = _finished(workdir)
-      if config.evaluate.explain and sharding.leader():
-        from crl_jax import explain
-        explain.write(workdir, config.evaluate.explain)
+          sharding.together("finished")
+          finished = _finished(workdir)
+        if sharding.leader():
+          _explain(workdir, config.evaluate.explain)
+      except stopping.Interrupted:
+        print("\nStopped; all that was trained is saved. To go on where it was, run the same "
+              f"command again:\n  {command}", flush=True)
+        # one process may have stopped alone, once it waits for no other
+        sys.exit(128 + (stop() if stop.at_once else sharding.agreed(stop())))
   if sharding.leader():
     print(_table(workdir, finished, config.evaluate.min_cell))
     print(f"\nReport: {workdir / 'report.html'}")
@@ -113,7 +111,7 @@ def _execute(config, workdir, devices, stop):
                           _fingerprint(config, facts), log, bar,
                           lambda: sharding.agreed(stop()))
       if sharding.agreed(stop()):   # asked for during the last epoch
-        raise train.Interrupted
+        raise stopping.Interrupted
     inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
@@ -145,6 +143,13 @@ def _execute(config, workdir, devices, stop):
                config_lib.as_dict(config), writer.history(workdir))
   # Last: its presence says that the run is finished.
   _write_json(workdir / "metrics.json", metrics)
+
+
+def _explain(workdir, rows):
+  """Explains so many rows of a finished run, unless somebody has."""
+  from crl_jax import explain
+  if rows and not explain.is_written(workdir):
+    explain.write(workdir, rows)
 
 
 def _references(config, cohort, rows, stats):
@@ -298,54 +303,6 @@ def _write_json(path, tree):
   part = path.with_suffix(".part")
   part.write_text(json.dumps(tree, indent=1, allow_nan=False))
   part.replace(path)
-
-
-class _Stop:
-  """What a SIGTERM or SIGINT does: it stops at once, or in after_epoch() is kept for who asks. A
-  second one acts as if nobody were listening."""
-
-  def __init__(self):
-    self.at_once = True
-    self._received = 0
-
-  def __call__(self):
-    """The number of the signal received, or 0."""
-    return self._received
-
-  def handle(self, number, _):
-    """The signal handler."""
-    if self._received:
-      signal.signal(number, signal.SIG_DFL)
-      signal.raise_signal(number)
-    self._received = number
-    if self.at_once:
-      raise train.Interrupted
-    print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
-
-  @contextlib.contextmanager
-  def after_epoch(self):
-    """Here a signal waits until somebody asks; where nobody did, it stops the run in the end."""
-    self.at_once = False
-    yield
-    self.at_once = True
-    if self._received:
-      raise train.Interrupted
-
-
-@contextlib.contextmanager
-def _stop_signal():
-  """Yields a _Stop that SIGTERM and SIGINT go to."""
-  stop = _Stop()
-  try:
-    before = {number: signal.signal(number, stop.handle)
-              for number in (signal.SIGTERM, signal.SIGINT)}
-  except ValueError:   # not the main thread (some notebooks): no handler, no harm
-    before = {}
-  try:
-    yield stop
-  finally:
-    for number, old in before.items():
-      signal.signal(number, old)
 
 
 def default_workdir(config, name):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses, validation
+from crl_jax import losses, stopping, validation
 from crl_jax.data.cohort import Batch
 
 
@@ -78,11 +78,6 @@ class Split:
   train: jnp.ndarray
   val: jnp.ndarray
   fold: jnp.ndarray
-
-
-class Interrupted(BaseException):
-  """Raised by fit() after a requested stop has been checkpointed. As KeyboardInterrupt, it passes
-  what handles errors."""
 
 
 def make_optimizer(config):
@@ -316,7 +311,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
   Returns:
     Member on the devices; `best` holds the parameters to use.
   Raises:
-    Interrupted: when should_stop() says so, after what was begun is finished and saved.
+    stopping.Interrupted: when should_stop() says so, after what was begun is finished and saved.
     FloatingPointError: too many consecutive non-finite steps; names the steps and the row indices
       of their batches.
   """
@@ -332,7 +327,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
     while epoch < epochs and not over:
       stop = should_stop()
       if stop and not unread:   # all that was trained is saved
-        raise Interrupted
+        raise stopping.Interrupted
       if not stop:
         member, report = programs.epoch(member, placed, data)
         epoch += 1
@@ -349,7 +344,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
       if due and epoch < epochs and not over:
         save(phase, epoch, programs.to_host(member))
         if stop:
-          raise Interrupted
+          raise stopping.Interrupted
         clock = time.perf_counter()
     phase, epoch = phase + 1, 0
     save(phase, epoch, programs.to_host(member))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import checkpoint, config as config_lib, models, programs, train, validation
+from crl_jax import checkpoint, config as config_lib, models, programs, stopping, train, validation
 from crl_jax.data import preprocess, stream
 from crl_jax.models.record import Stage
 
@@ -169,13 +169,30 @@ def test_a_stop_dispatches_no_further_epoch(engine, monkeypatch):
   stages = [tuple(dataclasses.replace(s, epochs=6) for s in engine.model.stages)]
   monkeypatch.setitem(engine.config.checkpoint, "every_epochs", 5)
   records = []
-  with pytest.raises(train.Interrupted):
+  with pytest.raises(stopping.Interrupted):
     engine.fit(stages=stages, note=records, should_stop=lambda: len(dispatched) == 2,
                save=lambda *at: saved.append(at[:2]))
   assert len(dispatched) == 2 and saved == [(0, 2)] and len(records) == 2
-  with pytest.raises(train.Interrupted):   # nothing in flight: nothing to save
+  with pytest.raises(stopping.Interrupted):   # nothing in flight: nothing to save
     engine.fit(stages=stages, should_stop=lambda: True, save=lambda *at: saved.append(at[:2]))
   assert len(dispatched) == 2 and len(saved) == 1
+
+
+def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
+  """On a clock by which an epoch takes a second and a save a thousand."""
+  now, seconds, saves = [0.0], [], []
+  def takes(duration, function):
+    def slow(*args):
+      now[0] += duration
+      return function(*args)
+    return slow
+  monkeypatch.setattr(train, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+  monkeypatch.setattr(engine.programs, "epoch", takes(1, engine.programs.epoch))
+  train.fit(engine.programs, engine.members(), engine.splits(), engine.data, TASKS,
+            [engine.model.stages], engine.config,
+            on_epoch=lambda m, stage, total, scalars: seconds.append(scalars["seconds"]),
+            save=takes(1000, lambda *at: saves.append(at[:2])))
+  assert len(saves) >= 4 and seconds == [1.0] * len(seconds) and len(seconds) >= 4
 
 
 @pytest.mark.parametrize("stop_after, settings", [
@@ -193,7 +210,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(engine, data, tmp_path, monkeypa
   asked = iter(range(1, 100))
   keep = lambda phase, epoch, member: checkpoint.save(
       tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]), member=member), 2)
-  with pytest.raises(train.Interrupted):
+  with pytest.raises(stopping.Interrupted):
     one.fit(one.members(seeds), splits, source, save=keep,
             should_stop=lambda: next(asked) > stop_after)
   other = one.programs.to_host(one.members(tuple(range(99, 99 + count))))
@@ -226,7 +243,7 @@ def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
     def keep(phase, epoch, member):
       checkpoint.save(tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]),
                                                          member=member), 1)
-    with contextlib.suppress(train.Interrupted):
+    with contextlib.suppress(stopping.Interrupted):
       _, found = on[devices].fit(member, at=at, stages=stages, save=keep, note=records,
                                  should_stop=lambda: stop_after == next(asked))
     like = dict(at=np.zeros(2, int), member=on[1].programs.to_host(on[1].members()))

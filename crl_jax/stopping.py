@@ -1,0 +1,70 @@
+"""What SIGTERM and SIGINT (Ctrl-C) do: a command stops cleanly and says how to go on."""
+
+import contextlib
+import shlex
+import signal
+import sys
+
+
+class Interrupted(BaseException):
+  """Raised where a signal asks for a stop. As KeyboardInterrupt, it passes what handles errors."""
+
+
+class Stop:
+  """What a SIGTERM or SIGINT does: it stops at once, or in after_epoch() is kept for who asks. A
+  second one acts as if nobody were listening."""
+
+  def __init__(self):
+    self.at_once = True
+    self._received = 0
+
+  def __call__(self):
+    """The number of the signal received, or 0."""
+    return self._received
+
+  def handle(self, number, _):
+    """The signal handler."""
+    if self._received:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    self._received = number
+    if self.at_once:
+      raise Interrupted
+    print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
+
+  @contextlib.contextmanager
+  def after_epoch(self):
+    """Here a signal waits until somebody asks; where nobody did, it stops the run in the end."""
+    self.at_once = False
+    yield
+    self.at_once = True
+    if self._received:
+      raise Interrupted
+
+
+@contextlib.contextmanager
+def signals():
+  """Yields a Stop that SIGTERM and SIGINT go to."""
+  stop = Stop()
+  try:
+    before = {number: signal.signal(number, stop.handle)
+              for number in (signal.SIGTERM, signal.SIGINT)}
+  except ValueError:   # not the main thread (some notebooks): no handler, no harm
+    before = {}
+  try:
+    yield stop
+  finally:
+    for number, old in before.items():
+      signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def cleanly(module):
+  """Around what `python -m module` does: a signal ends the program with the command to repeat."""
+  with signals() as stop:
+    try:
+      yield
+    except Interrupted:
+      print("\nStopped. To do it again, run the same command:\n  "
+            f"{shlex.join(['python', '-m', module, *sys.argv[1:]])}", flush=True)
+      sys.exit(128 + stop())
