@@ -81,8 +81,17 @@ class Split:
 
 
 def make_optimizer(config):
-  """Adam on clipped gradients, without learning rate and weight decay, which a state carries."""
-  return optax.chain(optax.clip_by_global_norm(config.train.clip_norm), optax.scale_by_adam())
+  """Adam on clipped gradients, without learning rate and weight decay, which a state carries. Its
+  update() wants the gradients' `norm`, which a step knows: to find it is as much work as to clip."""
+  most = config.train.clip_norm
+
+  def clip(gradients, state, params=None, *, norm, **_):
+    scale = jnp.minimum(1.0, most / norm)
+    return jax.tree.map(lambda g: scale * g, gradients), state
+
+  return optax.chain(
+      optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), clip),
+      optax.scale_by_adam())
 
 
 def init_member(model, optimizer, rng, weight_decay, vary, ema, pretrained=()):
@@ -175,7 +184,7 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
   rows = layout.total(batch.valid.sum())
 
   def update(state):
-    direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    direction, opt_state = optimizer.update(gradients, state.opt_state, state.params, norm=norm)
     updates = jax.tree_util.tree_map_with_path(
         lambda path, d, p: -state.learning_rate * _rate(model, path) * (
             d + state.weight_decay * p if path[-1].key == "kernel" else d), direction, state.params)

@@ -9,6 +9,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from crl_jax import checkpoint, config as config_lib, models, programs, stopping, train, validation
@@ -193,6 +194,20 @@ def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
             on_epoch=lambda m, stage, total, scalars: seconds.append(scalars["seconds"]),
             save=takes(1000, lambda *at: saves.append(at[:2])))
   assert len(saves) >= 4 and seconds == [1.0] * len(seconds) and len(seconds) >= 4
+
+
+def test_gradients_are_clipped_as_optax_clips_them(small_config):
+  for scale in (1e-3, 1.0, 1e3):
+    gradients = {"a": scale * jnp.arange(-3.0, 4.0), "b": jnp.full((2, 3), scale)}
+    expected = optax.chain(optax.clip_by_global_norm(small_config.train.clip_norm),
+                           optax.scale_by_adam())
+    found, norm = train.make_optimizer(small_config), optax.tree.norm(gradients)
+    state, other = found.init(gradients), expected.init(gradients)
+    _, state = found.update(gradients, state, norm=norm)
+    _, other = expected.update(gradients, other)
+    assert jax.tree.structure(state) == jax.tree.structure(other)
+    close(state, other, 1e-6)
+    assert optax.tree.norm(state[1].mu) == pytest.approx(0.1 * min(float(norm), 1.0), rel=1e-5)
 
 
 @pytest.mark.parametrize("stop_after, settings", [

@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from crl_jax.models.noise import dropout
+from crl_jax.models.rows import token_product
+
+# for the tokens of all views of a row
+_Dense = functools.partial(nn.Dense, dot_general=token_product)
 
 
 class MissingnessEmbedding(nn.Module):
@@ -40,8 +44,8 @@ class Attention(nn.Module):
     sets, length, width = tokens_WxSxD.shape
     # Query and key biases shift all scores of a softmax alike or not at all: they would train on
     # rounding errors.
-    q, k = jnp.split(nn.Dense(2 * width, use_bias=False, name="query_key")(tokens_WxSxD), 2, -1)
-    v = nn.Dense(width, name="value")(tokens_WxSxD)
+    q, k = jnp.split(_Dense(2 * width, use_bias=False, name="query_key")(tokens_WxSxD), 2, -1)
+    v = _Dense(width, name="value")(tokens_WxSxD)
     q, k, v = (x.reshape(sets, length, self.heads, -1) for x in (q, k, v))
     scores = jnp.einsum("wshd,wthd->whst", q, k) * (width // self.heads) ** -0.5
     scores = scores.astype(jnp.float32)
@@ -50,7 +54,7 @@ class Attention(nn.Module):
     mix = functools.partial(jnp.einsum, "hst,thd->shd")
     mixed = (jax.vmap(mix, (0, None))(weights_VxHxSxS, v[0]) if sets == 1 else
              jax.vmap(mix)(weights_VxHxSxS, v))
-    return nn.Dense(width, name="output")(mixed.reshape(-1, length, width)), weights_VxHxSxS
+    return _Dense(width, name="output")(mixed.reshape(-1, length, width)), weights_VxHxSxS
 
 
 class Fusion(nn.Module):
@@ -76,7 +80,7 @@ class Fusion(nn.Module):
     for _ in range(self.layers):
       mixed, weights = Attention(self.heads)(x, visible_VxS)
       x = nn.LayerNorm()(x + dropout(mixed, noise))
-      forward = nn.Dense(width)(nn.relu(nn.Dense(2 * width)(x)))
+      forward = _Dense(width)(nn.relu(_Dense(2 * width)(x)))
       x = nn.LayerNorm()(x + dropout(forward, noise))
     seen = visible_VxS[..., None].astype(x.dtype)
     return (x * seen).sum(1) / jnp.maximum(seen.sum(1), 1.0), weights

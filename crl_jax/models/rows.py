@@ -7,6 +7,36 @@ from crl_jax.models import noise as noise_lib
 from crl_jax.models.noise import Noise
 
 
+@jax.custom_batching.custom_vmap
+def _product(x, kernel):
+  return x @ kernel
+
+
+@_product.def_vmap
+def _(_, mapped, x, kernel):
+  x_mapped, kernel_mapped = mapped
+  if x_mapped and not kernel_mapped:
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1), True
+  return jax.vmap(jnp.matmul, [0 if m else None for m in mapped])(x, kernel), True
+
+
+def token_product(x, kernel, dimensions, precision=None):
+  """The dot_general of an nn.Dense that several tokens of a row go through: one product of two
+  matrices for the tokens of all mapped rows.
+
+  With an axis more, the kernel's gradient would be a sum over two axes, for which XLA copies an
+  operand transposed. It has a gradient where rows are mapped only.
+
+  Args:
+    x: (..., F).
+    kernel: (F, D).
+  Returns:
+    (..., D).
+  """
+  del dimensions, precision   # those of nn.Dense by default
+  return _product(x, kernel)
+
+
 def batched(module, inputs, modalities, dropout):
   """(init, apply, vary) of a Model whose rows do not meet before the loss.
 

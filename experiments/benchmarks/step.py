@@ -1,13 +1,16 @@
-"""What a training step spends its time on: the same step with parts of it left out, timed in turn.
+"""What a training step spends its time on, and what share of a large matrix product's rate it gets.
 
-Every line is a program of its own that repeats its part on one batch; what the compiler saves across
-parts makes the whole a little cheaper than their sum.
+The step, parts of it alone and the step with parts left out are timed in turn, each a program of its
+own that repeats it on one batch; what the compiler saves across parts makes the step a little cheaper
+than their sum. "All else" is what is left of the step: activations, norms, softmax, losses.
 """
 
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from crl_jax import losses, train
 from experiments.benchmarks import interleaved, line, ratios, setup, training
@@ -28,25 +31,84 @@ def rows(options):
 def case(part, config, prepared, options):
   """Lines of one config."""
   bench = setup.Bench(config, prepared, steps=1)
-  rows = prepared.train[0][:config.train.batch_size]
-  batch = jax.device_put(training.HostLoop(bench, prepared.data).batch(rows))
+  host = training.HostLoop(bench, prepared.data)
+  batch = jax.device_put(host.batch(prepared.train[0][:config.train.batch_size]))
   state = jax.tree.map(lambda x: jnp.array(x[0]), bench.member().state)
   steps = options.steps or bench.epoch_steps
+  gradient = lambda s: jax.grad(_loss)(s.params, s, bench, batch)
   parts = {
       "whole step": lambda s: train.train_step(
           s, batch, model=bench.model, optimizer=bench.optimizer, layout=bench.programs.layout)[0],
       "forward pass and losses": lambda s: _counted(s, _loss(s.params, s, bench, batch)),
-      "gradient": lambda s: _moved(s, jax.grad(_loss)(s.params, s, bench, batch)),
-      "gradient, without drawing dropout": lambda s: _moved(
-          s, jax.grad(_loss)(s.params, s.replace(step=jnp.int32(0)), bench, batch)),
-      "clipping and Adam": lambda s: _updated(s, bench.optimizer)}
-  seconds = interleaved({name: _repeated(run, state, steps) for name, run in parts.items()},
-                        options.repeats)
-  whole = seconds["whole step"]
-  return [line(part, name, [1e3 * s / steps for s in found], "ms",
-               "" if name == "whole step" else "whole step",
-               None if name == "whole step" else ratios(found, whole))
-          for name, found in seconds.items()]
+      "gradient": lambda s: _moved(s, gradient(s)),
+      "gradient, dropout drawn once": lambda s: _moved(s, gradient(s.replace(step=jnp.int32(0)))),
+      "norm, clipping and Adam": lambda s: _updated(s, bench.optimizer)}
+  things = {name: _repeated(run, state, steps) for name, run in parts.items()}
+  matrices, roof = Products(gradient, state, steps), training.MatrixProduct()
+  found = interleaved(things | {"products": matrices.run, "roof": roof.run}, options.repeats)
+  ms = {name: [1e3 * s / steps for s in found[name]] for name in (*parts, "products")}
+  whole, rate = ms["whole step"], [roof.flops / s for s in found["roof"]]
+  bits = _less(ms["gradient"], ms["gradient, dropout drawn once"])
+  spent = {
+      f"its {len(matrices.operands)} matrix products alone": ms["products"],
+      "its norm, clipping and Adam alone": ms["norm, clipping and Adam"],
+      "drawing its dropout: the gradient, less with dropout drawn once": bits,
+      "all else": _less(whole, ms["products"], ms["norm, clipping and Adam"], bits)}
+  share = lambda flops, ms: [1e3 * flops / x / y for x, y in zip(ms, rate)]
+  return [
+      line(part, "whole step", whole, "ms", "the matrix product's rate",
+           share(host.flops(), whole)),
+      line(part, "matrix products alone, again", ms["products"], "ms", "the matrix product's rate",
+           share(matrices.flops, ms["products"])),
+      *(line(part, name, values, "ms", "whole step", ratios(values, whole))
+        for name, values in spent.items()),
+      *(line(part, name, ms[name], "ms", "whole step", ratios(ms[name], whole))
+        for name in ("forward pass and losses", "gradient"))]
+
+
+class Products:
+  """The matrix products of a function, of its shapes and on random numbers, and nothing else."""
+
+  def __init__(self, function, argument, steps):
+    found = list(_products(jax.make_jaxpr(function)(argument).jaxpr))
+    rng = np.random.default_rng(0)
+    self.operands = [[jnp.array(rng.normal(size=v.aval.shape), v.aval.dtype) for v in e.invars]
+                     for e in found]
+    # as often as one matrix has rows or columns and the other's own are as many
+    self.flops = sum(2 * e.outvars[0].aval.size * np.prod([
+        e.invars[0].aval.shape[i] for i in e.params["dimension_numbers"][0][0]]) for e in found)
+    # what it wrote before is written again: no new memory, which the system would have to fill
+    self._program = jax.jit(
+        lambda operands, before: [e.primitive.bind(*x, **e.params)
+                                  for e, x in zip(found, operands)],
+        donate_argnums=1, keep_unused=True)
+    self._results = [jnp.zeros(e.outvars[0].aval.shape, e.outvars[0].aval.dtype) for e in found]
+    self._steps = steps
+
+  def run(self):
+    """Seconds of the products of so many steps."""
+    start = time.perf_counter()
+    for _ in range(self._steps):
+      self._results = self._program(self.operands, self._results)
+    jax.block_until_ready(self._results)
+    return time.perf_counter() - start
+
+
+def _products(jaxpr):
+  """All dot_general of a jaxpr and of those it calls."""
+  for equation in jaxpr.eqns:
+    if equation.primitive is jax.lax.dot_general_p:
+      yield equation
+    for value in equation.params.values():
+      for inner in value if isinstance(value, (list, tuple)) else [value]:
+        inner = getattr(inner, "jaxpr", inner)
+        if hasattr(inner, "eqns"):
+          yield from _products(inner)
+
+
+def _less(whole, *parts):
+  """What parts leave of the whole, repeat by repeat."""
+  return [x - sum(some) for x, *some in zip(whole, *parts)]
 
 
 def _repeated(run, state, steps):
@@ -77,7 +139,8 @@ def _moved(state, gradients):
 
 
 def _updated(state, optimizer):
+  gradients = jax.tree.map(lambda p: 1e-3 * p, state.params)
   direction, opt_state = optimizer.update(
-      jax.tree.map(lambda p: 1e-3 * p, state.params), state.opt_state, state.params)
+      gradients, state.opt_state, state.params, norm=optax.tree.norm(gradients))
   return state.replace(opt_state=opt_state, params=jax.tree.map(
       lambda p, d: p - 1e-6 * d, state.params, direction))
