@@ -231,7 +231,16 @@ def task_losses(config, tasks):
   return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
 
 
-# What numbers must be at least.
+# What settings may be, and what numbers are at least.
+_CHOICES = {
+    "parallel": ("jit", "pmap"), "platform": ("", "cpu", "gpu", "tpu"),
+    "data.protocol": ("honest", "paper"), "data.engine": ("duckdb", "bigquery", "spark"),
+    "data.mimic.icu_stay": ("single", "first"), "data.mimic.image_pooling": ("attention", "mean"),
+    "preprocess.scale": ("standard", "quantile"), "model.hide": ("all", "one"),
+    "model.pooling": ("attention", "mean"), "text.pooling": ("mean", "cls"),
+    "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
+    "train.monitor": ("loss", "auroc"), "train.data": ("auto", "resident", "streamed"),
+    "rectifier.scale": ("probability", "logit")}
 _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.epochs": 0,
           "members.together": 0, "preprocess.quantiles": 2, "preprocess.sample": 1,
           "preprocess.components": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
@@ -248,40 +257,16 @@ def check(config):
   def need(condition, message):
     if not condition:
       raise ValueError(f"config.{message}")
-  one_of, values = lambda value, *names: value in names, _flat(config.to_dict())
+  values = _flat(config.to_dict())
   for key in unknown(values):   # a config file may set any name
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
   for key, least in _LEAST.items():
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
   for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
     need(values[key] > 0, f"{key} is {values[key]}; more than 0.")
-  need(one_of(config.parallel, "jit", "pmap"),
-       f"parallel is '{config.parallel}'; it may be 'jit' or 'pmap'.")
-  need(one_of(config.platform, "", "cpu", "gpu", "tpu"),
-       f"platform is '{config.platform}'; '', 'cpu', 'gpu' or 'tpu'.")
-  need(one_of(config.data.protocol, "honest", "paper"),
-       f"data.protocol is '{config.data.protocol}'; it may be 'honest' or 'paper'.")
-  need(one_of(config.data.engine, "duckdb", "bigquery", "spark"),
-       f"data.engine is '{config.data.engine}'; it may be 'duckdb', 'bigquery' or 'spark'.")
-  need(one_of(config.data.mimic.icu_stay, "single", "first"),
-       f"data.mimic.icu_stay is '{config.data.mimic.icu_stay}'; it may be 'single' or 'first'.")
-  need(one_of(config.data.mimic.image_pooling, "attention", "mean"),
-       f"data.mimic.image_pooling is '{config.data.mimic.image_pooling}'; it may be 'attention' or "
-       "'mean'.")
-  need(one_of(config.preprocess.scale, "standard", "quantile"),
-       f"preprocess.scale is '{config.preprocess.scale}'; it may be 'standard' or 'quantile'.")
-  need(one_of(config.model.hide, "all", "one"),
-       f"model.hide is '{config.model.hide}'; it may be 'all' or 'one'.")
-  need(one_of(config.train.monitor, "loss", "auroc"),
-       f"train.monitor is '{config.train.monitor}'; it may be 'loss' or 'auroc'.")
-  need(one_of(config.rectifier.scale, "probability", "logit"),
-       f"rectifier.scale is '{config.rectifier.scale}'; it may be 'probability' or 'logit'.")
-  need(one_of(config.model.pooling, "attention", "mean"),
-       f"model.pooling is '{config.model.pooling}'; it may be 'attention' or 'mean'.")
-  need(one_of(config.text.pooling, "mean", "cls"),
-       f"text.pooling is '{config.text.pooling}'; it may be 'mean' or 'cls'.")
-  need(one_of(config.text.precision, "float32", "bfloat16"),
-       f"text.precision is '{config.text.precision}'; it may be 'float32' or 'bfloat16'.")
+  for key, names in _CHOICES.items():
+    need(values[key] in names,
+         f"{key} is '{values[key]}'; it may be {' or '.join(map(repr, names))}.")
   need(config.text.window >= 8 and 0 <= config.text.overlap <= config.text.window // 2,
        f"text.window is {config.text.window} and text.overlap {config.text.overlap}; a window has "
        "at least 8 tokens and shares at most half of them.")
@@ -300,10 +285,6 @@ def check(config):
   for key in ("sensitivity", "benefit", "alpha"):
     need(0 < config.evaluate[key] < 1,
          f"evaluate.{key} is {config.evaluate[key]}; a share between 0 and 1.")
-  need(one_of(config.train.precision, "float32", "bfloat16"),
-       f"train.precision is '{config.train.precision}'; it may be 'float32' or 'bfloat16'.")
-  need(one_of(config.train.data, "auto", "resident", "streamed"),
-       f"train.data is '{config.train.data}'; it may be 'auto', 'resident' or 'streamed'.")
   need(config.train.data != "streamed" or config.parallel == "jit",
        "train.data 'streamed' needs config.parallel = 'jit'.")
   need(config.train.microbatches >= 1 and
@@ -340,6 +321,13 @@ def _flat(tree, prefix=""):
   return items
 
 
+def _node(config, key):
+  """The part of the tree in which the last name of the dotted `key` stands."""
+  for part in key.split(".")[:-1]:
+    config = config[part]
+  return config
+
+
 def unknown(keys):
   """Those of `keys` ('train.batch_size') that no config has; under loss.tasks a config may name
   tasks of its own."""
@@ -363,9 +351,7 @@ def override(config, pairs):
       value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
       value = text   # a plain string
-    node, (*path, last) = config, key.split(".")
-    for part in path:
-      node = node[part]
+    node, last = _node(config, key), key.split(".")[-1]
     old = node[last]
     try:
       node[last] = (text if isinstance(old, str) else
@@ -392,8 +378,6 @@ def from_dict(tree):
     for name in {key.split(".")[2] for key in added}:
       config.loss.tasks[name] = config.loss.tasks.default.copy_and_resolve_references()
     for key, value in flat.items():
-      node, (*path, last) = config, key.split(".")
-      for part in path:
-        node = node[part]
+      node, last = _node(config, key), key.split(".")[-1]
       node[last] = type(node[last])(value)
   return config

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, inference, report, run, writer
+from crl_jax import config as config_lib, inference, report, run, train, writer
 from crl_jax.data import mimic, splits as splits_lib
 
 TASKS = ("readmission", "mortality")
