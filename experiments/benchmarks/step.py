@@ -31,8 +31,8 @@ def rows(options):
 def case(part, config, prepared, options):
   """Lines of one config."""
   bench = setup.Bench(config, prepared, steps=1)
-  host = training.HostLoop(bench, prepared.data)
-  batch = jax.device_put(host.batch(prepared.train[0][:config.train.batch_size]))
+  rows = prepared.train[0][:config.train.batch_size]
+  batch = jax.device_put(training.HostLoop(bench, prepared.data).batch(rows))
   state = jax.tree.map(lambda x: jnp.array(x[0]), bench.member().state)
   steps = options.steps or bench.epoch_steps
   gradient = lambda s: jax.grad(_loss)(s.params, s, bench, batch)
@@ -57,7 +57,7 @@ def case(part, config, prepared, options):
   share = lambda flops, ms: [1e3 * flops / x / y for x, y in zip(ms, rate)]
   return [
       line(part, "whole step", whole, "ms", "the matrix product's rate",
-           share(host.flops(), whole)),
+           share(matrices.flops, whole)),
       line(part, "matrix products alone, again", ms["products"], "ms", "the matrix product's rate",
            share(matrices.flops, ms["products"])),
       *(line(part, name, values, "ms", "whole step", ratios(values, whole))
@@ -70,13 +70,11 @@ class Products:
   """The matrix products of a function, of its shapes and on random numbers, and nothing else."""
 
   def __init__(self, function, argument, steps):
-    found = list(_products(jax.make_jaxpr(function)(argument).jaxpr))
+    found = list(training.products(jax.make_jaxpr(function)(argument).jaxpr))
     rng = np.random.default_rng(0)
     self.operands = [[jnp.array(rng.normal(size=v.aval.shape), v.aval.dtype) for v in e.invars]
                      for e in found]
-    # as often as one matrix has rows or columns and the other's own are as many
-    self.flops = sum(2 * e.outvars[0].aval.size * np.prod([
-        e.invars[0].aval.shape[i] for i in e.params["dimension_numbers"][0][0]]) for e in found)
+    self.flops = sum(map(training.operations, found))
     # what it wrote before is written again: no new memory, which the system would have to fill
     self._program = jax.jit(
         lambda operands, before: [e.primitive.bind(*x, **e.params)
@@ -92,18 +90,6 @@ class Products:
       self._results = self._program(self.operands, self._results)
     jax.block_until_ready(self._results)
     return time.perf_counter() - start
-
-
-def _products(jaxpr):
-  """All dot_general of a jaxpr and of those it calls."""
-  for equation in jaxpr.eqns:
-    if equation.primitive is jax.lax.dot_general_p:
-      yield equation
-    for value in equation.params.values():
-      for inner in value if isinstance(value, (list, tuple)) else [value]:
-        inner = getattr(inner, "jaxpr", inner)
-        if hasattr(inner, "eqns"):
-          yield from _products(inner)
 
 
 def _less(whole, *parts):
