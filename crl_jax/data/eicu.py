@@ -61,7 +61,7 @@ def build(config, for_prediction=False):
     values = {m: {} for m in spec.MODALITIES}
     for s in spec.SOURCES:
       values[s.modality].update(_collect(s, t[s.table], rows, row_id))
-    odd = eicu_stays.odd_stays(about) + odd_records(t)
+    odd = eicu_stays.odd_stays(about) + odd_records(t, rows)
   kind = frame["kind"].to_numpy()
   eicu_scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
@@ -332,16 +332,21 @@ def _patient_ids(names):
   return np.array([ids[n] for n in names], np.int64)
 
 
-def odd_records(t):
+def odd_records(t, rows):
   """Counts odd records of every table with the rule for each: list of {table, rule, count}; one
-  query per source."""
+  query per source.
+
+  Args:
+    t: name -> table of `prepare`.
+    rows: row_table.
+  """
+  times = rows.group_by("stay").agg(first_row=rows.time.min(), last_row=rows.time.max())
   found = {}
   for s in spec.SOURCES:
-    rules = [(rule, hits) for rule, hits in _odd_rules(s, t[s.table])
-             if (s.table, rule) not in found]
+    table = t[s.table].left_join(times, "stay").drop("stay_right")
+    rules = [(rule, hits) for rule, hits in _odd_rules(s, table) if (s.table, rule) not in found]
     if rules:
-      counts = t[s.table].aggregate(**{f"c{i}": hits.fill_null(0)
-                                       for i, (_, hits) in enumerate(rules)})
+      counts = table.aggregate(**{f"c{i}": hits.fill_null(0) for i, (_, hits) in enumerate(rules)})
       row = counts.to_pandas().iloc[0]
       found.update({(s.table, rule): int(row[f"c{i}"]) for i, (rule, _) in enumerate(rules)})
   return [{"table": table, "rule": rule, "count": count} for (table, rule), count in found.items()]
@@ -366,6 +371,10 @@ def _odd_rules(s, table):
     yield "no offset: not used", known.isnull().sum()
     yield "more than a year from unit admission: not used", (known.abs() > _YEAR).sum()
     yield "before unit admission: used, as known by then", (known < 0).sum()
+    near, last = known <= _YEAR, table.last_row
+    yield "known only after the stay's last row: not used", ((known >= last) & near).sum()
+    yield ("known only after the stay's first row: not in it",
+           ((known >= table.first_row) & (known < last) & near).sum())
     if len(s.times) > 1:
       event, entry = s.times
       yield f"{entry} before {event}: known from the later one", (table[entry] < table[event]).sum()

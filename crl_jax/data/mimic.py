@@ -95,6 +95,7 @@ def build(config, for_prediction=False):
     for m in wanted[1:]:
       inputs[m], observed[m], features[m], facts[m] = _other(
           m, source, places, line, rows, config)
+      odd += facts[m].pop("odd_rows", [])
   odd = mimic_stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
       attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),

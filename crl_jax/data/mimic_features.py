@@ -1,9 +1,9 @@
 """The structured features of MIMIC-IV's rows: one pass over each table, as Ibis expressions.
 
 A patient has at most two rows (`times`), so every record belongs to a part of the stay: 0, known
-before the patient's first row; 1, known later but before the second; records known later still are
-dropped in the pass that reads them. Sums, extremes and counts are taken per patient and part, and a
-row adds up the parts before it. Values are whole thousandths, times whole minutes after the
+before the patient's first row; 1, known later but before the second; others (EARLY, LATE, UNDATED)
+are only counted, in the pass that reads them. Sums, extremes and counts are taken per patient and
+part, and a row adds up the parts before it. Values are whole thousandths, times whole minutes after the
 hospital admission: sums are exact, so neither the order of records nor the engine can move a
 feature.
 """
@@ -13,6 +13,10 @@ import numpy as np
 from crl_jax.data import mimic_codes, mimic_items as items
 from crl_jax.data.mimic_stays import DAY, minute
 
+EARLY, LATE, UNDATED = -1, 2, 3     # parts whose records no row uses
+_OUT = {EARLY: "more than 24 h before the admission: not used",
+        1: "known only after the patient's first row: not in it",
+        LATE: "known only after the patient's last row: not used", UNDATED: "no time: not used"}
 _UNIT = 1000
 _SHIFT = 1 << 40                # (minute, value) as one number: minute * _SHIFT + value
 # table -> (value column, columns whose latest time is when a record is known)
@@ -44,9 +48,38 @@ def timeline(people, rows):
       "t1": times["min"].to_numpy("int64"), "t2": times["max"].to_numpy("int64")})
 
 
+def part_of(t, known, people):
+  """The part of records measured in minute t and known in minute `known`, of an ibis table that is
+  joined with `timeline`."""
+  import ibis
+
+  return ibis.cases((t.isnull(), UNDATED), (t < -items.LOOKBACK, EARLY), (known < people.t1, 0),
+                    (known < people.t2, 1), else_=LATE).cast("int8")
+
+
+def used(records):
+  """Those of the records (with a column `part`) that a row uses."""
+  return records.filter(records.part >= 0, records.part < LATE)
+
+
+def left_out(table, records):
+  """Counts the records of a table that some row does not use: list of {table, rule, count}.
+
+  Args:
+    table: its name.
+    records: with the columns part and, where several are one, their number: records or n.
+  """
+  number = next((c for c in ("records", "n") if c in records.columns), None)
+  size = records[number].sum() if number else records.count()
+  frame = records.group_by("part").agg(size=size).to_pandas()
+  counts = dict(zip(frame["part"], frame["size"]))
+  return [{"table": table, "rule": rule, "count": int(counts.get(part, 0))}
+          for part, rule in _OUT.items()]
+
+
 def _placed(table, people, first, *times, keep=()):
-  """The records of the cohort's patients between LOOKBACK and their last row: person, part, t
-  (minute of the column `first`), and `keep`.
+  """The records of the cohort's patients: person, part, t (minute of the column `first`), and
+  `keep`. Those that no row uses are of person -1, so that a sum over them is one.
 
   A record is known at the latest of the columns `first` and `times`; NULL there says nothing.
   """
@@ -57,9 +90,9 @@ def _placed(table, people, first, *times, keep=()):
   known = ibis.greatest(t, *[ibis.coalesce(minute(joined[c]) - joined.admit, t) for c in times]
                         ) if times else t
   joined = joined.mutate(t=t, known=known)
-  joined = joined.filter(joined.t >= -items.LOOKBACK, joined.known < joined.t2)
-  part = ibis.ifelse(joined.known < joined.t1, 0, 1).cast("int8")
-  return joined.select("person", *keep, part=part, t="t")
+  joined = joined.mutate(part=part_of(joined.t, joined.known, joined))
+  person = ibis.ifelse(joined.part.between(0, 1), joined.person, -1)
+  return joined.select(*keep, "part", "t", person=person)
 
 
 def signal_frame(table):
@@ -95,25 +128,26 @@ def measured_query(name, table, people, signals):
   wanted = wanted.filter(wanted.value.notnull(), ~wanted.value.isnan())
   events = _placed(wanted, people, times[0], *times[1:],
                    keep=("signal", "value", "low", "high", "factor", "offset", "fraction"))
-  real = (events.value < items.SENTINEL) & (events.value > -items.SENTINEL)
+  real = (events.value < items.SENTINEL) & (events.value > -items.SENTINEL) & (events.person >= 0)
   number = ibis.ifelse(real, events.value * events.factor + events.offset, 0.0)
   number = ibis.ifelse(events.fraction & (number <= 1), number * 100, number)
   exact = (number * _UNIT).round().cast("int64")
   events = events.mutate(real=real, exact=exact)
   clipped = ibis.greatest(ibis.least(events.exact, events.high), events.low)
-  # NULL where it is no value: what skips NULLs is faster than what filters
+  # NULL where it is no value, or of no row: what skips NULLs is faster than what filters
   events = events.mutate(v=ibis.ifelse(events.real, clipped, None),
                          u=ibis.ifelse(events.real, events.t.cast("int64"), None))
   e = events.mutate(order=events.u * _SHIFT + events.v,
                     clipped=(events.v != events.exact).cast("int64"))
   sums = e.group_by("person", "part", "signal").agg(
-      n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(), high=e.v.max(),
-      total=e.v.sum(), t=e.u.sum(), tt=(e.u * e.u).sum(), tv=(e.u * e.v).sum(),
-      clipped=e.clipped.sum().fill_null(0), sentinels=(~e.real).cast("int64").sum())
+      records=e.count(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
+      high=e.v.max(), total=e.v.sum(), t=e.u.sum(), tt=(e.u * e.u).sum(), tv=(e.u * e.v).sum(),
+      clipped=e.clipped.sum().fill_null(0))
   when = {c: ((sums[c] + _SHIFT // 2) / _SHIFT).floor().cast("int64") for c in ("begin", "end")}
   return sums.select(
-      *(c for c in sums.columns if c not in when), first_t=when["begin"], last_t=when["end"],
-      first=sums.begin - when["begin"] * _SHIFT, last=sums.end - when["end"] * _SHIFT)
+      *(c for c in sums.columns if c not in when), sentinels=sums.records - sums.n,
+      first_t=when["begin"], last_t=when["end"], first=sums.begin - when["begin"] * _SHIFT,
+      last=sums.end - when["end"] * _SHIFT)
 
 
 def add_parts(frame, column, how, size):
@@ -237,8 +271,8 @@ def flags_query(counts, patterns):
 
 
 def samples_query(table, people):
-  """Cultures: person, t, known (minutes after admission; NULL: never reported), kind of specimen,
-  sample, organism, resistant (0/1). A date without a time is known at its end."""
+  """Cultures: person, part, t, known (minutes after admission; NULL: never reported), kind of
+  specimen, sample, organism, resistant (0/1). A date without a time is known at its end."""
   import ibis
 
   m = table.inner_join(people, "subject_id")
@@ -246,13 +280,12 @@ def samples_query(table, people):
   taken = ibis.coalesce(minute(m.charttime), end("chartdate")) - m.admit
   stored = ibis.coalesce(minute(m.storetime), end("storedate")) - m.admit
   m = m.mutate(t=taken, known=ibis.greatest(stored, taken))
-  m = m.filter(m.t >= -items.LOOKBACK, m.t < m.t2)
-  m = m.select("person", "t", "known", "t1", "t2", sample="micro_specimen_id",
+  m = m.select("person", "t", "known", part=part_of(m.t, m.t, m), sample="micro_specimen_id",
                name=m.spec_type_desc.fill_null("").lower(),
                organism=(m.org_name.notnull() & ~m.org_itemid.isin(NO_GROWTH).fill_null(False)
                          ).cast("int64"),
                resistant=(m.interpretation == "R").fill_null(False).cast("int64"))
-  return m.group_by("person", "sample", "name", "t", "t1", "t2", "known").agg(
+  return m.group_by("person", "part", "sample", "name", "t", "known").agg(
       organism=m.organism.max(), resistant=m.resistant.max())
 
 
@@ -276,18 +309,15 @@ def conditions_query(diagnoses):
 
 
 def outpatient_query(table, people):
-  """person, name, t, text: measurements on days before the admission, at most a year old."""
+  """person, name, t (minutes from the admission to the end of the day), text."""
   o = table.filter(table.result_name.isin(("BMI (kg/m2)", "Weight (Lbs)", "Blood Pressure")))
   o = o.inner_join(people, "subject_id")
   o = o.mutate(t=minute(o.chartdate) + DAY - o.admit)
-  o = o.filter(o.t <= 0, o.t > -366 * DAY)
   return o.select("person", "t", name="result_name", text="result_value")
 
 
 def places_query(table, people, time, *columns):
-  """person, t and `columns` of small tables (services, transfers, icustays), before the last
-  row; also those that began earlier than LOOKBACK."""
+  """person, part, t and `columns` of small tables (services, transfers)."""
   joined = table.inner_join(people, "subject_id")
   joined = joined.mutate(t=minute(joined[time]) - joined.admit)
-  joined = joined.filter(joined.t < joined.t2, joined.t >= -items.LOOKBACK)
-  return joined.select("person", "t", *columns)
+  return joined.select("person", "t", *columns, part=part_of(joined.t, joined.t, joined))

@@ -42,6 +42,13 @@ class _Layout:
   def keep(self, expr):
     return self.source.keep(expr)
 
+  def used(self, name, expr):
+    """The stored records of `expr` (of the table `name`) that a row uses; the others are
+    counted."""
+    kept = self.keep(expr)
+    self.odd += queries.left_out(name, kept)
+    return queries.used(kept)
+
   def rows_of(self, array):
     """(N,) of an array (people, 2) per part."""
     return array[self.place]
@@ -121,7 +128,12 @@ def _earlier(at):
 def _outpatient(at):
   if (table := at.table("omr")) is None:
     return {}
-  frame = at.keep(queries.outpatient_query(table, at.line)).to_pandas()
+  kept = at.keep(queries.outpatient_query(table, at.line))
+  late, old = kept.t > 0, kept.t <= -366 * DAY
+  at.odd += [{"table": "omr", "rule": rule, "count": int(kept.filter(hits).count().to_pandas())}
+             for rule, hits in (("not of a day before the admission: not used", late),
+                                ("more than a year before the admission: not used", old))]
+  frame = kept.filter(~late, ~old).to_pandas()
   value = frame["text"].astype("string").str.extract(r"^\s*(\d+(?:\.\d+)?)")[0].astype("float64")
   frame = frame.assign(value=value.to_numpy(np.float64, na_value=np.nan))
   out = {}
@@ -141,8 +153,8 @@ def _outpatient(at):
 def _services(at):
   if (table := at.table("services")) is None:
     return {}
-  frame = at.keep(queries.places_query(table, at.line, "transfertime", "curr_service")).to_pandas()
-  seen = at.before(frame)
+  kept = at.used("services", queries.places_query(table, at.line, "transfertime", "curr_service"))
+  seen = at.before(kept.drop("part").to_pandas())
   last = at.latest(seen)["curr_service"].reindex(range(len(at.person)))
   return {"services": at.tally(seen["row"]),
           **{f"service_{n}": v for n, v in _match(last, items.SERVICES).items()}}
@@ -151,9 +163,9 @@ def _services(at):
 def _places(at):
   out = {}
   if (table := at.table("transfers")) is not None:
-    kept = queries.places_query(table.filter(table.eventtype.lower() != "discharge"), at.line,
-                                "intime", "careunit")
-    seen = at.before(at.keep(kept).to_pandas())
+    kept = at.used("transfers", queries.places_query(
+        table.filter(table.eventtype.lower() != "discharge"), at.line, "intime", "careunit"))
+    seen = at.before(kept.drop("part").to_pandas())
     last = at.latest(seen)["careunit"].reindex(range(len(at.person)))
     out["transfers"] = at.tally(seen["row"])
     out.update({f"unit_{n}": v for n, v in _match(last, items.UNITS).items()})
@@ -187,7 +199,7 @@ def _signals(at):
     if (table := at.table(name)) is None:
       continue
     items_frame = queries.signal_frame(name)
-    sums = at.keep(queries.measured_query(name, table, at.line, at.source.put(items_frame)))
+    sums = at.used(name, queries.measured_query(name, table, at.line, at.source.put(items_frame)))
     for i, frame in _by_signal(sums, sorted(set(items_frame["signal"]))):
       signal = items.SIGNALS[names[i]]
       for stat, value in queries.statistic(frame, signal.stats, len(at.people)).items():
@@ -217,7 +229,7 @@ def _procedures(at):
   if (table := at.table("procedureevents")) is None:
     return {}
   kinds = at.source.put(queries.procedure_frame())
-  frame = at.keep(queries.procedures_query(table, at.line, kinds)).to_pandas()
+  frame = at.used("procedureevents", queries.procedures_query(table, at.line, kinds)).to_pandas()
   return {f"procedure_{name}": np.minimum(at.counts(frame[frame["kind"] == i], ["n"])["n"], 1)
           for i, name in enumerate(items.PROCEDURES)}
 
@@ -233,21 +245,22 @@ def _drugs(at):
   if (table := at.table("prescriptions")) is not None:
     pharmacy = at.table("pharmacy")
     entered = None if pharmacy is None else at.keep(queries.entered_query(pharmacy, at.line))
-    orders = at.keep(queries.orders_query(table, at.line, entered))
+    orders = at.used("prescriptions", queries.orders_query(table, at.line, entered))
     at.odd.append({"table": "prescriptions", "rule": "no entertime in pharmacy: known from "
                    "starttime",
                    "count": int(orders.aggregate(n=orders.unentered.sum().fill_null(0))
                                 .to_pandas()["n"].iloc[0])})
     put(orders, "orders", "ordered_")
   if (table := at.table("emar")) is not None:
-    put(at.keep(queries.given_query(table, at.line)), "administrations", "given_")
+    put(at.used("emar", queries.given_query(table, at.line)), "administrations", "given_")
   return out
 
 
 def _samples(at):
   if (table := at.table("microbiologyevents")) is None:
     return {}
-  frame = at.keep(queries.samples_query(table, at.line)).to_pandas()
+  kept = at.used("microbiologyevents", queries.samples_query(table, at.line))
+  frame = kept.drop("part").to_pandas()
   taken = at.before(frame)
   reported = at.before(frame.assign(t=frame["known"].astype("float64")))
   grown = reported[reported["organism"] == 1]

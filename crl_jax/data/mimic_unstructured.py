@@ -6,6 +6,7 @@ become.
 - Discharge summaries are those of the admission itself and enter its discharge and whole-admission
   rows only: they are written when the patient leaves. Notes of earlier admissions do not enter.
 - A note without content (empty, or de-identification blanks alone) is no observation, and counted.
+- What is left out by its time is counted too (mimic_features.left_out).
 """
 
 import numpy as np
@@ -18,27 +19,28 @@ _AT_ONCE = 20_000     # notes in memory at a time
 
 
 def radiology_query(table, people):
-  """person, known (minutes after admission), note_id, text."""
+  """person, part, known (minutes after admission), note_id, text; no text where no row uses it."""
   import ibis
 
   joined = table.inner_join(people, "subject_id")
   t = queries.minute(joined.charttime) - joined.admit
   stored = queries.minute(joined.storetime) - joined.admit
   joined = joined.mutate(t=t, known=ibis.greatest(t, ibis.coalesce(stored, t)))
-  joined = joined.filter(joined.t >= -items.LOOKBACK, joined.known < joined.t2)
-  return joined.select("person", "known", "note_id", "text")
+  joined = joined.mutate(part=queries.part_of(joined.t, joined.known, joined))
+  text_ = ibis.ifelse(joined.part.between(0, 1), joined.text, "")
+  return joined.select("person", "part", "known", "note_id", text=text_)
 
 
 def discharge_query(table, people):
-  """person, known (0: the row's kind decides), note_id, text."""
+  """person, part and known (0: the row's kind decides), note_id, text."""
   joined = table.inner_join(people.select("hadm_id", "person"), "hadm_id")
-  joined = joined.mutate(known=0)
-  return joined.select("person", "known", "note_id", "text")
+  joined = joined.mutate(part=0, known=0)
+  return joined.select("person", "part", "known", "note_id", "text")
 
 
 def images_query(table, people):
-  """person, known, subject_id, study_id, dicom_id of X-rays: StudyDate is YYYYMMDD, StudyTime
-  HHMMSS with a fraction."""
+  """person, part, known, subject_id, study_id, dicom_id of X-rays: StudyDate is YYYYMMDD,
+  StudyTime HHMMSS with a fraction."""
   joined = table.inner_join(people, "subject_id")
   date, clock = joined.StudyDate, joined.StudyTime.floor().cast("int64")
   # minutes of a civil date since 1970, by arithmetic that every engine has
@@ -50,8 +52,8 @@ def images_query(table, people):
           + _part(153 * (month + 12 * shifted - 3) + 2, 5) + day - 1 - 719468)
   known = days * 1440 + _part(clock, 10000) * 60 + _part(clock, 100) % 100 - joined.admit
   joined = joined.mutate(known=known)
-  joined = joined.filter(joined.known >= -items.LOOKBACK, joined.known < joined.t2)
-  return joined.select("person", "known", "subject_id", "study_id", "dicom_id")
+  part = queries.part_of(joined.known, joined.known, joined)
+  return joined.select("person", "known", "subject_id", "study_id", "dicom_id", part=part)
 
 
 def _part(number, divisor):
@@ -70,16 +72,19 @@ def collect_notes(modality, source, people, rows, config):
     config: the whole tree.
   Returns:
     inputs: (N, W) float32, the mean over a row's notes, or (N, K, L) int32 windows of tokens where
-      BERT is trained; observed: (N,) bool; facts: JSON-able counts.
+      BERT is trained; observed: (N,) bool; facts: JSON-able counts, of them `odd_rows` a list of
+      {table, rule, count}.
   """
   import ibis
 
   text.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
   # numbered in an order that no engine can change, and taken in pieces that fit in memory
-  order = ibis.window(order_by=["person", "known", "note_id"])
+  order = ibis.window(order_by=[ibis._.part.between(0, 1).desc(), "person", "known", "note_id"])
   kept = source.keep(query(source.tables[modality], people).mutate(
       place=ibis.row_number().over(order)))
+  odd = queries.left_out(modality, kept)
+  kept = queries.used(kept)
   found, empty = int(kept.count().to_pandas()), 0
   if modality == "discharge":
     rows = _discharge_rows(rows)
@@ -94,7 +99,7 @@ def collect_notes(modality, source, people, rows, config):
                   text.inputs(part["text"].tolist(), config))
   text.release()
   inputs, observed = combine.result()
-  return inputs, observed, {"notes": found, "without content": empty,
+  return inputs, observed, {"notes": found, "without content": empty, "odd_rows": odd,
                             "rows": int(observed.sum()), **text.facts(config)}
 
 
@@ -172,7 +177,9 @@ def collect_images(source, place, people, rows, config):
       bool; facts: JSON-able counts.
   """
   c = config.data.mimic
-  frame = source.keep(images_query(source.tables[mimic_files.CXR_METADATA], people)).to_pandas()
+  kept = source.keep(images_query(source.tables[mimic_files.CXR_METADATA], people))
+  odd = queries.left_out(mimic_files.CXR_METADATA, kept)
+  frame = queries.used(kept).to_pandas()
   frame = frame.sort_values(["person", "known", "study_id", "dicom_id"], ignore_index=True)
   paths = [images.path(place.folder, *ids) for ids in
            zip(frame["subject_id"], frame["study_id"], frame["dicom_id"])]
@@ -187,4 +194,4 @@ def collect_images(source, place, people, rows, config):
     mean[observed] = np.nanmean(sets[observed], 1)
     sets = mean
   return sets, observed, {"images": len(frame), "without an embedding": int((~there).sum()),
-                          "rows": int(observed.sum())}
+                          "rows": int(observed.sum()), "odd_rows": odd}

@@ -145,6 +145,9 @@ def test_attrition_adds_up_and_odd_rows_have_rules(small):
   assert odd["patient", "age is '> 89': older than the inclusion criterion, excluded"] == 1
   assert odd["lab", "potassium outside 1 to 12: NaN"] == 8
   assert odd["apacheApsVar", "urine is -1, not recorded: NaN"] == 8
+  # the value corrected at the 24th hour; stays 3 and 4 have no row after it
+  assert odd["lab", "known only after the stay's first row: not in it"] == 3
+  assert odd["lab", "known only after the stay's last row: not used"] == 2
   assert ({i["table"] for i in c.info["inputs"]} == set(spec.schema()) and
           not c.info["absent_tables"])
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import images, mimic, mimic_files, mimic_items, mimic_unstructured, tables
+from crl_jax.data import images, mimic, mimic_features, mimic_files, mimic_items, mimic_unstructured
+from crl_jax.data import tables
 from tests.data import mimic_hospital as made
 
 PATIENTS = (11, 12, 13)
@@ -123,6 +124,29 @@ def moved(build):
   return functools.cache(lambda i: build(hospital(records=functools.partial(records, i))))
 
 
+def left_out(cohort):
+  """table -> (records before, after the first row, after the last): counts of those not used."""
+  rules = ("more than 24 h before the admission: not used",
+           "known only after the patient's first row: not in it",
+           "known only after the patient's last row: not used")
+  found = {(o["table"], o["rule"]): o["count"] for o in cohort.info["odd_rows"]}
+  return {source: tuple(found.get((source, rule), 0) for rule in rules) for source in SOURCES}
+
+
+def test_records_that_a_row_does_not_use_are_counted(before, after):
+  usual = len(PATIENTS)                                       # the records of hour 60
+  assert left_out(before) == dict.fromkeys(SOURCES, (0, usual, 0))
+  more = after(-60, -25, ROW, LEAVE, LEAVE + 20, 20 * 365 * 24)
+  assert left_out(more) == dict.fromkeys(SOURCES, (2 * usual, 2 * usual, 3 * usual))
+
+
+def test_a_record_without_a_time_is_counted(build):
+  content = hospital()
+  content["labevents"][0].update(charttime="")
+  found = build(content, "data.mimic.modalities=('structured',)").info["odd_rows"]
+  assert {"table": "labevents", "rule": "no time: not used", "count": 1} in found
+
+
 @pytest.mark.parametrize("source, i", [(s, i) for s in SOURCES for i in range(len(TIMES[s]))])
 def test_records_known_only_later_leave_the_row(source, i, before, moved):
   was, now = part(before, source), part(moved(i), source)
@@ -137,14 +161,15 @@ def test_the_times_of_x_rays_equal_those_of_pandas(tmp_path):
   seconds = np.random.default_rng(0).integers(0, 86400, len(days))
   taken = days + pd.to_timedelta(seconds, "s")
   admit = pd.Timestamp("2150-02-28 23:59:00")
-  people = pd.DataFrame({"person": [0], "subject_id": [7], "t2": [10**9],
+  people = pd.DataFrame({"person": [0], "subject_id": [7], "t1": [0], "t2": [10**9],
                          "admit": [int(admit.timestamp()) // 60]})
   x_rays = pd.DataFrame({
       "subject_id": 7, "study_id": np.arange(len(days)), "dicom_id": "d",
       "StudyDate": taken.strftime("%Y%m%d").astype("int64"),
       "StudyTime": taken.strftime("%H%M%S").astype("float64") + 0.5})
   with tables.open_files({}, {}) as source:
-    found = mimic_unstructured.images_query(source.put(x_rays), source.put(people)).to_pandas()
+    found = mimic_unstructured.images_query(source.put(x_rays), source.put(people))
+    found = mimic_features.used(found).to_pandas()
   known = pd.Series((taken.floor("min") - admit) // pd.Timedelta("1min"))
   known = known[known >= -mimic_items.LOOKBACK]
   found = found.set_index("study_id")["known"].sort_index()
