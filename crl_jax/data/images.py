@@ -23,8 +23,7 @@ class DamagedImage(ValueError):
 
 def path(root, subject_id, study_id, dicom_id):
   """Where the embedding of an image lies: ROOT/files/pXX/pSUBJECT/sSTUDY/DICOM.tfrecord."""
-  subject, study = f"p{subject_id}", f"s{study_id}"
-  return pathlib.Path(root, "files", subject[:3], subject, study, f"{dicom_id}.tfrecord")
+  return f"{root}/files/p{str(subject_id)[:2]}/p{subject_id}/s{study_id}/{dicom_id}.tfrecord"
 
 
 def read(paths, threads=8):

@@ -19,8 +19,9 @@ import pathlib
 
 import numpy as np
 
-from crl_jax.data import images, mimic_features, mimic_files, mimic_items, mimic_stays, mimic_tables
-from crl_jax.data import mimic_structured, mimic_unstructured, prepared, simulate, tables, text
+from crl_jax.data import csv_files, images, mimic_features, mimic_files, mimic_items, mimic_stays
+from crl_jax.data import mimic_structured, mimic_tables, mimic_unstructured, prepared, simulate
+from crl_jax.data import tables, text
 from crl_jax.data.cohort import Cohort, CohortError
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
@@ -29,26 +30,40 @@ BANNER = ("SIMULATED COHORT in MIMIC-IV's shape (same modalities, widths and ava
 
 
 def _files(config):
-  """What the cohort is read from: files of tables and notes, the folder of the X-rays' embeddings,
-  the BERT's; None where no files say what it will be."""
+  """What the cohort is read from: files of tables and notes, the BERT's; None where no files say
+  what it will be."""
   if not config.data.root or config.data.engine == "bigquery":
     return None
   wanted = config.data.mimic.modalities
   places = mimic_files.locate(config.data.root)
   out = [path for table, path in mimic_files.files(places).items() if table in _needed(wanted)]
-  if "image" in wanted and "embeddings" in places:
-    out.append(places["embeddings"].folder / "files")
   model = pathlib.Path(config.text.model)
   if config.text.model and model.is_dir():
     out += [path for path in model.iterdir() if path.is_file()]
   return out
 
 
+def _embeddings(config):
+  """Where the embeddings of all listed X-rays lie, or would."""
+  places = mimic_files.locate(config.data.root)
+  listed = mimic_files.files(places).get(mimic_files.CXR_METADATA)
+  if "image" not in config.data.mimic.modalities or "embeddings" not in places or not listed:
+    return []
+  table = tables.Table(dict(subject_id="int64", study_id="int64", dicom_id="string"))
+  if listed.suffix == ".parquet":
+    from pyarrow import parquet
+    ids = parquet.read_table(listed, columns=list(table.columns))
+  else:
+    ids = csv_files.batches(csv_files.Checked(listed, config.data.encoding, table), table).read_all()
+  folder = places["embeddings"].folder
+  return [images.path(folder, *image) for image in zip(*(c.to_pylist() for c in ids.columns))]
+
+
 RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
         "window", "overlap", "max_windows", "pooling", "precision", "finetune",
         "finetune_windows"))),
-    files=_files, code=("models/bert.py",))
+    files=_files, many=_embeddings, code=("models/bert.py",))
 
 
 def build(config, for_prediction=False):

@@ -9,6 +9,8 @@ become.
 - What is left out by its time is counted too (mimic_features.left_out).
 """
 
+import os
+
 import numpy as np
 
 from crl_jax.data import images, mimic_features as queries
@@ -183,7 +185,7 @@ def collect_images(source, place, people, rows, config):
   frame = frame.sort_values(["person", "known", "study_id", "dicom_id"], ignore_index=True)
   paths = [images.path(place.folder, *ids) for ids in
            zip(frame["subject_id"], frame["study_id"], frame["dicom_id"])]
-  there = np.array([path.is_file() for path in paths], bool)
+  there = np.array([os.path.isfile(path) for path in paths], bool)
   vectors = images.read([path for path, yes in zip(paths, there) if yes])
   known = frame[there]
   row, image = _Rows(rows).of(known["person"].to_numpy(np.int64), known["known"].to_numpy(np.int64))

@@ -1,10 +1,11 @@
 """Prepared cohorts on disk, so that the second start takes seconds.
 
 A cohort is kept in a folder named by the SHA-256 of all that it is a function of: the content of
-the files it was read from, the config keys that its module names (`Recipe`), and the code of
-crl_jax/data. Whatever changes, the folder is another one; nothing is ever out of date. The folder
-is what data/cohort.py saves, so it can be read as a source of its own (configs/cohort.py), and
-manifest.json, which holds the key's parts and the checksum of every file.
+the files it was read from (of the X-rays' many: size and time of change), the config keys that its
+module names (`Recipe`), and the code of crl_jax/data. Whatever changes, the folder is another one;
+nothing is ever out of date. The folder is what data/cohort.py saves, so it can be read as a source
+of its own (configs/cohort.py), and manifest.json, which holds the key's parts and the checksum of
+every file.
 
     <cache>/<cohort>-<first 16 digits of the key>/
     <cache>/files.json       path, size, time of change -> SHA-256: only changed files are read
@@ -30,6 +31,8 @@ import shutil
 import types
 import typing
 
+import numpy as np
+
 from crl_jax.data import cohort as cohort_lib
 
 _LOG = logging.getLogger("crl_jax")
@@ -46,13 +49,15 @@ class Recipe:
   Attributes:
     keys: dotted names of config keys or whole subtrees; `data.root` and what only says how fast or
       where is left out.
-    files: config -> the paths it is read from, or None where these cannot be known (another engine,
-      no root): then nothing is kept. A file counts by its content; a folder (of very many small
-      files) by the names, sizes and times of all files under it.
+    files: config -> the files it is read from, or None where these cannot be known (another engine,
+      no root): then nothing is kept. They count by their content.
+    many: config -> paths of very many small files, in an order that `files` decide. They count by
+      size and time of change, or as absent: to read them would take longer than the cohort.
     code: source files besides crl_jax/data, relative to the package.
   """
   keys: tuple
   files: typing.Callable
+  many: typing.Callable = lambda config: ()
   code: tuple = ()
 
 
@@ -104,13 +109,13 @@ def cache_folder(config):
 
 def key_parts(config, recipe, files, folder):
   """All that the cohort is a function of, as a JSON-able tree."""
-  read = [p for p in map(pathlib.Path, files) if p.is_file()]
+  read = list(map(pathlib.Path, files))
   sums = _hash_files(read, folder)
   return {
       "cohort": config.data.cohort,
       "config": {key: _plain(_at(config, key)) for key in sorted(recipe.keys)},
       "files": sorted([p.name, p.stat().st_size, sums[p]] for p in read),
-      "folders": sorted(_listing(p) for p in map(pathlib.Path, files) if p.is_dir()),
+      "many": _stamps(list(recipe.many(config))),
       "code": _code(recipe.code),
       "versions": {name: importlib.metadata.version(name) for name in _ENGINES}}
 
@@ -175,20 +180,23 @@ def _hash_files(paths, folder):
   return {p: entry(p)[2] for p in paths}
 
 
-def _listing(folder):
-  """[name, number of files, digest of their names, sizes and times] of all under a folder."""
-  digest, count, waiting = hashlib.sha256(), 0, [str(folder)]
-  start = len(waiting[0]) + 1
-  while waiting:
-    with os.scandir(waiting.pop()) as entries:
-      for entry in sorted(entries, key=lambda e: e.name):
-        if entry.is_dir():
-          waiting.append(entry.path)
-        else:
-          stat = entry.stat()
-          count += 1
-          digest.update(f"{entry.path[start:]}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-  return [folder.name, count, digest.hexdigest()]
+def _stamps(paths, at_once=4096):
+  """[number of files, digest of their sizes and times of change]."""
+  def stamp(part):
+    found = []
+    for path in part:
+      try:
+        stat = os.stat(path)
+        found += stat.st_size, stat.st_mtime_ns
+      except (FileNotFoundError, NotADirectoryError):
+        found += -1, -1
+    return np.array(found, np.int64).tobytes()
+
+  digest = hashlib.sha256()
+  with concurrent.futures.ThreadPoolExecutor() as pool:   # a network's disk answers several faster
+    for stamps in pool.map(stamp, (paths[i:i + at_once] for i in range(0, len(paths), at_once))):
+      digest.update(stamps)
+  return [len(paths), digest.hexdigest()]
 
 
 @functools.cache

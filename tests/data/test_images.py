@@ -1,6 +1,7 @@
 """TFRecord files of X-ray embeddings: checksums and protocol buffers against independent writers,
 and every way to be damaged."""
 
+import pathlib
 import struct
 import threading
 
@@ -93,7 +94,7 @@ def test_unpacked_floats_are_read(tmp_path, vectors):
 
 def test_many_files_come_back_in_order_by_any_number_of_threads(tmp_path, vectors):
   paths = [images.path(tmp_path, 10000032 + i, 50414267 + i, f"dicom{i}") for i in range(150)]
-  assert paths[0] == tmp_path / "files" / "p10" / "p10000032" / "s50414267" / "dicom0.tfrecord"
+  assert paths[0] == f"{tmp_path}/files/p10/p10000032/s50414267/dicom0.tfrecord"
   for i, path in enumerate(paths):
     images.write(path, vectors[i % 5] + i)
   expected = np.stack([vectors[i % 5] + np.float32(i) for i in range(150)])
@@ -127,7 +128,7 @@ def test_a_protobuf_reader_agrees_with_what_is_written(tmp_path, vectors):
     (lambda b: framed(b"\xff" * 40), "no tf.train.Example"),
 ])
 def test_damage_is_refused_by_the_files_name(tmp_path, vectors, change, message):
-  good, bad = (images.path(tmp_path, 1, i, "x") for i in (1, 2))
+  good, bad = (pathlib.Path(images.path(tmp_path, 1, i, "x")) for i in (1, 2))
   for path in (good, bad):
     images.write(path, vectors[0])
   bad.write_bytes(change(bad.read_bytes()))

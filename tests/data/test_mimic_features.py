@@ -484,4 +484,6 @@ def test_patients_stays_visits_and_cultures_are_as_told(people):
         np.testing.assert_allclose(x[name], expected, rtol=1e-6, err_msg=f"{name} {s} {kind}")
   odd = {o["rule"]: o["count"] for o in people.info["odd_rows"] if o["table"] == "omr"}
   assert odd == {"bmi outside 8 to 100: clipped": 1,
-                 "outpatient_weight outside 20 to 400: clipped": 1}
+                 "outpatient_weight outside 20 to 400: clipped": 1,
+                 "not of a day before the admission: not used": 1,
+                 "more than a year before the admission: not used": 1}

@@ -93,19 +93,25 @@ def test_unchanged_files_are_not_read_again(config, maker, monkeypatch):
   assert "a.csv.gz" not in read and "cohort.json" in read
 
 
-def test_a_folder_of_many_files_counts_by_names_sizes_and_times(config, maker, tmp_path):
-  deep = tmp_path / "pictures" / "p10" / "p1"
-  deep.mkdir(parents=True)
-  (deep / "x.tfrecord").write_bytes(b"x")
-  maker.recipe = prepared.Recipe(("data.protocol",), lambda c: [tmp_path / "pictures"])
-  maker.build(), maker.build()
-  assert maker.count == 1
-  (deep / "y.tfrecord").write_bytes(b"y")
-  maker.build()
-  assert maker.count == 2
-  os.utime(deep / "x.tfrecord", ns=(1, 1))
-  maker.build()
-  assert maker.count == 3
+def test_very_many_files_count_by_size_and_time(config, maker, tmp_path):
+  paths = [tmp_path / "pictures" / "p10" / name for name in ("x.tfrecord", "y.tfrecord")]
+  paths[0].parent.mkdir(parents=True)
+  paths[0].write_bytes(b"x")
+  maker.recipe = prepared.Recipe(("data.protocol",), lambda c: [], many=lambda c: map(str, paths))
+
+  def counted(*changes):
+    for change in changes:
+      change()
+    maker.build(), maker.build()
+    return maker.count
+  assert counted() == 1
+  stamp = paths[0].stat().st_mtime_ns
+  assert counted(lambda: paths[1].write_bytes(b"y")) == 2                       # added
+  assert counted(lambda: paths[1].write_bytes(b"z!"), lambda: os.utime(paths[1], ns=(1, 1))) == 3
+  assert counted(lambda: os.utime(paths[1], ns=(1, stamp + 1))) == 4
+  assert counted(lambda: paths[1].write_bytes(b"y"),                            # its size alone
+                 lambda: os.utime(paths[1], ns=(1, stamp + 1))) == 5
+  assert counted(lambda: paths[0].rename(tmp_path / "elsewhere")) == 6          # removed
 
 
 def test_code_counts(tmp_path, monkeypatch):
@@ -275,10 +281,12 @@ def test_mimics_files_are_those_that_it_reads(tmp_path):
       "data.cohort=mimic", f"data.root={tmp_path / 'files'}", f"text.model={tmp_path / 'bert'}"])
   names = lambda c: {p.name.split(".")[0] for p in mimic.RECIPE.files(c)}
   everything = names(c)
-  assert {"patients", "chartevents", "discharge", "radiology", "files", "config",
+  assert {"patients", "chartevents", "discharge", "radiology", "config",
           "mimic-cxr-2"} <= everything and "drgcodes" not in everything
-  alone = names(config_lib.override(c, ["data.mimic.modalities=('structured',)"]))
-  assert everything - alone >= {"discharge", "radiology", "files", "mimic-cxr-2"}
+  bare = config_lib.override(c, ["data.mimic.modalities=('structured',)"])
+  assert everything - names(bare) >= {"discharge", "radiology", "mimic-cxr-2"}
+  assert sorted(mimic.RECIPE.many(c)) == sorted(map(str, tmp_path.glob("files/**/*.tfrecord")))
+  assert mimic.RECIPE.many(bare) == []
   assert mimic.RECIPE.files(config_lib.override(c, ["data.root="])) is None
   assert mimic.RECIPE.files(config_lib.override(c, ["data.engine=bigquery"])) is None
   for key in mimic.RECIPE.keys + eicu.RECIPE.keys:
