@@ -19,7 +19,7 @@ import pathlib
 
 import numpy as np
 
-from crl_jax.data import csv_files, images, mimic_features, mimic_files, mimic_items, mimic_stays
+from crl_jax.data import csv_files, images, mimic_features, mimic_files, mimic_stays
 from crl_jax.data import mimic_structured, mimic_tables, mimic_unstructured, prepared, simulate
 from crl_jax.data import tables, text
 from crl_jax.data.cohort import Cohort, CohortError

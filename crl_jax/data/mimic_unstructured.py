@@ -14,7 +14,7 @@ import os
 import numpy as np
 
 from crl_jax.data import images, mimic_features as queries
-from crl_jax.data import mimic_files, mimic_items as items, text
+from crl_jax.data import mimic_files, text
 from crl_jax.data import notes as note_windows
 
 _AT_ONCE = 20_000     # notes in memory at a time

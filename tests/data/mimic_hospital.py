@@ -1,9 +1,11 @@
 """A MIMIC-IV of a handful of patients, each record of it at a known minute."""
 
+import numpy as np
 import pandas as pd
 
 from crl_jax import config as config_lib
-from crl_jax.data import mimic_files, mimic_tables
+from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import mimic, mimic_files, mimic_tables
 
 # every index admission; not at a whole hour, so that a reader that drops minutes is seen
 BEGIN = pd.Timestamp("2150-03-01 10:20:00")
@@ -123,3 +125,14 @@ def save(folder, content):
         frame[column] = ""
     frame.to_csv(path, index=False, compression={"method": "gzip", "compresslevel": 1})
   return folder
+
+
+def build(root, *overrides, **kwargs):
+  """The cohort of a folder, with settings changed."""
+  return cohort_lib.validate(mimic.build(make_config(root, *overrides), **kwargs))
+
+
+def rows_of(cohort, task):
+  """row_id -> label of the rows with a defined outcome."""
+  y = cohort.labels[:, cohort.tasks.index(task)]
+  return {int(r): int(v) for r, v in zip(cohort.row_id, y) if np.isfinite(v)}
