@@ -251,6 +251,18 @@ def test_notes_without_a_bert_say_which_files_to_get(tmp_path):
     build(tmp_path, "data.mimic.modalities=('image',)")
 
 
+def test_memory_and_the_folder_to_spill_into_are_those_of_the_config(tmp_path):
+  made.save(tmp_path / "files", made.stays((1,)))
+  (tmp_path / "spill").mkdir()
+  config = made.make_config(tmp_path / "files", "data.memory_limit=200MiB",
+                            f"data.spill={tmp_path / 'spill'}")
+  with mimic.open_source(config, ["structured"]) as (source, _):
+    con = source.tables["patients"].get_backend()
+    found = [con.raw_sql(f"SELECT current_setting('{name}')").fetchall()[0][0]
+             for name in ("memory_limit", "temp_directory")]
+  assert found[0] == "200.0 MiB" and found[1].startswith(str(tmp_path / "spill"))
+
+
 # Items --------------------------------------------------------------------------------------------
 
 

@@ -223,6 +223,20 @@ def test_the_discharge_summary_enters_discharge_rows_only(build, before):
   assert other.info["modality_facts"]["discharge"]["without content"] == 3
 
 
+def test_token_ids_are_of_the_notes_that_a_row_knows(build, before):
+  tokens = ("text.finetune=True", "text.finetune_windows=4")
+  was = build(hospital(), *tokens)
+  now = build(hospital(*((s, ROW, 95.0, " late") for s in PATIENTS)), *tokens)
+  np.testing.assert_array_equal(was.observed, before.observed)
+  for name in ("discharge", "radiology"):
+    x = was.inputs[name]
+    assert x.shape == (6, 4, 32) and x.dtype == np.int32
+    np.testing.assert_array_equal(x.any((1, 2)), was.observed[:, was.modalities.index(name)])
+  was, now = part(was, "radiology"), part(now, "radiology")
+  np.testing.assert_array_equal(was[0], now[0])
+  assert (was[1] != now[1]).any(1).all() and (was[0] != was[1]).any(1).all()
+
+
 def test_the_paper_protocol_knows_all_until_the_end(build):
   paper = build(hospital(), "data.protocol=paper")
   assert paper.observed.all() and sorted(paper.row_id) == [1102, 1202, 1302]
