@@ -54,7 +54,8 @@ def _embeddings(config):
     from pyarrow import parquet
     ids = parquet.read_table(listed, columns=list(table.columns))
   else:
-    ids = csv_files.batches(csv_files.Checked(listed, config.data.encoding, table), table).read_all()
+    file = csv_files.Checked(listed, config.data.encoding, table)
+    ids = csv_files.batches(file, table).read_all()
   folder = places["embeddings"].folder
   return [images.path(folder, *image) for image in zip(*(c.to_pylist() for c in ids.columns))]
 

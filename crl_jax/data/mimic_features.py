@@ -3,8 +3,8 @@
 A patient has at most two rows (`times`), so every record belongs to a part of the stay: 0, known
 before the patient's first row; 1, known later but before the second; others (EARLY, LATE, UNDATED)
 are only counted, in the pass that reads them. Sums, extremes and counts are taken per patient and
-part, and a row adds up the parts before it. Values are whole thousandths, times whole minutes after the
-hospital admission: sums are exact, so neither the order of records nor the engine can move a
+part, and a row adds up the parts before it. Values are whole thousandths, times whole minutes after
+the hospital admission: sums are exact, so neither the order of records nor the engine can move a
 feature.
 """
 

@@ -191,7 +191,8 @@ def _find(source, root):
   if strange:
     place, version = strange[0]
     raise ValueError(f"{place.folder} is version {version} of {project.slug}, which cannot be "
-                     f"read: version {supported(project)} can. To fetch it:\n  {command(source, root)}")
+                     f"read: version {supported(project)} can. To fetch it:\n  "
+                     + command(source, root))
   return None
 
 

@@ -5,11 +5,11 @@ admission, rounded down, so that a record counts as earlier than a row only if i
 
 Outcomes of a discharge: readmission is another admission that begins at it or within 30 days, ICU
 admission an ICU stay of another admission that begins within 90 days; both undefined (NaN) for
-those who died in hospital, and where the follow-up may reach past the end of the data. Dates are shifted
-by whole years per patient; `anchor_year_group` says in which three years the patient's anchor_year
-lay. A discharge is censored if, in the latest year it can have had, the days after it cross the end
-of the last year of the data. The rule looks at nothing that happened afterwards: undefined are
-positives and negatives alike.
+those who died in hospital, and where the follow-up may reach past the end of the data. Dates are
+shifted by whole years per patient; `anchor_year_group` says in which three years the patient's
+anchor_year lay. A discharge is censored if, in the latest year it can have had, the days after it
+cross the end of the last year of the data. The rule looks at nothing that happened afterwards:
+undefined are positives and negatives alike.
 """
 
 import numpy as np

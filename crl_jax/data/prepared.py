@@ -12,8 +12,8 @@ every file.
     <cache>/*.lock           held while a folder is written or files.json is
 
 A folder is written beside its place and renamed when it is whole, under a lock: two runs on one
-cache prepare a cohort once, and a kill or a full disk leaves nothing half written. It holds what the
-source files hold: keep it as confidential as those. Old folders may be deleted at any time.
+cache prepare a cohort once, and a kill or a full disk leaves nothing half written. It holds what
+the source files hold: keep it as confidential as those. Old folders may be deleted at any time.
 """
 
 import concurrent.futures

@@ -193,8 +193,8 @@ def transform(stats, inputs, observed, modalities, chunk=16384):
 
 
 def _to_normal(knots, x):
-  """Maps each column of `x` (..., F) to a standard normal by its empirical quantiles `knots` (Q, F).
-  """
+  """Maps each column of `x` (..., F) to a standard normal by its empirical quantiles `knots`
+  (Q, F)."""
   flat = x.reshape(-1, x.shape[-1])
   return jax.vmap(_column_to_normal, in_axes=(1, 1), out_axes=1)(knots, flat).reshape(x.shape)
 

@@ -47,7 +47,8 @@ def write(config, out, patients, seed=0, density=1.0, threads=2, level=1, versio
   if names != (("structured", "image", "discharge", "radiology"),
                ("readmission", "icu", "mortality")) or config.sizes[1] != 1376:
     raise ValueError("config.data.simulate must have MIMIC's modalities (structured, image of "
-                     f"1376, discharge, radiology) and tasks (readmission, icu, mortality), not {names}.")
+                     "1376, discharge, radiology) and tasks (readmission, icu, mortality), not "
+                     f"{names}.")
   if patients < 1 or density <= 0 or threads < 1 or not 1 <= level <= 9:
     raise ValueError("patients and threads must be at least 1, density positive, level 1 to 9.")
   if out.exists() and any(out.iterdir()):

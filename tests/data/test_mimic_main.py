@@ -50,7 +50,8 @@ def runs(make_bert, tmp_path_factory):
     table = pd.read_parquet(place / "predictions.parquet")
     return types.SimpleNamespace(
         metrics=json.loads((place / "metrics.json").read_text())["test"],
-        table=table[table.role == "test"], report=html.unescape((place / "report.html").read_text()))
+        table=table[table.role == "test"],
+        report=html.unescape((place / "report.html").read_text()))
   return {protocol: run(protocol) for protocol in ("honest", "paper")}
 
 
