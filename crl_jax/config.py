@@ -28,7 +28,7 @@ def default():
                                     # "paper": one row a patient
   c.data.encoding = "utf-8"         # of the csv.gz files: "utf-8" | "latin-1"
   c.data.memory_limit = "4GB"       # what DuckDB may hold in memory; it spills to disk past that
-  c.data.spill = ""                 # folder for what does not fit; "" for the system's temporary one
+  c.data.spill = ""                 # folder for what does not fit; "": the system's temporary one
   c.data.cache = "auto"             # folder that keeps prepared cohorts, as confidential as the
                                     # files; "auto": $CRL_JAX_CACHE or ~/.cache/crl_jax; "": none
   c.data.engine = "duckdb"          # what reads MIMIC-IV's tables: "duckdb" | "bigquery" | "spark"
@@ -83,7 +83,7 @@ def default():
   c.text.precision = "float32"      # of BERT's arithmetic for embeddings: "float32" | "bfloat16"
   c.text.cache = ""                 # folder that keeps embeddings for all runs, as confidential as
                                     # the notes; "": crl_jax/text in the user's cache folder
-  c.text.finetune = False           # True: token ids are the input and BERT is trained with the rest
+  c.text.finetune = False           # True: token ids are the input, BERT is trained with the rest
   c.text.finetune_windows = 4       # windows of a row that training sees, evenly spread
   c.text.learning_rate = 0.1        # BERT's learning rate, times the phase's
   c.text.dropout = 0.1              # of BERT's hidden states in training
@@ -92,8 +92,9 @@ def default():
 
   c.data.mimic = _D()               # the MIMIC-IV cohort
   c.data.mimic.min_age = 18         # years at admission, inclusive [paper]
-  c.data.mimic.icu_stay = "single"  # the patient's first admission with an ICU stay: only where that
-                                    # stay is its "single" one [paper], or whatever follows its "first"
+  c.data.mimic.icu_stay = "single"  # the patient's first admission with an ICU stay: only where
+                                    # that stay is its "single" one [paper], or whatever follows its
+                                    # "first"
   c.data.mimic.prediction_hour = 48.0  # mortality is predicted so many hours after the hospital
                                        # admission (honest protocol)
   c.data.mimic.icu_before_row = True   # no mortality row for those who enter the ICU only after it:

@@ -82,7 +82,7 @@ class Split:
 
 def make_optimizer(config):
   """Adam on clipped gradients, without learning rate and weight decay, which a state carries. Its
-  update() wants the gradients' `norm`, which a step knows: to find it is as much work as to clip."""
+  update() is told the gradients' `norm`, which a step knows."""
   most = config.train.clip_norm
 
   def clip(gradients, state, params=None, *, norm, **_):
@@ -205,7 +205,8 @@ def _chosen(so, update, state):
   # waits for the host.
   return jax.lax.platform_dependent(
       so, state, cpu=lambda so, state: jax.lax.cond(so, update, lambda state: state, state),
-      default=lambda so, state: jax.tree.map(functools.partial(jnp.where, so), update(state), state))
+      default=lambda so, state: jax.tree.map(functools.partial(jnp.where, so), update(state),
+                                             state))
 
 
 def _rate(model, path):

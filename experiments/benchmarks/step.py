@@ -1,8 +1,8 @@
 """What a training step spends its time on, and what share of a large matrix product's rate it gets.
 
-The step, parts of it alone and the step with parts left out are timed in turn, each a program of its
-own that repeats it on one batch; what the compiler saves across parts makes the step a little cheaper
-than their sum. "All else" is what is left of the step: activations, norms, softmax, losses.
+The step, parts of it alone and the step with parts left out are timed in turn, each a program of
+its own that repeats it on one batch; what the compiler saves across parts makes the step a little
+cheaper than their sum. "All else" is what is left of the step: activations, norms, softmax, losses.
 """
 
 import time
