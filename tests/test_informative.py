@@ -175,6 +175,20 @@ def test_contrast_equals_statsmodels():
   np.testing.assert_allclose(found["covariance"], fit.cov_params())
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.1])
+def test_contrast_keeps_its_level_where_few_rows_differ(rate):
+  """20 rows each of three patterns: Wald's test rejects 12% and 33%, Hotelling's 8% and 33%."""
+  rng = np.random.default_rng(4)
+  label = np.repeat(range(4), (280, 20, 20, 20))
+  d = np.eye(4)[label][:, 1:]
+  d -= d.mean(0)
+  test = lambda y: orthogonal.contrast(y - y.mean(), d, np.arange(len(y)))["p"]
+  none = [test(y) for y in rng.binomial(1, rate, (200, len(label))).astype(float)]
+  assert np.mean(np.array(none) < 0.05) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+  some = [test(y) for y in rng.binomial(1, rate + 0.25 * (label == 1), (200, len(label))) * 1.0]
+  assert np.mean(np.array(some) < 0.05) > 0.3
+
+
 def test_cross_fitted_predictions_do_not_know_their_row():
   rng = np.random.default_rng(2)
   x, fold = rng.normal(size=(120, 3)), np.arange(120) % 4
