@@ -10,8 +10,9 @@ Contributions are Shapley values over modalities of the predicted probability be
 "replaced" (default): a modality outside the coalition has the content of other patients who have
 it, the pattern of what was recorded stays; so the prediction is the average, plus what the pattern
 says, plus what each content says. "removed": it counts as never recorded, so the pattern changes
-with it. Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival are sampled.
-The patients who stand in are a sample either way: `error` says what another would change.
+with it. Up to _EXACT modalities all 2^M coalitions are computed; past that, orders of arrival
+are sampled. The patients who stand in are a sample either way: `error` says what another would
+change.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 A player is a modality. v(S) is the prediction with the modalities of S; the value of a player is
 the mean over orders of arrival of what it adds (Shapley, 1953). Both estimates hold the efficiency
-axiom to rounding: values sum to v(all) - v(none). Axes in names: C coalitions, R permutations, B rows,
-M players, T tasks.
+axiom to rounding: values sum to v(all) - v(none). Axes in names: C coalitions, R permutations,
+B rows, M players, T tasks.
 """
 
 import math

@@ -9,8 +9,9 @@ a row on disk); --reuse takes the one that lies there. Every measurement is a pr
 the same --cores, one after another: decompression alone before and after the cohort is made (the
 machine may be shared: both are shown), the cohort from the files with an empty cache, the cohort
 from the cache; seconds are from the start of Python to the cohort, memory is the largest resident
-set; CPU seconds, of all cores together, are what a busy machine changes least. Notes are left out unless text.model=DIR names a BERT: encoding them is another benchmark.
-KEY=VALUE are settings of the config.
+set; CPU seconds, of all cores together, are what a busy machine changes least. Notes are left out
+unless text.model=DIR names a BERT: encoding them is another benchmark. KEY=VALUE are settings of
+the config.
 """
 
 import argparse
@@ -111,8 +112,8 @@ def table(found):
   rows = [("gzip -dc FILES \\| wc -l, before", before), ("the same, after", after),
           ("files to cohort", build), ("cached start", cached)]
   out = [f"{large:,} rows of chartevents and labevents, {before['lines']:,} lines in "
-         f"{found['files']} files of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; cohort "
-         f"of {build['rows']:,} rows of {build['patients']:,} patients.", "",
+         f"{found['files']} files of {found['bytes'] / 2**30:.2f} GiB; {found['cores']} cores; "
+         f"cohort of {build['rows']:,} rows of {build['patients']:,} patients.", "",
          "| | seconds | times gzip | CPU seconds | peak RSS, GiB |",
          "| --- | ---: | ---: | ---: | ---: |"]
   out += [f"| {name} | {x['seconds']:.1f} | {x['seconds'] / gzip:.2f} | {x['cpu']:.1f} | "

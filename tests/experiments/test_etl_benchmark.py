@@ -22,6 +22,6 @@ def test_the_table_compares_with_the_faster_decompression():
   side = dict(build=1.0, rows=10, patients=5, inputs=dict(chartevents=7, labevents=3), rss=2**30,
               cpu=3.5, lines=12)
   text = etl_benchmark.table(dict(
-      cores=2, gzip=[dict(side, seconds=4.0), dict(side, seconds=2.0)], files=2, bytes=2**30, build=dict(side, seconds=5.0),
-      cached=dict(side, seconds=1.0)))
+      cores=2, gzip=[dict(side, seconds=4.0), dict(side, seconds=2.0)], files=2, bytes=2**30,
+      build=dict(side, seconds=5.0), cached=dict(side, seconds=1.0)))
   assert "| files to cohort | 5.0 | 2.50 | 3.5 | 1.00 |" in text and "10 rows" in text
