@@ -1,9 +1,12 @@
 """What SIGTERM and SIGINT (Ctrl-C) do: a command stops cleanly and says how to go on."""
 
 import contextlib
+import gc
+import os
 import shlex
 import signal
 import sys
+import threading
 
 
 class Interrupted(BaseException):
@@ -22,8 +25,11 @@ class Stop:
     """The number of the signal received, or 0."""
     return self._received
 
-  def handle(self, number, _):
+  def handle(self, number, frame):
     """The signal handler."""
+    if self.at_once and _forgets(frame):
+      threading.Timer(0.01, os.kill, [os.getpid(), number]).start()   # again in a moment
+      return
     if self._received:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
@@ -40,6 +46,17 @@ class Stop:
     self.at_once = True
     if self._received:
       raise Interrupted
+
+
+def _forgets(frame):
+  """Whether Python would print what is raised in `frame` and go on: finalizers, and what garbage
+  collection calls (JAX collects with it)."""
+  called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+  while frame is not None:
+    if frame.f_code in called or frame.f_code.co_name == "__del__":
+      return True
+    frame = frame.f_back
+  return False
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A run that signals stop: real processes, killed or asked to stop, and signals at any moment."""
 
 import ast
+import gc
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ import time
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, evaluate, members, run, writer
+from crl_jax import config as config_lib, evaluate, members, run, stopping, writer
 from crl_jax.data import mimic
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -167,6 +168,25 @@ def test_a_run_stopped_while_it_is_explained_is_explained_the_next_time(launch, 
   printed = finish_process(launch(tmp_path, command))
   assert "This run is finished" in printed and (tmp_path / "explain.svg").exists()
   assert "Shapley" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_garbage_is_collected_is_not_lost(number):
+  """Python prints what is raised there and goes on; JAX collects its own garbage there."""
+  def collect(phase, _):
+    if phase == "start" and not sent:
+      sent.append(number)
+      os.kill(os.getpid(), number)
+      time.sleep(0.05)
+  sent = []
+  with stopping.signals() as stop, pytest.raises(stopping.Interrupted):
+    gc.callbacks.append(collect)
+    try:
+      gc.collect()
+      time.sleep(10)
+    finally:
+      gc.callbacks.remove(collect)
+  assert sent and stop() == number
 
 
 @pytest.mark.parametrize("module", ["predict", "export", "explain"])
