@@ -241,14 +241,15 @@ def _settle_data(workdir, cohort, splits, folds):
       "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities),
                     "rows": int(n)}
                    for p, n in zip(ids, counts)],
-      "trained_patterns": trained.tolist(), "digests": _digests(cohort), "versions": _versions()}
+      "trained_patterns": trained.tolist(), "digests": _digests(cohort, splits),
+      "versions": _versions()}
   if path.exists() and _begun(workdir):
     old = run_files.read(path)
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:
       raise ValueError(f"The data or splits are not those that {workdir} began with "
                        f"({', '.join(changed)} in data.json differ):\n  "
-                       + "\n  ".join(_changes(old, facts) or ["the assignment of patients"])
+                       + "\n  ".join(_changes(old, facts))
                        + "\nRestore the files of data.root, or name another --workdir.")
   if sharding.leader():
     _write_json(path, facts)
@@ -256,20 +257,23 @@ def _settle_data(workdir, cohort, splits, folds):
   return facts
 
 
-def _digests(cohort):
-  """Part of a cohort -> start of its SHA-256, to tell which part has changed."""
+def _digests(cohort, splits):
+  """Part of a cohort or of its splits -> start of its SHA-256, to tell which part has changed."""
   parts = {"row ids": cohort.row_id, "patients": cohort.patient_id, "observed": cohort.observed,
-           "labels": cohort.labels} | {f"inputs of {m}": x for m, x in cohort.inputs.items()}
+           "labels": cohort.labels} | {f"inputs of {m}": x for m, x in cohort.inputs.items()} | {
+               f"{role} rows of fold {k}": splits.rows(k, role)
+               for k in range(len(splits.validation)) for role in ("val", "test")}
   return {name: hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()[:16]
           for name, x in parts.items()}
 
 
 def _changes(old, new):
   """Lines that say in what two contents of data.json differ: counts, and parts whose counts agree
-  and whose values do not."""
+  and whose values do not; and in the versions that made them."""
   keys = ("rows", "patients", "modalities", "tasks", "shapes", "observed", "labelled")
   some = lambda facts: {key: facts[key] for key in keys if key in facts} | {"patterns": {
-      entry["name"]: entry["rows"] for entry in facts["patterns"]}}
+      entry["name"]: entry["rows"] for entry in facts["patterns"]},
+                                "versions": facts.get("versions", {})}
   values = old.get("digests", {})
   return config_lib.difference(some(old), some(new)) + [
       f"{part}: other values" for part, digest in new["digests"].items()

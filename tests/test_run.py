@@ -244,8 +244,13 @@ def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finis
     assert "observed.structured: 300 -> 299" in str(error.value)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, 0.15, 99)
   monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
-  with pytest.raises(ValueError, match=r"\(splits_fingerprint in data.json"):
+  versions = run._versions()
+  monkeypatch.setattr(run, "_versions", lambda: versions | {"jax": "0.0"})
+  with pytest.raises(ValueError, match=r"\(splits_fingerprint in data.json") as error:
     finish(tiny_run.config, folder)
+  lines = [line.strip() for line in str(error.value).splitlines()[1:-1]]
+  assert lines[0].startswith("versions.jax: ") and lines[1:] == [
+      f"{role} rows of fold {k}: other values" for k in range(5) for role in ("val", "test")]
 
 
 def test_a_crashed_evaluation_is_gone_on_with_by_another(tiny_run, finish, tmp_path, monkeypatch):
