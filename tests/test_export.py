@@ -184,13 +184,15 @@ def test_the_example_predicts_without_crl_jax(exported, members_run):
   folder, predictor = exported(members_run.folder)
   done = alone(folder)
   assert done.returncode == 0, done.stderr
-  names = re.findall(r"^(\S+)$", done.stdout, re.M)
-  assert names == ["none", *predictor.modalities, "+".join(predictor.modalities)]
-  numbers = np.array(re.findall(r"base (\S+), rectified (\S+)", done.stdout), float)
+  shown = re.findall(r"^(\S+): (\S+) (\S+), rectified (\S+)$", done.stdout, re.M)
+  names = list(dict.fromkeys(name for name, *_ in shown))
+  assert names == [*predictor.modalities, "+".join(predictor.modalities)]
+  assert [task for _, task, *_ in shown] == len(names) * list(predictor.tasks)
   observed = np.array([[m in name.split("+") for m in predictor.modalities] for name in names])
-  expected = predictor({m: np.full((len(names), *shape), np.nan, np.float32)
+  expected = predictor({m: np.zeros((len(names), *shape), np.float32)
                         for m, shape in predictor.shapes.items()}, observed)
-  np.testing.assert_allclose(numbers, np.stack(expected, -1).reshape(-1, 2), atol=2e-6)
+  np.testing.assert_allclose(np.array([line[2:] for line in shown], float),
+                             np.stack(expected, -1).reshape(-1, 2), atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "model.stablehlo"])

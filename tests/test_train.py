@@ -231,25 +231,26 @@ def streamed_source(engine, data, monkeypatch):
 
 
 def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
-  """8 -> 2 -> 1 devices; every epoch of 8 steps like the one on 8 throughout, 24 on each."""
-  on = {n: Engine(engine.config, data, n) for n in (8, 2, 1)}
+  """8 -> 2 -> 1 devices, 20 steps on each: each step (all rows, so one is an epoch) like on 8."""
+  on = {n: Engine(engine.config, data, n, **{"train.batch_size": len(ROWS[0])}) for n in (8, 2, 1)}
   stages = [tuple(dataclasses.replace(s, patience=None, epochs=epochs)
-                  for s, epochs in zip(engine.model.stages, (2, 7)))]
+                  for s, epochs in zip(on[8].model.stages, (10, 50)))]
   _, expected = on[8].fit(stages=stages)
   kept, records = {}, []
   member, at = on[8].members(), (0, 0)
-  for devices, stop_after in ((8, 3), (2, 3), (1, None)):
+  for devices in (8, 2, 1):
     asked = iter(range(100))
+    last = None if devices == 1 else 20
     def keep(phase, epoch, member):
-      checkpoint.save(tmp_path, 10 * phase + epoch, dict(at=np.array([phase, epoch]),
-                                                         member=member), 1)
+      checkpoint.save(tmp_path, 100 * phase + epoch, dict(at=np.array([phase, epoch]),
+                                                          member=member), 1)
     with contextlib.suppress(stopping.Interrupted):
-      _, found = on[devices].fit(member, at=at, stages=stages, save=keep, note=records,
-                                 should_stop=lambda: stop_after == next(asked))
+      on[devices].fit(member, at=at, stages=stages, save=keep, note=records,
+                      should_stop=lambda: last == next(asked))
     like = dict(at=np.zeros(2, int), member=on[1].programs.to_host(on[1].members()))
     _, kept = checkpoint.restore(tmp_path, like)
     member, at = kept["member"], tuple(int(x) for x in kept["at"])
-  assert [r[:3] for r in records] == [r[:3] for r in expected] and len(expected) == 9
+  assert [r[:3] for r in records] == [r[:3] for r in expected] and len(expected) == 60
   for (*_, a), (*_, b) in zip(records, expected):
     np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(a["train/loss"], b["train/loss"], rtol=1e-5)
