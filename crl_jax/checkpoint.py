@@ -1,5 +1,5 @@
-"""Checkpoints: orbax trees, each with a SHA-256 manifest, because orbax does not notice flipped
-bits in arrays."""
+"""Checkpoints: orbax trees, each with a SHA-256 manifest of its files and of itself, because orbax
+does not notice flipped bits in arrays."""
 
 import errno
 import hashlib
@@ -36,8 +36,8 @@ def save(folder, step, tree, keep, fingerprint=None):
       checkpointer.save(target, jax.tree.map(np.asarray, tree))
     files = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
                 if path.is_file()}
-    part = folder / f"{step}.part"
-    part.write_text(json.dumps({"fingerprint": fingerprint or {}, "files": files}, indent=1))
+    part, manifest = folder / f"{step}.part", {"fingerprint": fingerprint or {}, "files": files}
+    part.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}, indent=1))
     part.rename(_manifest(folder, step))
   except (OSError, ValueError) as error:
     code = _os_error(error)
@@ -88,12 +88,12 @@ def restore(folder, like=None, fingerprint=None):
   folder = pathlib.Path(folder).absolute()
   found = steps(folder)
   for step in reversed(found):
-    damage = _damage(folder, step)
-    if damage:
-      logging.warning("Checkpoint %s is damaged (%s); trying the one before it.",
-                      folder / str(step), damage)
+    try:
+      kept = _intact(folder, step)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      logging.warning("Checkpoint %s is damaged (%s %s); trying the one before it.",
+                      folder / str(step), type(error).__name__, error)
       continue
-    kept = _read_manifest(folder, step)["fingerprint"]
     changed = [k for k in fingerprint or {} if kept.get(k) != fingerprint[k]]
     if changed:
       raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} "
@@ -126,17 +126,19 @@ def _manifest(folder, step):
   return folder / f"{step}.json"
 
 
-def _read_manifest(folder, step):
-  return json.loads(_manifest(folder, step).read_text())
+def _intact(folder, step):
+  """The fingerprint of a step. Raises one of many errors where the step is not as it was written."""
+  manifest = json.loads(_manifest(folder, step).read_text())
+  if manifest.pop("sha256") != _digest_of(manifest):
+    raise ValueError("checksum of the manifest")
+  for name, digest in manifest["files"].items():
+    if _digest(folder / str(step) / name) != digest:
+      raise ValueError(f"checksum of {name}")
+  return manifest["fingerprint"]
 
 
-def _damage(folder, step):
-  try:
-    wrong = [name for name, digest in _read_manifest(folder, step)["files"].items()
-             if _digest(folder / str(step) / name) != digest]
-  except (OSError, ValueError, KeyError) as error:
-    return f"{type(error).__name__} {error}"
-  return f"checksum of {wrong[0]}" if wrong else ""
+def _digest_of(manifest):
+  return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path):

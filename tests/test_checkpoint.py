@@ -63,6 +63,23 @@ def test_a_damaged_step_is_passed_over(folder, damage, caplog):
   assert "damaged" in caplog.text
 
 
+def test_a_byte_flipped_anywhere_in_a_manifest_is_noticed(tmp_path):
+  """Also in what it says of the run: that would look like another config."""
+  fingerprint = {"config": "0123", "data": "4567"}
+  for step in (1, 2):
+    checkpoint.save(tmp_path, step, tree(step), 2, fingerprint)
+  manifest = tmp_path / "2.json"
+  good = manifest.read_bytes()
+  for at in [*range(200), *range(200, len(good), 29)]:
+    manifest.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1:])
+    assert checkpoint.restore(tmp_path, tree(0), fingerprint)[0] == 1, good[at - 9:at + 9]
+  for other in (b"", b"[]", b"1", b"{}", b'{"fingerprint": {}, "files": {}}'):
+    manifest.write_bytes(other)
+    assert checkpoint.restore(tmp_path, tree(0), fingerprint)[0] == 1, other
+  manifest.write_bytes(good)
+  assert checkpoint.restore(tmp_path, tree(0), fingerprint)[0] == 2
+
+
 def test_a_step_without_its_manifest_does_not_count(folder):
   (folder / "3.json").unlink()   # killed between the data and the manifest
   (folder / "60").mkdir()        # and a folder that is no checkpoint
