@@ -40,7 +40,7 @@ class Programs:
     self.by_member, self.to_host = self.layout.by_member, self.layout.to_host
     self._model, self._optimizer, self._config = model, optimizer, config
     self._modalities = modalities
-    self._slots = self.layout.slots(t.batch_size)
+    self._slots = self.layout.slots(t.batch_size, t.microbatches)
     self._step = functools.partial(
         train.train_step, model=model, optimizer=optimizer, layout=self.layout, ema=t.ema,
         dtype=jnp.dtype(t.precision), microbatches=t.microbatches)

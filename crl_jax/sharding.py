@@ -84,10 +84,10 @@ class Layout:
     """Name of the device axis in a per-device program; None in a global one."""
     return DATA if self.pmap else None
 
-  def slots(self, batch_size):
-    """The batch size rounded up to a multiple of the devices that share a batch; the extra slots
-    hold padding."""
-    share = self.mesh.shape[DATA]
+  def slots(self, batch_size, parts=1):
+    """The batch size rounded up so that each of the devices that share a batch can cut its rows
+    into `parts` equal ones; the extra slots hold padding."""
+    share = self.mesh.shape[DATA] * parts
     return -(-batch_size // share) * share
 
   def members(self, count):

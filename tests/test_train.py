@@ -121,9 +121,9 @@ def test_a_batch_size_that_devices_do_not_divide_gives_the_same_numbers(small_co
 def test_a_batch_in_parts_gives_the_same_numbers(small_config, data):
   settings = {"model.dropout": 0.2, "train.batch_size": 16}
   loss, params, _ = twenty_steps(small_config, data, 1, **settings)
-  for devices in (1, 2):
-    other, others, _ = twenty_steps(small_config, data, devices, **{"train.microbatches": 4},
-                                    **settings)
+  for devices, parallel in ((1, "jit"), (3, "jit"), (3, "pmap")):
+    other, others, _ = twenty_steps(small_config, data, devices, parallel=parallel,
+                                    **{"train.microbatches": 4}, **settings)
     np.testing.assert_allclose(other, loss, rtol=1e-5)
     close(others, params, 1e-5)
 
