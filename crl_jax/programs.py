@@ -1,7 +1,6 @@
 """The compiled programs of a run: epochs and predictions of many members at once, on any devices,
 from resident or streamed data. Each is a function of train.py, mapped over members."""
 
-import collections
 import functools
 
 import jax
@@ -48,7 +47,6 @@ class Programs:
     # nothing. Elsewhere launches are: all go together.
     alone = len(devices) == 1 and devices[0].platform == "cpu"
     self.together = min(config.members.together or (1 if alone else self.members), self.members)
-    self._traced = collections.Counter()
     self._init = self._compiled(self._init_one, shared=1)
     self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
     self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
@@ -66,12 +64,6 @@ class Programs:
   def resident(self, data):
     """Puts preprocessed data (members.member_data) on the devices."""
     return self.layout.everywhere(data)
-
-  def compiled_epochs(self):
-    """How often the epoch was compiled: once, unless a shape or a sharding changed."""
-    if self.layout.pmap:   # does not tell; a shape that was traced is a shape that was compiled
-      return self._traced[self._resident_epoch]
-    return self._resident._cache_size()
 
   def init(self, keys, weight_decay, vary):
     """The members before their first phase.
@@ -129,10 +121,9 @@ class Programs:
     """`function` of one member, mapped over members and compiled; its last `shared` arguments are
     common to all."""
     def mapped(*args):
-      self._traced[function] += 1
       own, common = args[:len(args) - shared], args[len(args) - shared:]
       one = lambda *own: function(*own, *common)
-      if self.members == 1 and self.together == 1:   # an axis of one costs a CPU a sixth of its time
+      if self.members == self.together == 1:   # an axis of one costs a CPU a sixth of its time
         found = one(*jax.tree.map(lambda x: x[0], own))
         return jax.tree.map(lambda x: x[None], found)
       if self.together == self.members:

@@ -1,4 +1,5 @@
-"""One step: what it does with gradients, and that it is taken as a whole or not at all."""
+"""The order of an epoch's steps; one step: what it does with gradients, and that it is taken as a
+whole or not at all."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,18 @@ from crl_jax import train
 def same(a, b):
   return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b),
                                                   strict=True))
+
+
+def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch():
+  rows = jnp.array([4, 9, 2, 7, 5])
+  order = lambda key, epoch, rows=rows: np.asarray(
+      train.epoch_order(jax.random.key_data(jax.random.key(key)), epoch, rows, 2, 4))
+  assert sorted(order(0, 0)[order(0, 0) >= 0]) == [2, 4, 5, 7, 9]
+  assert order(0, 0).shape == (3, 4) and (order(0, 0)[:, 2:] == -1).all()
+  assert np.array_equal(order(0, 1), order(0, 1)) and not np.array_equal(order(0, 0), order(0, 1))
+  assert not np.array_equal(order(0, 0), order(1, 0))
+  padded = order(0, 0, jnp.array([4, 9, 2, 7, 5, -1, -1, -1]))
+  assert np.array_equal(padded[:3], order(0, 0)) and (padded[3] == -1).all()
 
 
 def test_gradients_are_clipped_as_optax_clips_them(small_config):

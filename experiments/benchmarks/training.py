@@ -134,27 +134,6 @@ def operations(equation):
       equation.invars[0].aval.shape[axis] for axis in summed)
 
 
-def products_by_hand(config, spec):
-  """Operations of a step's matrix products, the check of HostLoop.flops(): 2 for each weight and
-  row forward, twice that backward, but for the inputs' gradient, which nobody needs.
-
-  The full method, one fusion layer, model.hide "all".
-  """
-  B, D, M = config.train.batch_size, config.model.width, len(spec.modalities)
-  S = M + 1                          # tokens, with that of the pattern
-  V = M + 1                          # views: all, and each modality hidden
-  first = sum(shape[0] * 2 * D for shape in spec.shapes.values()) + M * D
-  encoders = M * (2 * D * D + D * D)
-  missingness = D * D + D * D + D * M + D * M * D     # z, its decoder, gates
-  shared = S * 3 * D * D + S * S * D                  # query, key, value; scores
-  views = V * (S * S * D + S * D * D + S * 4 * D * D)   # mixing, output, feed-forward
-  decoders = M * 2 * D * D
-  heads = sum((1 + (t in config.loss.deeper)) * D * D + D for t in spec.tasks)
-  contrastive = B * M * D
-  inner = encoders + missingness + shared + views + decoders + heads + contrastive
-  return 2 * B * (2 * first + 3 * inner)
-
-
 class MatrixProduct:
   """A large float32 matrix product at the same precision setting as the model's."""
 

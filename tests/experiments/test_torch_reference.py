@@ -12,6 +12,47 @@ from experiments.benchmarks import setup, step, training
 torch = pytest.importorskip("torch")
 
 
+def load_flax(model, params):
+  """Copies the parameters of crl_jax's model of the same config into `model`."""
+  @torch.no_grad()
+  def linear(layer, tree):
+    layer.weight.copy_(torch.as_tensor(tree["kernel"]).T)
+    if layer.bias is not None:
+      layer.bias.copy_(torch.as_tensor(tree["bias"]))
+
+  @torch.no_grad()
+  def norm(layer, tree):
+    layer.weight.copy_(torch.as_tensor(tree["scale"]))
+    layer.bias.copy_(torch.as_tensor(tree["bias"]))
+
+  def sequence(layers, *trees):
+    found = [x for x in layers if isinstance(x, torch.nn.Linear)]
+    for layer, tree in zip(found, trees, strict=True):
+      linear(layer, tree)
+
+  for m, encoder in model.encoders.items():
+    tree = params[f"encode_{m}"]
+    sequence(encoder, *(tree[f"Dense_{i}"] for i in range(3)))
+    for i, layer in enumerate(x for x in encoder if isinstance(x, torch.nn.LayerNorm)):
+      norm(layer, tree[f"LayerNorm_{i}"])
+  missing = params["missingness"]
+  # Flax numbers Dense(...)(relu(Dense(...)(x))) from the outside
+  sequence(model.missingness, missing["Dense_1"], missing["Dense_0"])
+  sequence(model.pattern, missing["Dense_3"], missing["Dense_2"])
+  linear(model.gate, params["gate"]["Dense_0"])
+  fusion, attention = params["fusion"], params["fusion"]["Attention_0"]
+  for name in ("query_key", "value", "output"):
+    linear(model.fusion.get_submodule(name), attention[name])
+  sequence(model.fusion.forward_, fusion["Dense_1"], fusion["Dense_0"])
+  for i, layer in enumerate(model.fusion.norms):
+    norm(layer, fusion[f"LayerNorm_{i}"])
+  for m, decoder in model.decoders.items():
+    sequence(decoder, params[f"decode_{m}"], params[f"decode_{m}_out"])
+  for t, head in model.heads.items():
+    tree = params[f"head_{t}"]
+    sequence(head, *(tree[f"Dense_{i}"] for i in range(len(tree))))
+
+
 def test_the_same_loss_and_the_same_parameters_after_a_step():
   from experiments.benchmarks import torch_reference
   options = benchmarks.Options(rows=400, steps=1, repeats=1, settings=(
@@ -27,7 +68,7 @@ def test_the_same_loss_and_the_same_parameters_after_a_step():
   def reference(params):
     trainer = torch_reference.Trainer(config, data, prepared.tasks,
                                       config_lib.task_losses(config, prepared.tasks))
-    torch_reference.load_flax(trainer.model, jax.tree.map(np.array, params))
+    load_flax(trainer.model, jax.tree.map(np.array, params))
     trainer.model.train()
     return trainer
 
