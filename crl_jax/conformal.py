@@ -104,9 +104,10 @@ def study(table, tasks, modalities, config):
   Returns:
     {"alpha", "rule", "tasks": task -> {"coverage": {value, lo, hi}, "size", "both", "single",
     "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
-    "pattern", "name", "merged", "calibration_patients" (a member's mean)], largest first}}. Shares
-    weigh patients alike; patterns under config.min_cell patients are left out, and counted in
-    "suppressed"; coverage is null where outcomes may not be told (see disclosure.py).
+    "pattern", "name", "rare" (how many rarer ones are among them), "merged", "calibration_patients"
+    (a member's mean)], largest first, "suppressed": how many are left out}}. Shares weigh patients
+    alike; coverage is null where outcomes may not be told, and a pattern left out where its size may
+    not be either (see disclosure.py).
   """
   alpha = float(config.alpha)
   found = {"alpha": alpha, "rule": (
@@ -117,29 +118,30 @@ def study(table, tasks, modalities, config):
       f"{int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients every set holds both labels. "
       "Base predictions, calibrated on each member's validation patients, who also chose when "
       "its training stopped: hence 'about'."), "tasks": {}}
-  for task in tasks:
-    known = table[f"y_{task}"].notna()
-    test, val = (table[(table.role == role) & known] for role in ("test", "val"))
+  known = table[[f"y_{task}" for task in tasks]].notna().to_numpy()
+  sized = disclosure.sized(known[(table.role == "test").to_numpy()])
+  for task, known_N, may in zip(tasks, known.T, sized):
+    test, val = (table[(table.role == role) & known_N] for role in ("test", "val"))
     entry = _cell(test, task, alpha)
-    patterns, entry["suppressed"] = [], 0
-    told = {g.level for g in disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"],
-                                               config.min_cell) if g.told and not g.rare}
+    groups = disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"], config.min_cell)
+    shown = [g for g in groups if g.told or may]
+    patterns, entry["suppressed"] = [], len(groups) - len(shown)
+    members = max(1, len(scoring.members_of(test)))
     # of sets that hold the same outcome the coverage is its rate
     withheld = {"positives_covered": None, "coverage": {
         "value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}}
-    for pattern, rows in test.groupby("pattern"):
-      if rows.patient_id.nunique() < config.min_cell:
-        entry["suppressed"] += 1
-        continue
-      merged = bool((rows[f"category_{task}"] == MERGED).any())
-      mine = val[(val.pattern == pattern) if not merged else (val[f"category_{task}"] == MERGED)]
-      members = max(1, len(scoring.members_of(test)))
+    for g in shown:
+      rows = test[g.rows]
+      categories_ = rows[f"category_{task}"].unique()
+      mine = val[val[f"category_{task}"].isin(categories_)]
       patterns.append({
-          "pattern": int(pattern), "name": pattern_name(pattern, modalities), "merged": merged,
+          "pattern": None if g.level is None else int(g.level), "rare": g.rare,
+          "name": g.name("" if g.level is None else pattern_name(g.level, modalities),
+                         "rarer patterns"), "merged": MERGED in categories_,
           "calibration_patients": mine.groupby(["fold", "seed"]).patient_id.nunique().sum()
-                                  / members, **_cell(rows, task, alpha),
-          **({} if pattern in told else withheld)})
-    entry["patterns"] = sorted(patterns, key=lambda row: (-row["n"], row["pattern"]))
+                                  / members if may else None, **_cell(rows, task, alpha),
+          **({} if g.told else withheld)})
+    entry["patterns"] = sorted(patterns, key=lambda row: -row["n"])
     found["tasks"][task] = entry
   return found
 

@@ -13,7 +13,10 @@ them by adding and subtracting either:
   (`block`). What follows from the margins and the cells outside are then sums over whole rows or
   columns of the block alone, and those are large: with two rows and two columns or more, u(row) +
   v(column) is the indicator of no other cells. Tables of other pairs add nothing: averaged over
-  their third variable, they are margins.
+  their third variable, they are margins;
+* where outcomes are known of other rows that overlap (mortality of all, readmission of those who
+  lived), two sizes of a group would tell how many died: where its outcomes are withheld, so is its
+  size (`sized`).
 
 It does not keep anyone from bounding what is withheld, nor from using other sources (one grouping
 that is known to split the levels of another).
@@ -82,6 +85,16 @@ def told(counts_3xG, least):
   while hidden.any() and (rest := (size > 0) & ~hidden).any() and (hidden.sum() < 2 or few(hidden)):
     hidden[np.argmin(np.where(rest, size, np.inf))] = True
   return ~hidden
+
+
+def sized(known_NxT):
+  """(T,) bool: the outcomes, known of the rows `known_NxT`, of which a group may be told the size
+  where it may not be told the rest: those known of exactly the rows of each other one, or of none
+  of them."""
+  known_NxT = np.asarray(known_NxT, int)
+  both_TxT = known_NxT.T @ known_NxT
+  n_T = np.diag(both_TxT)
+  return ((both_TxT == 0) | (both_TxT == n_T) & (both_TxT == n_T[:, None])).all(1)
 
 
 def crossed(counts_3xAxB, told_A, told_B, least):

@@ -77,8 +77,10 @@ def evaluate(predictions, tasks, config, seed, modalities):
                                         patient[test], points["test"], seed)
     result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
                                           modalities, config.evaluate)
-  result["patterns"] = {task: _patterns(predictions, task, modalities, config.evaluate.min_cell)
-                        for task in tasks}
+  test = predictions[predictions.role == "test"]
+  sized = disclosure.sized(test[[f"y_{task}" for task in tasks]].notna())
+  result["patterns"] = {task: _patterns(test, task, modalities, config.evaluate.min_cell, may)
+                        for task, may in zip(tasks, sized)}
   return result
 
 
@@ -165,10 +167,10 @@ def _net_benefit(predictions, patient, tasks, roles, counts_RxP, config):
   return found
 
 
-def _patterns(table, task, modalities, least):
+def _patterns(test, task, modalities, least, sized):
   """Test rows by pattern, largest first; a row that several seeds predicted counts once, with its
-  mean prediction."""
-  table = table[(table.role == "test") & table[f"y_{task}"].notna()]
+  mean prediction. `sized`: sizes may be told where outcomes may not."""
+  table = test[test[f"y_{task}"].notna()]
   rows = table.groupby("row_id").agg({
       "pattern": "first", "patient_id": "first", f"y_{task}": "first", f"p_base_{task}": "mean",
       f"p_{task}": "mean"})
@@ -190,7 +192,8 @@ def _patterns(table, task, modalities, least):
     else:
       row["reason"] = disclosure.reason(least)
     found.append(row)
-  return sorted(found, key=lambda row: (-row["n"], row["pattern"] is None, row["pattern"]))
+  found.sort(key=lambda row: (-row["n"], row["pattern"] is None, row["pattern"]))
+  return [row if sized or row["positives"] is not None else {**row, "n": None} for row in found]
 
 
 def table(metrics, rectifier, info, min_cell=10, top=12):
@@ -230,19 +233,22 @@ def table(metrics, rectifier, info, min_cell=10, top=12):
 
 def pattern_rows(metrics, rectifier, info, task, min_cell, top):
   """The rows of the pattern table: metrics["patterns"][task] with the rectifier's `cell` and the
-  `true` gamma, or None; a row whose outcomes are withheld has no cell either.
+  `true` gamma, or None; a row whose outcomes are withheld has no cell, nor has one whose gamma is
+  of fewer than `min_cell` calibration rows.
 
   Rare patterns, those under `min_cell` rows and those past the `top` largest are pooled into one
   last row, without either.
   """
-  cells = {int(c["pattern"]): c for c in _pooled(rectifier, task)["cells"]}
+  cells = {int(c["pattern"]): c for c in _pooled(rectifier, task)["cells"] if c["n"] >= min_cell}
   true = info.get("truth", {}).get("gamma", {}).get(task, {})
   rows = [{**row, "cell": cells.get(row["pattern"]) if row["positives"] is not None else None,
            "true": true.get(str(row["pattern"]))} for row in metrics["patterns"][task]]
-  shown = [row for row in rows if row["n"] >= min_cell and row["pattern"] is not None][:top]
+  shown = [row for row in rows if row["pattern"] is not None and
+           (row["n"] is None or row["n"] >= min_cell)][:top]
   if rest := [row for row in rows if row not in shown]:
-    n, count = sum(row["n"] for row in rest), sum(max(1, row.get("rare", 0)) for row in rest)
-    few = n < min_cell or any(row["positives"] is None for row in rest)
+    count = sum(max(1, row.get("rare", 0)) for row in rest)
+    n = None if any(row["n"] is None for row in rest) else sum(row["n"] for row in rest)
+    few = n is None or n < min_cell or any(row["positives"] is None for row in rest)
     positives = None if few else sum(row["positives"] for row in rest)
     lo, hi = (None, None) if few else metrics_lib.wilson(positives, n)
     shown.append(dict(pattern=None, name=f"other patterns ({count})", missing=(), n=n, rare=count,
@@ -291,12 +297,11 @@ def _pooled(rectifier, task):
 def pattern_label(row, width=40):
   """The shorter of what is present and what is absent, cut at `width`; where nothing is absent and
   the list is long, that."""
-  names = [row["name"]]
+  names, more = [row["name"]], " + rarer patterns" if row.get("rare") else ""
   if row["pattern"] and not row["missing"] and len(row["name"]) > 40:
-    names.append("all modalities")
+    names.append("all modalities" + more)
   if row["missing"] and row["pattern"]:
-    names.append("all but " + ", ".join(row["missing"]) +
-                 (" + rarer patterns" if row.get("rare") else ""))
+    names.append("all but " + ", ".join(row["missing"]) + more)
   name = min(names, key=len)
   return name if len(name) <= width else name[:width - 3] + "..."
 
@@ -306,7 +311,7 @@ def _pattern_grid(rows):
   grid = [["pattern", "n", "outcome rate", "gamma", *(["true gamma"] if truth else [])]]
   for row in rows:
     rate = dict(value=row["rate"], lo=row["rate_lo"], hi=row["rate_hi"])
-    grid.append([pattern_label(row), str(row["n"]), interval_text(rate),
+    grid.append([pattern_label(row), _number(row["n"], "d"), interval_text(rate),
                  gamma_text(row), *([_number(row["true"], "+.3f")] if truth else [])])
   return grid
 

@@ -4,7 +4,8 @@ them beside those that chance alone would give.
 Groups are the predictions' columns group_<name> and, where neither of two has many levels, their
 intersections. disclosure.py says what is told of small ones: levels with fewer than `min_cell`
 patients are pooled, small intersections are suppressed, and of a group with fewer than `min_cell`
-patients of either outcome the size alone is given; as is done to those that would give these away.
+patients of either outcome the size alone is given, if that; as is done to those that would give
+these away.
 
 A gap is the largest minus the smallest over the groups whose outcomes are told, so it is never
 negative and grows with the number of small groups: "expected" is its mean, and "p" its rank, when
@@ -52,9 +53,9 @@ def study(table, tasks, config, counts_RxP, patient_N, points, seed):
     "reason"; a group whose positives are null has one too.
   """
   found = {}
-  for task in tasks:
-    known = table[f"y_{task}"].notna().to_numpy()
-    rows = _Rows(table[known], patient_N[known], task, points.get(task, {}), counts_RxP)
+  known_NxT = table[[f"y_{task}" for task in tasks]].notna().to_numpy()
+  for known, sized, task in zip(known_NxT.T, disclosure.sized(known_NxT), tasks):
+    rows = _Rows(table[known], patient_N[known], task, points.get(task, {}), counts_RxP, sized)
     single = {name: disclosure.groups(level_N, rows.patient, rows.y, config.min_cell)
               for name, level_N in groupings(table[known]).items()}
     crossed = {f"{a} x {b}": _crossed(rows, single[a], single[b], config.min_cell)
@@ -76,7 +77,7 @@ def groupings(table):
           for c in table if c.startswith("group_")}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Cell:
   """A group that is shown: its rows (N,) bool, and whether their outcomes may be told."""
   name: str
@@ -105,9 +106,10 @@ def _crossed(rows, first, second, least):
 
 class _Rows:
   """The labelled test rows of a task. A row that several seeds predicted stands once per seed in
-  `sets` and counts 1 / seeds."""
+  `sets` and counts 1 / seeds. `sized`: whether sizes may be told where outcomes may not."""
 
-  def __init__(self, table, patient_N, task, thresholds, counts_RxP):
+  def __init__(self, table, patient_N, task, thresholds, counts_RxP, sized):
+    self.sized = sized
     self.y = table[f"y_{task}"].to_numpy(np.float64)
     self.p = table[f"p_{task}"].to_numpy(np.float64)
     self.row, self.patient, self.counts = table.row_id.to_numpy(), patient_N, counts_RxP
@@ -141,11 +143,11 @@ class _Rows:
 
 def _grouping(rows, cells, hidden, config, seed):
   lines, draws = [], {}
-  for cell in cells:
-    n = len(np.unique(rows.row[cell.rows]))
+  sizes = {cell: len(np.unique(rows.row[cell.rows])) for cell in cells}
+  for cell, n in sorted(sizes.items(), key=lambda c: (-c[1], c[0].name)):
     if not cell.told:
       why = {"reason": disclosure.reason(config.min_cell)}
-      lines.append({"group": cell.name, "n": n, "positives": None, **why,
+      lines.append({"group": cell.name, "n": n if rows.sized else None, "positives": None, **why,
                     **dict.fromkeys(METRICS, {"value": None, "lo": None, "hi": None, **why})})
       continue
     value, drawn = ({**rows.rates(cell.rows, weights),
@@ -158,7 +160,7 @@ def _grouping(rows, cells, hidden, config, seed):
                      for name in METRICS}})
   gaps = _gaps(rows, [cell for cell in cells if cell.told], draws,
                {line["group"]: line for line in lines}, config, seed)
-  return {"groups": sorted(lines, key=lambda c: (-c["n"], c["group"])), **hidden, "gaps": gaps}
+  return {"groups": lines, **hidden, "gaps": gaps}
 
 
 def _entry(rows, mine, name, value, draws):

@@ -195,7 +195,7 @@ def _areas(predictions, task, patterns):
 def _label(row, data):
   """A pattern's name, or what it lacks where that is shorter."""
   missing = [] if row["pattern"] is None else [
-      m for m in data.get("modalities", ()) if m not in row["name"].split("+")]
+      m for i, m in enumerate(data.get("modalities", ())) if not row["pattern"] >> i & 1]
   return evaluate.pattern_label({**row, "missing": missing}, 200)
 
 
@@ -206,7 +206,7 @@ def _conformal(metrics, task, data):
     return None
   percent = lambda v: "-" if v is None else f"{v:.1%}"
   return dict(
-      level=1 - found["alpha"],
+      level=1 - found["alpha"], suppressed=mine.get("suppressed", 0),
       coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
       reasons=sorted({row["coverage"]["reason"] for row in mine["patterns"]
                       if "reason" in row["coverage"]}),

@@ -93,6 +93,20 @@ def test_rare_patterns_share_a_category(config):
   assert all(row["merged"] for row in rows["patterns"] if row["pattern"] == 5)
 
 
+def test_a_rare_pattern_is_told_with_another(config):
+  """Its size, and its sets, do not follow from those of the others and of all."""
+  table = make(patients=400)
+  test = table.pattern[table.role == "test"]
+  rare = table.pattern[(table.pattern == 5) & (table.role == "test")]
+  assert 0 < len(rare) < 10
+  found = conformal.study(conformal.add(table, ("a",), config), ("a",), MODALITIES, config)
+  rows = {row["name"]: row for row in found["tasks"]["a"]["patterns"]}
+  host = "structured+image+text + rarer patterns"
+  assert set(rows) == {"structured", "structured+image", host} and rows[host]["rare"] == 1
+  assert rows[host]["n"] == (test == 7).sum() + len(rare)
+  assert sum(row["n"] for row in rows.values()) == found["tasks"]["a"]["n"]
+
+
 def test_outcomes_of_test_rows_change_no_set(config):
   table = make(patients=500)
   other = table.assign(y_a=table.y_a.where(table.role == "val", 1 - table.y_a))

@@ -57,6 +57,14 @@ def test_told_leaves_over_two_groups_with_enough_together():
   assert disclosure.told(np.zeros((3, 2)), LEAST).all()
 
 
+def test_sizes_are_told_of_outcomes_known_of_the_same_rows_or_of_others():
+  known = np.array([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 1, 0]], bool)
+  assert disclosure.sized(known[:, :3]).tolist() == [True, True, True]
+  assert disclosure.sized(known).tolist() == [False] * 4   # the last overlaps with each
+  assert disclosure.sized(known[:, [0, 2]]).all() and disclosure.sized(known[:, :1]).all()
+  assert disclosure.sized(np.zeros((0, 2), bool)).all()
+
+
 def one_each(sizes):
   level = np.repeat([*sizes], [*sizes.values()])
   return level, np.arange(len(level)), np.arange(len(level)) % 2

@@ -213,6 +213,7 @@ def test_patterns(config):
 @pytest.mark.parametrize("outcome", [0.0, 1.0])
 def test_few_outcomes_of_a_pattern_follow_from_nothing_that_is_told(config, outcome):
   table = make()
+  table["y_mortality"] = table.y_mortality.fillna(0.0)   # known of the same rows
   table["pattern"] = np.select([table.patient_id % 10 == 0, table.patient_id % 10 < 4], [7, 3], 1)
   small = (table.pattern == 7) & (table.patient_id % 100 > 20)
   table.loc[table.pattern == 7, "y_icu"] = np.where(small[table.pattern == 7], outcome, 1 - outcome)
@@ -228,6 +229,41 @@ def test_few_outcomes_of_a_pattern_follow_from_nothing_that_is_told(config, outc
   assert (shown[1]["n"], shown[1]["positives"], shown[1]["rate"]) == (120, None, None)
   for row in evaluate.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=12)[1:]:
     assert row["cell"] is None and evaluate.gamma_text(row) == "-"
+
+
+def test_two_sizes_of_a_group_do_not_tell_how_many_died(config):
+  """Admission to the ICU is known of those who lived: its sizes beside those of mortality would
+  tell the deaths of every group, so the sizes of those with few deaths are withheld."""
+  table = make(n=900, per_patient=1)
+  who = table.patient_id - table.patient_id.min()
+  table["group_sex"] = np.where(who % 2, "female", "male")
+  table["group_unit"] = np.select([who < 300, who < 500], ["A", "B"], "C")
+  table["pattern"] = np.select([who < 300, who < 500, who < 503], [7, 3, 1], 5)
+  table["y_mortality"] = np.where(who < 300, who < 4, who // 2 % 2).astype(float)
+  table["y_icu"] = table.y_icu.where(table.y_mortality == 0)
+  found = run(table, config)
+  def sizes(task):
+    rows = {("pattern", row["name"]): row["n"] for row in found["patterns"][task]}
+    rows |= {("sets", row["name"]): row["n"] for row in found["conformal"]["tasks"][task]["patterns"]}
+    return rows | {(name, g["group"]): g["n"] for name, part in
+                   found["fairness"]["tasks"][task].items() for g in part["groups"]}
+  icu, mortality = sizes("icu"), sizes("mortality")
+  deaths = {key: mortality[key] - icu[key] for key in icu
+            if icu[key] is not None and mortality.get(key) is not None}
+  assert len(deaths) >= 5 and min(deaths.values()) >= 10, deaths
+  assert mortality["unit", "A"] is None and icu["unit", "A"] == 296
+  assert ("sets", "structured+image+text") in icu and ("sets", "structured+image+text") not in mortality
+  rows = evaluate.pattern_rows(found, rectifier(), {}, "mortality", min_cell=10, top=1)
+  assert [row["n"] for row in rows] == [found["patterns"]["mortality"][0]["n"], None]
+  assert "None" not in evaluate.table(found, rectifier(), {})
+
+
+def test_an_effect_of_few_calibration_rows_is_not_shown(whole):
+  few = rectifier()
+  few["pooled"]["tasks"]["icu"]["cells"][0]["n"] = 9   # of pattern 1
+  shown = lambda found: [row["pattern"] for row in evaluate.pattern_rows(
+      whole, found, {}, "icu", min_cell=10, top=12) if row["cell"]]
+  assert 1 in shown(rectifier()) and shown(few) == [p for p in shown(rectifier()) if p != 1]
 
 
 @pytest.mark.parametrize("break_it, message", [
