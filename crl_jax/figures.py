@@ -332,10 +332,10 @@ def _segment(x1, y1, x2, y2, color, width, dash=""):
 
 
 def _interval(marks, form):
-  if not marks or marks[0][0] is None:
+  if not marks or not finite(marks[0][0]):
     return "-"
   value, lo, hi = marks[0][:3]
-  text = f"{value:{form}}" + ("" if lo is None or hi is None else f" [{lo:{form}}, {hi:{form}}]")
+  text = f"{value:{form}}" + (f" [{lo:{form}}, {hi:{form}}]" if finite(lo, hi)[1:] else "")
   return text.replace("-", "\N{MINUS SIGN}")
 
 

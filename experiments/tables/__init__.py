@@ -61,7 +61,7 @@ def write(result, folder):
   """Writes <name>.csv, <name>.md and <name>.svg into the folder."""
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / f"{result.name}.csv", "w", newline="", encoding="utf-8") as file:
-    lines = csv.DictWriter(file, list(result.rows[0]))
+    lines = csv.DictWriter(file, list(result.rows[0]) if result.rows else [])
     lines.writeheader()
     lines.writerows({k: "" if _nothing(v) else v for k, v in row.items()} for row in result.rows)
   (folder / f"{result.name}.md").write_text(markdown(result), encoding="utf-8")
@@ -77,7 +77,10 @@ def markdown(result):
 
 
 def cells(result):
-  """(heads, lines of text): columns ending in _lo and _hi are folded into their value's."""
+  """(heads, lines of text): columns ending in _lo and _hi are folded into their value's; a word
+  where there is no row."""
+  if not result.rows:
+    return ["nothing that may be told"], []
   names = list(result.rows[0])
   shown = [n for n in names if not (n[-3:] in ("_lo", "_hi") and n[:-3] in names)]
   def cell(row, name):

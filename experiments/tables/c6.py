@@ -23,12 +23,14 @@ def make(study):
   cohort, floor = study.cohort, study.config.evaluate.min_cell
   ids, counts = np.unique(cohort.pattern, return_counts=True)
   rates = {task: told_rates(cohort, t, floor) for t, task in enumerate(cohort.tasks)}
+  sized = disclosure.sized(np.isfinite(cohort.labels)).all()
   rows, pairs = [], {task: [] for task in cohort.tasks}
   for p in ids[np.argsort(-counts, kind="stable")]:
     mine = cohort.pattern == p
     if len(np.unique(cohort.patient_id[mine])) < floor or not (pattern == p).any():
       continue
-    row = {"pattern": cohort_lib.pattern_name(p, cohort.modalities), "rows": int(mine.sum()),
+    row = {"pattern": cohort_lib.pattern_name(p, cohort.modalities),
+           "rows": int(mine.sum()) if sized or all(p in told for told in rates.values()) else None,
            "norm": float(z_norm[:, pattern == p].mean()),
            "norm_sd_over_members": float(z_norm[:, pattern == p].mean(1).std(ddof=1))
            if len(z_norm) > 1 else None}

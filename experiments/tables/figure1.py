@@ -14,6 +14,7 @@ def make(study):
   """[Result]: outcome rate per pattern with 95% intervals; no model takes part."""
   cohort, least = study.cohort, study.config.evaluate.min_cell
   rows, marks, said = [], [], []
+  sized = disclosure.sized(np.isfinite(cohort.labels))
   for t, task in enumerate(cohort.tasks):
     known = np.isfinite(cohort.labels[:, t])
     y_N, patient_N = cohort.labels[known, t], cohort.patient_id[known]
@@ -23,7 +24,7 @@ def make(study):
       if sum(row["task"] == task for row in rows) == _TOP:
         continue
       name = group.name(cohort_lib.pattern_name(group.level, cohort.modalities), "rarer patterns")
-      row = {"task": task, "pattern": name, "rows": len(y),
+      row = {"task": task, "pattern": name, "rows": len(y) if group.told or sized[t] else None,
              **dict.fromkeys(("positives", "rate", "rate_lo", "rate_hi"))}
       if group.told:
         lo, hi = fairness.proportion(y, np.arange(len(y)), patient)

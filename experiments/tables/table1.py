@@ -1,5 +1,7 @@
 """Table 1: the method beside every other model by name, and the yardsticks, on the same rows."""
 
+import numpy as np
+
 from crl_jax import evaluate, figures, models
 from experiments import study as study_lib
 from experiments import tables
@@ -29,8 +31,9 @@ def make(study):
       column = evaluate.ROLES[role][1]
       if column not in ("p_", "p_base_") and f"{column}{task}" in found[own]:
         scores[label] = score(own, column)
-    others = [s["auroc"].value for name, s in scores.items()
-              if not name.startswith((own, "Bayes"))]
+    # a model whose name begins like ours is a rival, too
+    others = [s["auroc"].value for name, s in scores.items() if np.isfinite(s["auroc"].value)
+              and name not in (own, f"{own}, no rectifier", evaluate.LABELS["test_bayes"])]
     test = found[own].query("role == 'test'").drop_duplicates("row_id")[f"y_{task}"].dropna()
     lines = []
     for name, mine in scores.items():

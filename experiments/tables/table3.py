@@ -23,11 +23,13 @@ def make(study):
   test = found["method"].query("role == 'test'").drop_duplicates("row_id")
   least = study.config.evaluate.min_cell
   rows, marks = [], []
-  for task in study.cohort.tasks:
+  sized = disclosure.sized(test[[f"y_{task}" for task in study.cohort.tasks]].notna())
+  for task, may in zip(study.cohort.tasks, sized):
     known = test[test[f"y_{task}"].notna()]
     for name, mine, told in configurations(known, task, study.cohort.modalities, least):
       y = known[f"y_{task}"][mine]
-      row = {"task": task, "modalities": name, "rows": len(y), **dict.fromkeys(_COLUMNS)}
+      row = {"task": task, "modalities": name, "rows": len(y) if told or may else None,
+             **dict.fromkeys(_COLUMNS)}
       rows.append(row)
       if not told:
         row["no_value_because"] = disclosure.reason(least)

@@ -10,7 +10,7 @@ import pytest
 
 from crl_jax import bootstrap, config as config_lib
 from experiments import paper, study as study_lib, tables
-from experiments.tables import c5, c6, figure1, table2, table3, table4
+from experiments.tables import c5, c6, figure1, table1, table2, table3, table4
 
 # every program that is compiled is most of the time of these tests: fewer variants
 RANGES = {"train.joint.learning_rate": (1e-3,), "model.dropout": (0.2,)}
@@ -220,6 +220,62 @@ def test_table3_compares_nothing_on_few_outcomes():
   none = table3.configurations(rows.assign(y_death=0.0), "death", ("structured", "image"), 10)
   assert not any(told for *_, told in none)
   assert table3.configurations(rows[:0], "death", ("structured", "image"), 10) == []
+
+
+def test_sizes_do_not_tell_how_many_died():
+  """Readmission is known of those who lived: two sizes of pattern 7 would tell its 2 deaths."""
+  pattern, y = cells()
+  cohort = types.SimpleNamespace(
+      pattern=pattern, labels=np.stack([y, np.where(y == 1, np.nan, np.arange(500) % 2)], 1),
+      patient_id=np.arange(500), tasks=("death", "back"), modalities=("a", "b", "c"))
+  study = types.SimpleNamespace(cohort=cohort, config=config_lib.default())
+  rows = figure1.make(study)[0].rows
+  assert [r["rows"] for r in rows] == [300, None, None, 210, 116, 62]
+
+
+def fake_study(monkeypatch, table):
+  """A Study all of whose variants predicted `table`, of the tasks icu and mortality."""
+  config = config_lib.default().unlock()
+  config.evaluate.bootstrap = 50
+  patients = np.unique(table.patient_id)
+  monkeypatch.setattr(study_lib, "tables", lambda study, variants: dict.fromkeys(variants, table))
+  return types.SimpleNamespace(
+      config=config, patients=patients, resamples=bootstrap.resample(len(patients), 50, 0),
+      cohort=types.SimpleNamespace(tasks=("icu", "mortality"), modalities=("a", "b", "c")))
+
+
+def test_a_task_of_one_class_is_a_dash(monkeypatch, tmp_path):
+  from tests.test_evaluate import make
+  study = fake_study(monkeypatch, make().assign(y_icu=0.0, y_mortality=np.nan))
+  for part in (table1, table2, table3, table4):
+    (result,) = part.make(study)
+    text = tables.markdown(result) + (result.figure or "")
+    assert not re.search(r"\b\+?(nan|inf|None)\b", text), part
+    tables.write(result, tmp_path)
+    assert "nan" not in (tmp_path / f"{result.name}.csv").read_text()
+
+
+def test_the_best_rival_is_any_other_model_whatever_its_name(monkeypatch):
+  from tests.test_evaluate import make
+  table = make()
+  study = fake_study(monkeypatch, table)
+  monkeypatch.setattr(table1.models, "MODELS", dict.fromkeys(("crl_mmnar", "crl_mmnar_large")))
+  better = table.assign(p_icu=np.where(table.role == "test", table.y_icu, table.p_icu))
+  monkeypatch.setattr(study_lib, "tables", lambda study, variants: {
+      name: better if "large" in name else table for name in variants})
+  (result,) = table1.make(study)
+  ours = next(row for row in result.rows if row["predictor"] == "crl_mmnar")
+  assert ours["over_best_yardstick"] == f"{ours['auroc'] - 1:+.1%}"   # that one's AUROC is 1
+
+
+def test_patterns_that_may_not_be_told_leave_a_table_without_rows(tmp_path):
+  cohort = types.SimpleNamespace(pattern=np.arange(60) // 4, labels=(np.arange(60) % 2.0)[:, None],
+                                 patient_id=np.arange(60), tasks=("death",), modalities=("a",) * 4)
+  (result,) = figure1.make(types.SimpleNamespace(cohort=cohort, config=config_lib.default()))
+  assert result.rows == []
+  tables.write(result, tmp_path)
+  text = (tmp_path / "figure1.md").read_text()
+  assert "| nothing that may be told |" in text and "fewer than two patterns" in text
 
 
 def test_a_column_and_its_interval_are_one_cell():
