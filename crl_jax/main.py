@@ -43,7 +43,8 @@ def _run(name):
 def _parse(argv):
   """Parses the flags.
 
-  A setting that is unknown or of another type ends the program with one line and status 2.
+  A config that cannot be read, a setting that is unknown or of another type end the program with
+  one line and status 2.
   """
   keys = [found[1] for found in (re.match(r"--?config\.([^=\[]+)", argument)
                                  for argument in argv[1:]) if found]
@@ -52,13 +53,18 @@ def _parse(argv):
     _refuse(f"Unknown setting --config.{key}. " + (
         f"Did you mean --config.{near}?" if near else "crl_jax/config.py lists them all."))
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.is_locked   # a file that could not be read is told of where it is first looked at
+    return rest
   except flags.Error as error:
     missing = "--config must have" in str(error)
     _refuse("No config is named: --config=configs/mimic.py, or another file of configs/."
             if missing else error)
   except SyntaxError as error:
     _refuse(f"The file that --config names is no Python: {error}.")
+  except OSError as error:
+    why = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+    _refuse(f"The file that --config names cannot be read: {why.rstrip('.')}. Name one of configs/.")
   except KeyError as error:   # a task under loss.tasks that this config does not name
     _refuse(f"The config has no {error.args[0]}.")
 

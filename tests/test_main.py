@@ -52,6 +52,9 @@ def test_importing_main_loads_nothing_heavy():
     ([MIMIC, "config.seed=3"], ["config.seed=3", "--config.key=value"]),
     ([], ["No config is named", "configs/mimic.py"]),
     (["--config=README.md"], ["--config", "no Python", "README.md, line"]),
+    (["--config=configs/absent.py"], ["No such file", "'configs/absent.py'", "Name one"]),
+    (["--config=configs/absent.py", "--config.seed=3"], ["No such file", "'configs/absent.py'"]),
+    (["--config=configs"], ["Is a directory", "'configs'"]),
 ])
 def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tmp_path):
   status, printed, errors = main(*arguments)
@@ -61,7 +64,6 @@ def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tm
 
 
 @pytest.mark.parametrize("arguments, environment, words", [
-    (["--config=configs/absent.py"], {}, ["configs/absent.py", "No such file"]),
     ([MIMIC, "--config.model.heads=7"], {}, ["model.width 128 is not a multiple of model.heads 7"]),
     ([MIMIC, "--config.data.root=somewhere"], {},
      ["data.root='somewhere' is not a folder", "physionet.org/files/mimiciv/3.1/"]),
