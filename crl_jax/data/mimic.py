@@ -25,6 +25,7 @@ from crl_jax.data import tables, text
 from crl_jax.data.cohort import Cohort, CohortError
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
+NOTES = ("discharge", "radiology")
 BANNER = ("SIMULATED COHORT in MIMIC-IV's shape (same modalities, widths and availability). "
           "No patient was read: these numbers are not MIMIC-IV's.")
 
@@ -90,9 +91,8 @@ def build(config, for_prediction=False):
     raise CohortError(f"data.mimic.modalities is {tuple(c.modalities)}; it may hold "
                       f"{', '.join(MODALITIES)}, 'structured' among them.")
   with open_source(config, wanted) as (source, places):
-    for note in ("discharge", "radiology"):
-      if note in wanted and note not in source.absent:
-        text.require_model(config)      # before hours of reading
+    if any(note in wanted and note not in source.absent for note in NOTES):
+      _require_bert(config, wanted)     # before hours of reading
     check_ids(source.tables)
     about = mimic_stays.admission_table(source.tables).to_pandas()
     people, steps = mimic_stays.select(about, c, for_prediction)
@@ -177,6 +177,16 @@ def check_ids(t):
   if strangers:
     raise CohortError(f"{strangers:,} rows of admissions belong to no subject_id of patients: the "
                       "files are of different downloads. Take both from one version.")
+
+
+def _require_bert(config, wanted):
+  """text.require_model(), whose FileNotFoundError tells of the way without notes too."""
+  try:
+    text.require_model(config)
+  except FileNotFoundError as error:
+    rest = tuple(m for m in wanted if m not in NOTES)
+    raise FileNotFoundError(f"{error}\nOr leave the notes out: "
+                            f'--config.data.mimic.modalities="{rest}"') from None
 
 
 def _version(config, places, last_year):

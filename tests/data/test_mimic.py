@@ -1,6 +1,7 @@
 """The MIMIC-IV cohort: rows, outcomes, counts; on made-up patients."""
 
 import gzip
+import re
 
 import numpy as np
 import pandas as pd
@@ -240,11 +241,14 @@ def test_files_that_were_damaged_are_refused(tmp_path):
       build(tmp_path, "data.mimic.modalities=('structured',)")
 
 
-def test_notes_without_a_bert_say_which_files_to_get(tmp_path):
+def test_notes_without_a_bert_say_which_files_to_get_or_how_to_leave_them_out(tmp_path):
   made.save(tmp_path, made.tables(made.stays((1,)), made.earlier(1)))
-  with pytest.raises((FileNotFoundError, ValueError), match="config.text.model"):
-    build(tmp_path)
-  cohort = build(tmp_path, "data.mimic.modalities=('structured','image')")
+  for settings in ((), (f"text.model={tmp_path / 'absent'}",)):
+    with pytest.raises(FileNotFoundError, match="config.text.model") as refused:
+      build(tmp_path, *settings)
+  *_, last = str(refused.value).splitlines()
+  said, = re.findall(r'--config\.(data.mimic.modalities=)"(.*)"$', last)
+  cohort = build(tmp_path, "".join(said))
   assert cohort.modalities == ("structured", "image")
   assert any("left out" in note for note in cohort.info["notes"])
   with pytest.raises(CohortError, match="data.mimic.modalities"):
