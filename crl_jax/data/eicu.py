@@ -16,13 +16,13 @@ import hashlib
 import numpy as np
 
 from crl_jax.data import eicu_features as spec
-from crl_jax.data import eicu_scores, eicu_stays, prepared, tables
+from crl_jax.data import eicu_scores, eicu_stays, eicu_tables, prepared, tables
 from crl_jax.data.cohort import Cohort, CohortError
 
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.eicu"),
-    files=lambda config: tables.find(config.data.root, spec.schema(False)).values())
+    files=lambda config: tables.find(config.data.root, eicu_tables.schema()).values())
 _YEAR = 365 * spec.DAY
 # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
 _UNIT = 1000
@@ -43,7 +43,7 @@ def build(config, for_prediction=False):
   c, protocol = config.data.eicu, config.data.protocol
   if protocol not in ("honest", "paper"):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
-  schema = spec.schema(for_prediction)
+  schema = eicu_tables.schema(for_prediction)
   with tables.open_folder(config.data.root, schema, config.data.encoding,
                           config.data.memory_limit) as source:
     t = prepare(source.tables, source.keep)
@@ -97,7 +97,7 @@ def prepare(t, keep=lambda table: table):
   patientunitstayid.
 
   Args:
-    t: name -> ibis table of eicu_features.schema.
+    t: name -> ibis table of eicu_tables.schema.
     keep: stores a derived table that several queries read (tables.Source.keep); by default it is
       derived each time.
   """

@@ -26,7 +26,6 @@ Not used, and why:
 import dataclasses
 
 from crl_jax.data import eicu_terms as terms
-from crl_jax.data.tables import Table
 
 MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory",
               "vitals", "respiratory", "fluid", "comorbidities")
@@ -361,82 +360,6 @@ SOURCES = (
         "home_antidepressant": "celexa|zoloft|trazodone|prozac|lexapro|cymbalta"},
         count="home_drugs"),
 )
-
-def _columns(kind, *names):
-  return {n: kind for n in names}
-
-
-def _ints(*names):
-  return _columns("int64", *names)
-
-
-def _floats(*names):
-  return _columns("float64", *names)
-
-
-def _texts(*names):
-  return _columns("string", *names)
-
-
-_STAY = _ints("patientunitstayid")
-_OUTCOMES = _texts("hospitaldischargestatus", "unitdischargestatus")
-
-
-def schema(for_prediction=False):
-  """Returns table -> `Table`. New patients may lack outcomes, and any table but `patient`."""
-  must = not for_prediction
-  patient = {**_STAY,
-             **_ints("patienthealthsystemstayid", "hospitalid", "hospitaladmitoffset",
-                     "unitvisitnumber", "unitdischargeoffset"),
-             **_texts("uniquepid", "gender", "age", "ethnicity", "unittype", "unitadmitsource",
-                      "unitstaytype", "unitadmittime24"),
-             **_floats("admissionheight", "admissionweight")}
-  after = {**_OUTCOMES, **_ints("hospitaldischargeoffset")}
-  aps = _columns("float64", *[c for s in SOURCES if s.table == "apacheApsVar"
-                              for c, *_ in s.columns.values()])
-  pred = _columns("float64", *[c for s in SOURCES if s.table == "apachePredVar"
-                               for c, *_ in s.columns.values()])
-  return {
-      "patient": Table({**patient, **(after if must else {})}, {} if must else after,
-                       required=True),
-      "hospital": Table({**_ints("hospitalid"),
-                         **_texts("numbedscategory", "teachingstatus", "region")}),
-      "admissionDx": Table({**_STAY, **_ints("admitdxenteredoffset"), **_texts("admitdxpath")},
-                           required=must),
-      "apacheApsVar": Table({**_ints("apacheapsvarid"), **_STAY, **aps}, required=must),
-      "apachePredVar": Table({**_ints("apachepredvarid"), **_STAY, **pred}, required=must),
-      "diagnosis": Table({**_STAY, **_ints("diagnosisoffset"), **_texts("diagnosisstring")},
-                         required=must),
-      "medication": Table({**_STAY, **_ints("drugorderoffset", "drugstartoffset", "drughiclseqno"),
-                           **_texts("drugname")},
-                          required=must),
-      "lab": Table({**_STAY, **_ints("labresultoffset"), **_texts("labname"),
-                    **_floats("labresult")},
-                   _ints("labresultrevisedoffset"), required=must),
-      "vitalPeriodic": Table({**_STAY, **_ints("observationoffset"), **_floats(
-          "temperature", "sao2", "heartrate", "respiration", "systemicsystolic",
-          "systemicdiastolic", "systemicmean")}, required=must),
-      "pastHistory": Table({**_STAY, **_ints("pasthistoryoffset", "pasthistoryenteredoffset"),
-                            **_texts("pasthistorypath")},
-                           required=must),
-      "vitalAperiodic": Table({**_STAY, **_ints("observationoffset"), **_floats(
-          "noninvasivesystolic", "noninvasivediastolic", "noninvasivemean")}),
-      "treatment": Table({**_STAY, **_ints("treatmentoffset"), **_texts("treatmentstring")}),
-      "physicalExam": Table({**_STAY, **_ints("physicalexamoffset"),
-                             **_texts("physicalexampath", "physicalexamvalue",
-                                      "physicalexamtext")}),
-      "carePlanGeneral": Table({**_STAY, **_ints("cplitemoffset"),
-                                **_texts("cplgroup", "cplitemvalue")}),
-      "carePlanEOL": Table({**_STAY, **_ints("cpleolsaveoffset", "cpleoldiscussionoffset")}),
-      "respiratoryCharting": Table({**_STAY, **_ints("respchartoffset", "respchartentryoffset"),
-                                    **_texts("respchartvaluelabel", "respchartvalue")}),
-      "respiratoryCare": Table({**_STAY, **_ints("respcarestatusoffset"), **_texts("airwaytype")}),
-      "infusiondrug": Table({**_STAY, **_ints("infusionoffset"), **_texts("drugname")}),
-      "intakeOutput": Table({**_STAY, **_ints("intakeoutputoffset", "intakeoutputentryoffset"),
-                             **_floats("intaketotal", "outputtotal", "dialysistotal", "nettotal")}),
-      "admissiondrug": Table({**_STAY, **_ints("drugoffset", "drugenteredoffset"),
-                              **_texts("drugname")}),
-  }
 
 
 # Columns that eicu.prepare derives, as `describe` prints them.

@@ -7,7 +7,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import eicu, eicu_features as spec, eicu_scores, eicu_stays
+from crl_jax.data import eicu, eicu_features as spec, eicu_scores, eicu_stays, eicu_tables
 from crl_jax.data.cohort import CohortError
 
 HOUR, DAY = 60, 1440
@@ -45,7 +45,7 @@ def hospital(stays):
   hours."""
   ids = [s["patientunitstayid"] for s in stays]
   tables = {"patient": pd.DataFrame(stays)}
-  for name, table in spec.schema().items():
+  for name, table in eicu_tables.schema().items():
     if name in ("patient", "hospital"):
       continue
     frame = pd.DataFrame({"patientunitstayid": ids})
@@ -148,7 +148,7 @@ def test_attrition_adds_up_and_odd_rows_have_rules(small):
   # the value corrected at the 24th hour; stays 3 and 4 have no row after it
   assert odd["lab", "known only after the stay's first row: not in it"] == 3
   assert odd["lab", "known only after the stay's last row: not used"] == 2
-  assert ({i["table"] for i in c.info["inputs"]} == set(spec.schema()) and
+  assert ({i["table"] for i in c.info["inputs"]} == set(eicu_tables.schema()) and
           not c.info["absent_tables"])
 
 
@@ -234,7 +234,8 @@ def test_new_patients_may_lack_outcomes_discharge_and_tables(small, tmp_path, mo
   patient = pd.DataFrame(stays)
   folder = save(tmp_path / "new", {"patient": patient, "lab": hospital(stays)["lab"]})
   new = eicu.build(make_config(folder), for_prediction=True)
-  assert new.features == c.features and len(new.info["absent_tables"]) == len(spec.schema()) - 2
+  assert new.features == c.features
+  assert len(new.info["absent_tables"]) == len(eicu_tables.schema()) - 2
   assert new.row_id.tolist() == [10, 20, 21, 70, 71]
   np.testing.assert_array_equal(new.labels, [[np.nan, np.nan], [np.nan, 0], [0, np.nan],
                                              [np.nan, np.nan], [np.nan, np.nan]])
@@ -281,7 +282,8 @@ def test_every_query_compiles_for_other_engines():
     compiled.append(ibis.to_sql(expr, dialect="bigquery"))
     return ibis.table(expr.schema(), name=f"kept_{len(compiled)}")
 
-  t = eicu.prepare({n: ibis.table(table.types, name=n) for n, table in spec.schema().items()}, keep)
+  t = eicu.prepare({n: ibis.table(table.types, name=n)
+                    for n, table in eicu_tables.schema().items()}, keep)
   rows = keep(eicu_stays.row_table(eicu_stays.stay_table(t["patient"], c), c, "honest"))
   for s in spec.SOURCES:
     keep(eicu.feature_query(s, t[s.table], rows))
@@ -370,7 +372,7 @@ def _altered(frame, times, at, rng):
 def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_path):
   rng = np.random.default_rng(0)
   tables = {n: pd.read_csv(eicu_root / f"{n}.csv.gz", dtype=str, keep_default_na=False)
-            for n in spec.schema() if n != "intakeOutput"}
+            for n in eicu_tables.schema() if n != "intakeOutput"}
   some = tables["patient"]["patientunitstayid"].sort_values()[::5]
   tables = {n: f[f["patientunitstayid"].isin(some)] if "patientunitstayid" in f else f
             for n, f in tables.items()}
@@ -385,7 +387,7 @@ def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_pat
   dated = {}
   for s in spec.SOURCES:
     if not isinstance(s, spec.Values) and s.times:
-      dated.setdefault(s.table, [t for t in s.times if t in spec.schema()[s.table].columns])
+      dated.setdefault(s.table, [t for t in s.times if t in eicu_tables.schema()[s.table].columns])
   assert len(dated) == 16 and dated.pop("intakeOutput")
   before = eicu.build(make_config(save(tmp_path / "before", tables)))
   altered = {}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib, eicu_features, simulate_mimic
+from crl_jax.data import cohort as cohort_lib, eicu_tables, simulate_mimic
 
 tfds = pytest.importorskip("tensorflow_datasets")
 from crl_jax.data import tfds_builders
@@ -25,7 +25,7 @@ def server(eicu_root, monkeypatch):
   web = http.server.ThreadingHTTPServer(
       ("127.0.0.1", 0), functools.partial(quiet, directory=str(eicu_root)))
   threading.Thread(target=web.serve_forever, daemon=True).start()
-  there = [name for name, table in eicu_features.schema(False).items() if table.required]
+  there = [name for name, table in eicu_tables.schema().items() if table.required]
   sums = {t: hashlib.sha256((eicu_root / f"{t}.csv.gz").read_bytes()).hexdigest()
           for t in tfds_builders.CrlEicu.SHA256 if t in there}
   monkeypatch.setattr(tfds_builders.CrlEicu, "SHA256", sums)
