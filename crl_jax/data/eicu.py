@@ -32,8 +32,8 @@ def build(config, for_prediction=False):
   """Returns the eICU `Cohort` of the folder `config.data.root`.
 
   Args:
-    config: the whole tree; `data.root`, `protocol`, `encoding`, `memory_limit` and `data.eicu` are
-      read.
+    config: the whole tree; `data.root`, `protocol`, `encoding`, `memory_limit`, `spill` and
+      `data.eicu` are read.
     for_prediction: new patients: outcomes may be unknown (their labels are NaN), patients still in
       the unit may lack a discharge time, and every table but `patient` may be absent.
 
@@ -45,7 +45,7 @@ def build(config, for_prediction=False):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
   schema = eicu_tables.schema(for_prediction)
   with tables.open_folder(config.data.root, schema, config.data.encoding,
-                          config.data.memory_limit) as source:
+                          config.data.memory_limit, config.data.spill) as source:
     t = prepare(source.tables, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)

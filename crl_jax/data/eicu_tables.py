@@ -1,6 +1,6 @@
 """The tables of eICU-CRD that are read, and which of their columns."""
 
-from crl_jax.data.eicu_features import SOURCES
+from crl_jax.data import eicu_features as spec
 from crl_jax.data.tables import Table
 
 
@@ -16,7 +16,7 @@ def _of_stay(ints="", floats="", texts=""):
 def _apache(table):
   """A record per unit stay, of whose columns the features are taken as they are."""
   return _of_stay(f"{table.lower()}id", " ".join(
-      column for s in SOURCES if s.table == table for column, *_ in s.columns.values()))
+      column for s in spec.SOURCES if s.table == table for column, *_ in s.columns.values()))
 
 
 def schema(for_prediction=False):

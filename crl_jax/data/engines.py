@@ -5,7 +5,8 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import csv_files, csv_rows, mimic_tables, parquet_files, plain_errors, tables
+from crl_jax.data import checksums, csv_files, csv_rows, mimic_tables, parquet_files
+from crl_jax.data import plain_errors, tables
 from crl_jax.data.cohort import CohortError
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
@@ -155,7 +156,7 @@ def _spark_file(session, path, table, encoding):
   file = None    # of a csv.gz
   sql = {"int64": "bigint", "float64": "double", "string": "string", "timestamp": "timestamp"}
   if path.suffix == ".parquet":
-    frame, facts = session.read.parquet(str(path)), {"sha256": tables.sha256(path)}
+    frame, facts = session.read.parquet(str(path)), {"sha256": checksums.sha256(path)}
     found = parquet_files.kinds(path)
   else:
     file = csv_files.check(path, encoding, table)
@@ -165,7 +166,7 @@ def _spark_file(session, path, table, encoding):
         str(path), schema=columns, header=True, multiLine=True, quote='"', escape='"',
         mode="FAILFAST", encoding={"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[encoding],
         ignoreLeadingWhiteSpace=False, ignoreTrailingWhiteSpace=False)
-  tables.compare_checksum(path, facts["sha256"])
+  checksums.compare(path, facts["sha256"])
   picked = csv_files.pick(path, list(found), table)
   if file is None:
     parquet_files.check(path, found, picked, table)

@@ -33,12 +33,12 @@ import typing
 
 import numpy as np
 
-from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import checksums, cohort as cohort_lib
 
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
 # of crl_jax/data, what makes no cohort from files
-_OTHER_CODE = ("simulate", "simulated", "simulate_mimic", "verify", "prepared", "saved", "splits",
+_OTHER_CODE = ("simulate", "simulate_mimic", "verify", "prepared", "saved", "splits",
                "stream", "preprocess", "tfds_builders")
 
 
@@ -126,7 +126,7 @@ def _save(cohort, place, parts):
   shutil.rmtree(part, ignore_errors=True)    # of a run that was killed; we hold the lock
   try:
     cohort_lib.save(cohort, part)
-    sums = {p.name: _sha256(p) for p in sorted(part.iterdir())}
+    sums = {p.name: checksums.sha256(p) for p in sorted(part.iterdir())}
     (part / "manifest.json").write_text(json.dumps({"key": parts, "files": sums}, indent=1))
     _sync(part)
     shutil.rmtree(place, ignore_errors=True)   # a damaged one
@@ -142,7 +142,7 @@ def _load(place):
     manifest = json.loads((place / "manifest.json").read_text())
     with concurrent.futures.ThreadPoolExecutor() as pool:
       found = dict(zip(manifest["files"], pool.map(
-          lambda name: _sha256(place / name), manifest["files"])))
+          lambda name: checksums.sha256(place / name), manifest["files"])))
     changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
     if changed:
       raise ValueError(f"{', '.join(changed)} changed on disk")
@@ -167,7 +167,7 @@ def _hash_files(paths, folder):
     entry = lambda p: known.get(str(p.absolute()), [None, None, None])
     new = [p for p in paths if entry(p)[:2] != stamps[p]]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      for path, digest in zip(new, pool.map(_sha256, new)):
+      for path, digest in zip(new, pool.map(checksums.sha256, new)):
         known[str(path.absolute())] = [*stamps[path], digest]
     if new:
       part = record.with_suffix(".part")
@@ -222,11 +222,6 @@ def _plain(value):
 
 def _digest(tree):
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path):
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(folder):

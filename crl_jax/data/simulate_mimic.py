@@ -15,6 +15,7 @@ import pathlib
 from absl import app, flags
 import numpy as np
 
+from crl_jax.data import checksums
 from crl_jax.data.simulated import (csv_gz, images as images_lib, measurements, notes, orders,
                                     people as people_lib, stays)
 
@@ -83,7 +84,7 @@ def write(config, out, patients, seed=0, density=1.0, threads=2, level=1, versio
     sums[embeddings] = images_lib.write(people, images, embeddings, seed)
   for folder, lines in sums.items():
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "SHA256SUMS.txt").write_text(
+    (folder / checksums.LIST).write_text(
         "".join(f"{digest} {name}\n" for name, digest in sorted(lines.items())))
   truth(people).to_parquet(out / "truth.parquet", index=False)
   return {**counts, "embeddings": len(images["patient"])}

@@ -13,13 +13,12 @@ import collections.abc
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import pathlib
 import re
 import tempfile
 import uuid
 
-from crl_jax.data import csv_files, csv_rows, parquet_files, plain_errors
+from crl_jax.data import checksums, csv_files, csv_rows, parquet_files, plain_errors
 from crl_jax.data.cohort import CohortError
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
@@ -67,10 +66,10 @@ class Source:
   put: collections.abc.Callable = None
 
 
-def open_folder(root, schema, encoding="utf-8", memory_limit="4GB"):
-  """`open_files` of the folder `root` with `<table>.csv.gz` or `<table>.parquet` files; the case of
-  file names is ignored."""
-  return open_files(lambda: find(root, schema), schema, encoding, memory_limit)
+def open_folder(root, schema, *args, **kwargs):
+  """`open_files`, with its other arguments, of the folder `root` with `<table>.csv.gz` or
+  `<table>.parquet` files; the case of file names is ignored."""
+  return open_files(find(root, schema), schema, *args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -78,7 +77,7 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
   """Yields the `Source` of some files on DuckDB; its temporary database is removed on leaving.
 
   Args:
-    files: table -> path, or a function that returns it.
+    files: table -> path.
     schema: table name -> `Table`.
     encoding: "utf-8" | "latin-1", of the csv.gz files.
     memory_limit: what DuckDB may hold, for example "4GB"; it spills to its temporary folder past
@@ -91,7 +90,6 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
   """
   import ibis
 
-  files = files() if callable(files) else files
   absent = [n for n, t in schema.items() if t.required and n not in files]
   if absent:
     raise CohortError(f"The required {'table is' if len(absent) == 1 else 'tables are'} not there: "
@@ -200,7 +198,7 @@ class _Stream:
     file = self.file
     while file.read():                           # the rest, where the query needed no more rows
       pass
-    compare_checksum(self.path, file.facts["sha256"])
+    checksums.compare(self.path, file.facts["sha256"])
     csv_files.compare_rows(file, file.rows)
     return {"table": self.name, "file": self.path.name, **file.facts,
             "bytes": self.path.stat().st_size, "rows": file.rows}
@@ -231,25 +229,6 @@ def find(root, schema):
   return {n: found[n.lower()][0] for n in schema if n.lower() in found}
 
 
-def _checksums(root):
-  """Returns file name in lower case -> SHA-256 of the folder's SHA256SUMS.txt; empty where there is
-  none."""
-  path = pathlib.Path(root) / "SHA256SUMS.txt"
-  if not path.is_file():
-    return {}
-  pairs = [line.split(None, 1) for line in path.read_text().splitlines() if line.strip()]
-  return {p[1].strip().lstrip("*").rsplit("/", 1)[-1].lower(): p[0].lower() for p in pairs
-          if len(p) == 2}
-
-
-def compare_checksum(path, digest):
-  """Raises CohortError where a SHA256SUMS.txt beside the file, or one folder up, lists another."""
-  for folder in (path.parent, path.parent.parent):
-    if _checksums(folder).get(path.name.lower(), digest) != digest:
-      raise CohortError(f"{path.name} differs from its checksum in SHA256SUMS.txt. Download "
-                        "it again.")
-
-
 def _raw_csv(path, header, encoding):
   """The SQL that reads a csv.gz as text, by its header."""
   columns = ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in header)
@@ -267,13 +246,13 @@ def _load(con, name, table, path, encoding):
   parquet = path.suffix == ".parquet"
   if parquet:
     found = parquet_files.kinds(path)
-    header, facts = list(found), {"sha256": sha256(path)}
+    header, facts = list(found), {"sha256": checksums.sha256(path)}
     raw = f"read_parquet({_literal(str(path))})"
   else:
     file = csv_files.check(path, encoding, table)
     header, facts, found = file.header, file.facts, dict.fromkeys(file.header, "string")
     raw = _raw_csv(path, header, encoding)
-  compare_checksum(path, facts["sha256"])
+  checksums.compare(path, facts["sha256"])
   picked = csv_files.pick(path, header, table)
   if parquet:
     parquet_files.check(path, found, picked, table)
@@ -296,12 +275,6 @@ def _load(con, name, table, path, encoding):
   if not parquet:
     csv_files.compare_rows(file, rows)
   return {"table": name, "file": path.name, **facts, "bytes": path.stat().st_size, "rows": rows}
-
-
-def sha256(path):
-  """The SHA-256 of a file's bytes."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _casts(picked, table, found):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax import sharding
-from crl_jax.data import notes, vectors
+from crl_jax.data import checksums, notes, vectors
 from crl_jax.models import bert
 
 _LOG = logging.getLogger("crl_jax")
@@ -324,8 +324,7 @@ def _digest_of_model(folder):
 @functools.lru_cache(maxsize=16)
 def _digest_of_file(path, changed, size):
   """SHA-256 of a file, read once as long as it does not change."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  return checksums.sha256(path)
 
 
 def _digest(content):

@@ -17,7 +17,6 @@ modalities and tasks are in builder.info.metadata. Settings of your own:
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import checksums, cohort as cohort_lib
 from crl_jax.data import eicu, eicu_features, mimic, mimic_files, mimic_stays, splits
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -139,9 +138,7 @@ class CrlEicu(_CohortBuilder):
     the published file."""
     paths = dl_manager.download({t: f"{self.URL}/{t}.csv.gz" for t in self.SHA256})
     for table, path in paths.items():
-      with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-      if found != self.SHA256[table]:
+      if checksums.sha256(path) != self.SHA256[table]:
         raise cohort_lib.CohortError(
             f"{table}.csv.gz is not the file that PhysioNet published: its checksum differs. "
             f"Delete {path} and download it again.")

@@ -10,7 +10,6 @@ something has to be mended. No patient's row is shown.
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shlex
@@ -18,7 +17,7 @@ import sys
 
 from absl import app, flags
 
-from crl_jax.data import csv_files, mimic_files, mimic_versions
+from crl_jax.data import checksums, csv_files, mimic_files, mimic_versions
 from crl_jax.data.cohort import CohortError
 
 # What the cohort reads; other tables are checked where they are there and not missed.
@@ -31,7 +30,7 @@ NEEDED = {
     "cxr": (mimic_files.CXR_METADATA,),
     "embeddings": (),
 }
-_SUMS = "SHA256SUMS.txt"
+_SUMS = checksums.LIST
 _FEW = 6   # more files than this of one project are fetched with the whole project
 
 
@@ -99,7 +98,7 @@ def report(findings):
 
 def _check_project(source, place, root, threads):
   """Findings of one project."""
-  sums, findings = _sums(place), []
+  sums, findings = checksums.published(place.folder), []
   fetch = lambda file="": mimic_files.command(source, root, file, place)
   if sums is None:
     findings.append(Finding("unverified", f"{place.project.slug}/{_SUMS}", "not there: checksums "
@@ -183,9 +182,8 @@ def _check_embeddings(place, sums, fetch, threads):
   def check(pair):
     name, path = pair
     if sums and name in sums:
-      with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-      return "" if digest == sums[name] else f"its checksum is not that of {_SUMS}"
+      return ("" if checksums.sha256(path) == sums[name] else
+              f"its checksum is not that of {_SUMS}")
     from crl_jax.data import images
     try:
       images.read([path])
@@ -224,19 +222,6 @@ def _read_parquet(path):
     raise CohortError(f"{path.name} is no readable Parquet file ({type(error).__name__}). Make it "
                       "again.") from None
   return file.schema_arrow.names, file.metadata.num_rows, ""
-
-
-def _sums(place):
-  """name -> sha256 of the project's list; None without one."""
-  path = place.folder / _SUMS
-  if not path.is_file():
-    return None
-  found = {}
-  for line in path.read_text(errors="replace").splitlines():
-    digest, _, name = line.partition(" ")
-    if len(digest) == 64 and set(digest) <= set("0123456789abcdef"):
-      found[name.strip().removeprefix("*").removeprefix("./")] = digest
-  return found
 
 
 def _again(path, command):

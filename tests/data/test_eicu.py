@@ -264,6 +264,11 @@ def test_bad_ids_and_empty_cohorts_are_refused(small, tmp_path, rows_only):
     eicu.build(make_config(small[0], protocol="dishonest"))
 
 
+def test_the_folder_to_spill_into_is_that_of_the_config(small, tmp_path):
+  with pytest.raises(CohortError, match="data.spill='.*nowhere' is not a folder"):
+    eicu.build(make_config(small[0], spill=str(tmp_path / "nowhere")))
+
+
 def test_day_one_records_wait_for_the_first_day_to_end(small, monkeypatch):
   only(monkeypatch, "apache")
   early = eicu.build(make_config(small[0], prediction_hour=12.0))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, run
-from crl_jax.data import cohort as cohort_lib, eicu, prepared, simulate
+from crl_jax.data import checksums, cohort as cohort_lib, eicu, prepared, simulate
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_it_is_no_function_of_makes_none(config, maker, tmp_path):
 def test_unchanged_files_are_not_read_again(config, maker, monkeypatch):
   maker.build()
   read = []
-  monkeypatch.setattr(prepared, "_sha256", lambda path, real=prepared._sha256: (
+  monkeypatch.setattr(checksums, "sha256", lambda path, real=checksums.sha256: (
       read.append(path.name), real(path))[1])
   maker.build()
   assert "a.csv.gz" not in read and "cohort.json" in read
