@@ -1,4 +1,5 @@
-"""The models by name. A new model is one file here and one line in MODELS."""
+"""The models by name. A new model is one file here and one line in MODELS; a setting of its own is
+one line more, in config.py, where every key stands with its comment."""
 
 from crl_jax.models import crl_mmnar, filled
 from crl_jax.models.record import Spec

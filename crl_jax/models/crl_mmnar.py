@@ -6,22 +6,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from crl_jax import losses
-from crl_jax.config import task_losses
-from crl_jax.models import encoders, fusion, rows
-from crl_jax.models.noise import dropout
+from crl_jax.models import encoders, fusion, heads, rows
 from crl_jax.models.record import Model, Outputs, Stage
-
-
-class Head(nn.Module):
-  """A task's classifier: (D,) -> logit."""
-  hidden: int
-  width: int
-
-  @nn.compact
-  def __call__(self, h, noise):
-    for _ in range(self.hidden):
-      h = dropout(nn.relu(nn.Dense(self.width)(h)), noise)
-    return nn.Dense(1)(h)[0]
 
 
 class CrlMmnar(nn.Module):
@@ -40,12 +26,7 @@ class CrlMmnar(nn.Module):
     # the precision of the inputs is that of all arithmetic; token ids have none
     dtypes = [x.dtype for x in inputs.values() if jnp.issubdtype(x.dtype, jnp.floating)]
     seen_M = observed_M.astype(dtypes[0] if dtypes else jnp.float32)
-    tokens = []
-    for m, name in enumerate(self.modalities):
-      # before anything else: unobserved content, NaN too, is gone
-      x = jnp.where(observed_M[m], inputs[name], 0)
-      tokens.append(self.encoders[m](name=f"encode_{name}")(x, noise))
-    e_MxD = jnp.stack(tokens)
+    e_MxD = jnp.stack(encoders.tokens(self.encoders, self.modalities, inputs, observed_M, noise))
 
     named = {}
     z, delta_logits = fusion.MissingnessEmbedding(c.width, name="missingness")(seen_M)
@@ -82,8 +63,7 @@ class CrlMmnar(nn.Module):
       named |= dict(decoded=jnp.stack(decoded), hidden=hidden, rec_weight=weight,
                     rec_count=eligible)
 
-    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, name=f"head_{t}")(h, noise)
-                        for t in self.tasks])
+    logits = heads.logits(h, self.tasks, self.deeper, noise)
     if c.pattern_head:
       named["pattern_logits"] = nn.Dense(self.patterns, name="pattern")(h)
     return Outputs(logits, h, dict(named, embeddings=e_MxD, attention=attention))
@@ -102,7 +82,7 @@ def build(config, spec):
   makers, pretrained, inputs = encoders.build(config, spec)
   module = CrlMmnar(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper),
                     len(spec.patterns))
-  alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
+  prediction, probability = heads.prediction(config, spec.tasks)
   patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))]
                         for p in spec.patterns])
 
@@ -110,8 +90,7 @@ def build(config, spec):
 
   def loss(outputs, batch, gather=lambda x: x):
     named = outputs.named
-    labels = jnp.where(batch.valid[:, None], batch.labels, jnp.nan)
-    terms = {"prediction": (losses.focal(outputs.logits, labels, alpha, gamma), task_weight)}
+    terms = {"prediction": prediction(outputs.logits, batch)}
     if c.conditioning:
       terms["missingness"] = (losses.missingness(named["missingness_logits"], batch.observed,
                                                  batch.valid), 1.0)
@@ -129,9 +108,6 @@ def build(config, spec):
       terms["pattern"] = (losses.classification(
           named["pattern_logits"], match.argmax(1), match.any(1) & batch.valid), 1.0)
     return terms
-
-  def probability(logits):
-    return losses.focal_probability(logits, alpha, gamma)
 
   t = config.train
   stages = tuple(stage for stage in (

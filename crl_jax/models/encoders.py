@@ -128,6 +128,14 @@ def _text(config):
 ENCODERS = {"vector": _vector, "sequence": _sequence, "set": _set, "text": _text}
 
 
+def tokens(makers, modalities, inputs, observed_M, noise):
+  """The M tokens (D,) of one row, by the modules of build(). To be called in a module's
+  @nn.compact."""
+  # before anything else: unobserved content, NaN too, is gone
+  return [make(name=f"encode_{name}")(jnp.where(observed_M[m], inputs[name], 0), noise)
+          for m, (make, name) in enumerate(zip(makers, modalities))]
+
+
 def build(config, spec):
   """The encoders of a model whose modules are named encode_<modality>.
 

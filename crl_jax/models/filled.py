@@ -11,10 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
-from crl_jax import losses
-from crl_jax.config import task_losses
-from crl_jax.models import encoders, rows
-from crl_jax.models.crl_mmnar import Head
+from crl_jax.models import encoders, heads, rows
 from crl_jax.models.noise import dropout
 from crl_jax.models.record import Model, Outputs, Stage
 
@@ -31,16 +28,11 @@ class Filled(nn.Module):
   @nn.compact
   def __call__(self, inputs, observed_M, noise):
     c = self.config
-    tokens = []
-    for m, name in enumerate(self.modalities):
-      x = jnp.where(observed_M[m], inputs[name], 0)
-      tokens.append(self.encoders[m](name=f"encode_{name}")(x, noise))
+    tokens = encoders.tokens(self.encoders, self.modalities, inputs, observed_M, noise)
     if self.mask:
       tokens.append(observed_M.astype(tokens[0].dtype))
     h = dropout(nn.relu(nn.LayerNorm()(nn.Dense(c.width)(jnp.concatenate(tokens)))), noise)
-    logits = jnp.stack([Head(1 + (t in self.deeper), c.width, name=f"head_{t}")(h, noise)
-                        for t in self.tasks])
-    return Outputs(logits, h, {})
+    return Outputs(heads.logits(h, self.tasks, self.deeper, noise), h, {})
 
 
 def build_zero(config, spec):
@@ -57,16 +49,12 @@ def _build(config, spec, mask):
   c = ml_collections.FrozenConfigDict(config.model)
   makers, pretrained, inputs = encoders.build(config, spec)
   module = Filled(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper), mask)
-  alpha, gamma, task_weight = (jnp.array(v) for v in task_losses(config, spec.tasks))
+  prediction, probability = heads.prediction(config, spec.tasks)
   init, apply, vary = rows.batched(module, inputs, len(spec.modalities), c.dropout)
 
   def loss(outputs, batch, gather=lambda x: x):
     del gather
-    labels = jnp.where(batch.valid[:, None], batch.labels, jnp.nan)
-    return {"prediction": (losses.focal(outputs.logits, labels, alpha, gamma), task_weight)}
-
-  def probability(logits):
-    return losses.focal_probability(logits, alpha, gamma)
+    return {"prediction": prediction(outputs.logits, batch)}
 
   t = config.train.joint   # there is nothing to learn without outcomes: no first phase
   stages = (Stage("joint", t.epochs, t.learning_rate, t.weights.to_dict(), t.patience or None),)
