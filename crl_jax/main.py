@@ -64,7 +64,8 @@ def _parse(argv):
     _refuse(f"The file that --config names is no Python: {error}.")
   except OSError as error:
     why = str(error.__cause__ or error).strip().splitlines()[-1].strip()
-    _refuse(f"The file that --config names cannot be read: {why.rstrip('.')}. Name one of configs/.")
+    _refuse(f"The file that --config names cannot be read: {why.rstrip('.')}. "
+            "Name one of configs/.")
   except KeyError as error:   # a task under loss.tasks that this config does not name
     _refuse(f"The config has no {error.args[0]}.")
 
