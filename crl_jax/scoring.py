@@ -8,7 +8,7 @@ import numpy as np
 from crl_jax import bootstrap, metrics as metrics_lib
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "flagged")   # at an operating point
-_FLOOR = {"slope": None, "intercept": None}   # of the others 0
+_FLOOR = {"slope": None, "intercept": None}   # the least a metric can be; 0 for the others
 
 
 @dataclasses.dataclass(frozen=True)

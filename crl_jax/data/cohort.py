@@ -229,7 +229,7 @@ def _check_modality(cohort, modality, present):
 
 def _check_tokens(modality, ids, present):
   empty = negative = 0
-  for rows in np.array_split(np.flatnonzero(present), max(1, len(ids) // 16384)):
+  for rows in np.array_split(np.flatnonzero(present), max(1, len(ids) // _BLOCK)):
     part = ids[rows].reshape(len(rows), -1)
     negative += int((part < 0).any(1).sum())
     empty += int((part == 0).all(1).sum())

@@ -25,6 +25,8 @@ Not used, and why:
 
 import dataclasses
 
+from crl_jax.data import mimic_codes
+
 LOOKBACK = 24 * 60              # minutes before the hospital admission
 SENTINEL = 999_999
 
@@ -280,7 +282,6 @@ def feature_names():
   names += [name for groups in ADMISSION.values() for name in groups]
   names += ["earlier_admissions", "earlier_admissions_year", "earlier_icu_stays",
             "days_since_discharge", "earlier_days", "earlier_diagnoses", "earlier_procedures"]
-  from crl_jax.data import mimic_codes
   names += [f"had_{name}" for name in mimic_codes.CONDITIONS]
   names += ["bmi", "outpatient_weight", "outpatient_systolic"]
   names += ["services", *(f"service_{name}" for name in SERVICES)]

@@ -46,19 +46,19 @@ def images_query(table, people):
   joined = table.inner_join(people, "subject_id")
   date, clock = joined.StudyDate, joined.StudyTime.floor().cast("int64")
   # minutes of a civil date since 1970, by arithmetic that every engine has
-  year, month, day = _part(date, 10000), _part(date, 100) % 100, date % 100
+  year, month, day = _div(date, 10000), _div(date, 100) % 100, date % 100
   shifted = (month <= 2).cast("int64")        # the year begins in March
   y = year - shifted
-  era = _part(y, 400)
-  days = (era * 146097 + (y - era * 400) * 365 + _part(y - era * 400, 4) - _part(y - era * 400, 100)
-          + _part(153 * (month + 12 * shifted - 3) + 2, 5) + day - 1 - 719468)
-  known = days * 1440 + _part(clock, 10000) * 60 + _part(clock, 100) % 100 - joined.admit
+  era = _div(y, 400)
+  days = (era * 146097 + (y - era * 400) * 365 + _div(y - era * 400, 4) - _div(y - era * 400, 100)
+          + _div(153 * (month + 12 * shifted - 3) + 2, 5) + day - 1 - 719468)
+  known = days * 1440 + _div(clock, 10000) * 60 + _div(clock, 100) % 100 - joined.admit
   joined = joined.mutate(known=known)
   part = queries.part_of(joined.known, joined.known, joined)
   return joined.select("person", "known", "subject_id", "study_id", "dicom_id", part=part)
 
 
-def _part(number, divisor):
+def _div(number, divisor):
   """The whole part of number / divisor, of whole numbers."""
   return (number / divisor).floor().cast("int64")
 
@@ -173,7 +173,7 @@ def collect_images(source, place, people, rows, config):
 
   Args:
     source, people, rows, config: see collect_notes.
-    place: mimic_files.Place of the embeddings, or None.
+    place: mimic_files.Place of the embeddings.
   Returns:
     inputs: (N, K, 1376) float32, a row's latest images, or (N, 1376), their mean; observed: (N,)
       bool; facts: JSON-able counts.

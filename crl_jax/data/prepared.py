@@ -38,8 +38,8 @@ from crl_jax.data import checksums, cohort as cohort_lib
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
 # of crl_jax/data, what makes no cohort from files
-_OTHER_CODE = ("simulate", "simulate_mimic", "verify", "prepared", "saved", "splits",
-               "stream", "preprocess", "tfds_builders")
+_OTHER_CODE = ("simulate", "simulate_mimic", "verify", "prepared", "saved", "splits", "stream",
+               "preprocess", "tfds_builders")
 
 
 @dataclasses.dataclass(frozen=True)
