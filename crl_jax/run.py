@@ -139,6 +139,8 @@ def _execute(config, workdir, devices, stop):
   table = conformal.add(table, cohort.tasks, config.evaluate)
   table.to_parquet(workdir / "predictions.parquet", index=False)
   _write_json(workdir / "rectifier.json", rectifiers)
+  for name in ("explain.svg", "explain.json"):   # of a report before
+    (workdir / name).unlink(missing_ok=True)
   report.write(workdir / "report.html", metrics, table, facts, rectifiers,
                config_lib.as_dict(config), writer.history(workdir))
   # Last: its presence says that the run is finished.
