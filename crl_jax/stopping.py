@@ -77,10 +77,11 @@ def signals():
 
 @contextlib.contextmanager
 def cleanly(module):
-  """Around what `python -m module` does: a signal ends the program with the command to repeat."""
+  """Around what `python -m module` does: a signal ends the program with the command to repeat.
+  Yields the Stop."""
   with signals() as stop:
     try:
-      yield
+      yield stop
     except Interrupted:
       print("\nStopped. To do it again, run the same command:\n  "
             f"{shlex.join(['python', '-m', module, *sys.argv[1:]])}", flush=True)

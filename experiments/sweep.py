@@ -5,7 +5,7 @@ python -m experiments.sweep --config=configs/eicu.py --out=DIR [--seeds=2]
 Every setting is trained on all folds of the config with so many seeds; settings that share their
 shapes are members of one program. KEY=VALUE arguments apply to all. Scores are those of a fold's
 averaged seeds on its validation rows, pooled over folds; test rows are never looked at. A second
-call goes on where the first one stopped.
+call goes on where the first one stopped: Ctrl-C and SIGTERM save the epochs that were begun.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, members, metrics, run, sharding, writer
+from crl_jax import config as config_lib, members, metrics, run, sharding, stopping, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 
 # Around the paper's values: the default grid.
@@ -37,11 +37,12 @@ def main():
   parser.add_argument("--setting", action="append")
   parser.add_argument("common", nargs="*")
   arguments = parser.parse_args()
-  try:
-    table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
-                  arguments.seeds, arguments.out)
-  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    sys.exit(f"\nError: {error}")
+  with stopping.cleanly("experiments.sweep") as stop:
+    try:
+      table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
+                    arguments.seeds, arguments.out, stop)
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+      sys.exit(f"\nError: {error}")
   print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
   print(f"\nLowest validation log-loss: {table.setting[table.log_loss.idxmin()] or 'the config'}")
 
@@ -56,8 +57,8 @@ def read(path):
   return module.get_config()
 
 
-def sweep(config, common, settings, seeds, out):
-  """The table of all settings, written to out/sweep.csv too."""
+def sweep(config, common, settings, seeds, out, stop):
+  """The table of all settings, written to out/sweep.csv too. `stop` is a stopping.Stop."""
   config = config_lib.override(config, [*common, f"members.seeds={seeds}"])
   groups = grouped(config, settings)   # before hours of reading
   out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def sweep(config, common, settings, seeds, out):
                              config.splits.validation, config.seed)
   lines = []
   for group in groups:
-    lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, splits, out)]
+    lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, splits, out, stop)]
     pd.DataFrame(lines).to_csv(out / "sweep.csv", index=False)
   return pd.DataFrame(lines)
 
@@ -78,14 +79,16 @@ def grouped(config, settings):
   for setting in settings:
     changed = config_lib.check(config_lib.override(config.copy_and_resolve_references(),
                                                    setting.split(",") if setting else []))
-    fixed = [line for line in config_lib.difference(config_lib.as_dict(config),
-                                                    config_lib.as_dict(changed))
-             if not line.startswith((*members.SWEPT, "model.dropout"))]
+    lines = config_lib.difference(config_lib.as_dict(config), config_lib.as_dict(changed))
+    if any(line.startswith(("data.", "splits.", "seed:")) for line in lines):
+      raise ValueError(f"Setting '{setting}' changes the rows or their splits, which all settings "
+                       "share: name it without --setting, in a sweep of its own.")
+    fixed = [line for line in lines if not line.startswith((*members.SWEPT, "model.dropout"))]
     groups.setdefault(tuple(fixed), {})[setting] = changed
   return list(groups.values())
 
 
-def validated(group, cohort, splits, out):
+def validated(group, cohort, splits, out, stop):
   """Yields (setting, scores on validation rows) of the members of one program."""
   config = next(iter(group.values()))
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
@@ -97,10 +100,10 @@ def validated(group, cohort, splits, out):
   folder = out / hashlib.sha256(text.encode()).hexdigest()[:8]
   folder.mkdir(exist_ok=True)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
+  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, stop.after_epoch():
     ready = members.fit(plans, cohort, splits, stats, sharding.select_devices(config.platform),
                         folder / "checkpoints", _fingerprint(text, cohort, splits), log, bar,
-                        lambda: 0)
+                        stop)
   rows = [splits.rows(plan.fold, "val") for plan in plans]
   found = ready.predict(rows)
   for s, setting in enumerate(group):

@@ -1,16 +1,22 @@
 """A sweep scores settings on validation rows, in one program where it can."""
 
 import dataclasses
+import os
 import pathlib
+import signal
 import sys
 
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, run
+from crl_jax import config as config_lib, run, stopping, writer
 from experiments import paper, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+def swept(config, common, settings, folder, stop=None):
+  return sweep.sweep(config, common, settings, 1, folder, stop or stopping.Stop())
 
 
 def test_settings_are_grouped_by_what_they_share(tiny_config):
@@ -19,6 +25,12 @@ def test_settings_are_grouped_by_what_they_share(tiny_config):
   assert [list(g) for g in groups] == [
       ["", "train.joint.learning_rate=1e-3", "model.dropout=0.1"],
       ["model.width=16", "model.width=16,model.dropout=0.4"]]
+
+
+@pytest.mark.parametrize("setting", ["seed=1", "splits.folds=3", "data.simulate.rows=100"])
+def test_settings_share_their_rows_and_splits(tiny_config, setting):
+  with pytest.raises(ValueError, match=f"'{setting}' changes the rows or their splits"):
+    sweep.grouped(tiny_config, ["", setting])
 
 
 @pytest.mark.parametrize("module", [sweep, paper])
@@ -43,13 +55,13 @@ def test_a_mistyped_command_ends_with_one_message(module, config, setting, words
 def test_a_sweep_scores_validation_rows_and_goes_on(tiny_config, tiny_run, quickly, tmp_path):
   settings = ["", "train.joint.learning_rate=2e-3"]
   with quickly():
-    table = sweep.sweep(tiny_config, ["members.folds=2"], settings, 1, tmp_path)
-    again = sweep.sweep(tiny_config, ["members.folds=2"], settings, 1, tmp_path)
+    table = swept(tiny_config, ["members.folds=2"], settings, tmp_path)
+    again = swept(tiny_config, ["members.folds=2"], settings, tmp_path)
   assert table.setting.tolist() == settings and table.equals(again)
   assert len(list(tmp_path.glob("*/checkpoints"))) == 1   # one program
   alone = tiny_run.table.query("role == 'val' and fold == 0")
   with quickly():
-    one = sweep.sweep(tiny_config, [], [""], 1, tmp_path / "one")
+    one = swept(tiny_config, [], [""], tmp_path / "one")
   expected = sweep.scored(alone[["y_readmission", "y_mortality"]].to_numpy(),
                           alone[["p_base_readmission", "p_base_mortality"]].to_numpy(),
                           ("readmission", "mortality"))
@@ -58,11 +70,28 @@ def test_a_sweep_scores_validation_rows_and_goes_on(tiny_config, tiny_run, quick
   assert config_lib.as_dict(tiny_config)["members"]["folds"] == 1   # the caller's is untouched
 
 
+def test_a_stopped_sweep_loses_no_epoch(tiny_config, quickly, tmp_path, monkeypatch):
+  write, epochs = writer.Writer.write, []
+  def signalled(self, member, stage, epoch, scalars):
+    write(self, member, stage, epoch, scalars)
+    epochs.append(epoch)
+    if epochs == [1, 2]:
+      os.kill(os.getpid(), signal.SIGTERM)
+  monkeypatch.setattr(writer.Writer, "write", signalled)
+  with quickly():
+    with stopping.signals() as stop, pytest.raises(stopping.Interrupted):
+      swept(tiny_config, [], [""], tmp_path / "stopped", stop)
+    assert 2 <= len(epochs) < 6 and stop() == signal.SIGTERM
+    table = swept(tiny_config, [], [""], tmp_path / "stopped")
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    assert table.equals(swept(tiny_config, [], [""], tmp_path / "whole"))
+
+
 def test_a_sweep_refuses_other_data(tiny_config, quickly, tmp_path, monkeypatch):
   cohort = run.build_cohort(tiny_config)
   with quickly():
-    sweep.sweep(tiny_config, [], [""], 1, tmp_path)
+    swept(tiny_config, [], [""], tmp_path)
     monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
         cohort, inputs={m: -x for m, x in cohort.inputs.items()}))
     with pytest.raises(ValueError, match="belongs to other data than"):
-      sweep.sweep(tiny_config, [], [""], 1, tmp_path)
+      swept(tiny_config, [], [""], tmp_path)
