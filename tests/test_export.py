@@ -180,6 +180,11 @@ def alone(folder):
                         capture_output=True, text=True, cwd="/", env=dict(os.environ))
 
 
+def test_the_example_has_twenty_lines():
+  lines = export._EXAMPLE.split('"""')[2].splitlines()
+  assert len([line for line in lines if line and not line.startswith("#")]) == 20
+
+
 def test_the_example_predicts_without_crl_jax(exported, members_run):
   folder, predictor = exported(members_run.folder)
   done = alone(folder)
