@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import benchmarks, engine_benchmark
-from experiments.benchmarks import members, setup, step, training
+from experiments.benchmarks import growth, members, setup, step, training
 
 SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4")
 
@@ -20,6 +20,14 @@ def test_a_part_fills_its_table(part, monkeypatch, tmp_path):
   lines = [x for x in text.splitlines() if x.startswith(f"| {part}") or x.startswith("| step")]
   assert len(lines) >= 5 and "nan" not in "".join(lines)
   assert (tmp_path / "engine_benchmark.csv").read_text().count("\n") == len(lines) + 1
+
+
+@pytest.mark.slow
+def test_growth_trains_rows_on_disk_in_a_process_with_a_memory_limit():
+  options = benchmarks.Options(rows=600, settings=SMALL)
+  seconds, peak = growth.rows(options)
+  assert seconds["measure"].startswith("600 rows") and seconds["value"] > 0
+  assert 0 < peak["value"] < growth.LIMIT and peak["ratio"] == growth.LIMIT / peak["value"]
 
 
 def products_by_hand(config, spec):
