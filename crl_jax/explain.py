@@ -226,32 +226,35 @@ def _joined(new, old, rows):
       groups={}, references={})
 
 
-def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0):
-  """The cohort's explanation as JSON types: means over rows with 95% intervals by patient. `new`:
-  the rows are not the run's own."""
+def summary(found, modalities, tasks, absent, new=False, min_cell=10, resamples=1000, seed=0):
+  """The cohort's explanation as JSON types: means over rows with 95% intervals by patient, null
+  over fewer than `min_cell` patients. `new`: the rows are not the run's own."""
   patients, patient = np.unique(found.patient_id, return_inverse=True)
   counts = evaluate.resample(len(patients), resamples, seed)
 
+  enough = lambda rows: len(np.unique(patient[rows])) >= min_cell
+
   def mean(values, rows):
-    if not rows.any():
-      return dict(value=None, lo=None, hi=None, reason="observed for no explained row")
+    if not enough(rows):
+      reason = f"observed for fewer than {min_cell} explained patients"
+      return dict(value=None, lo=None, hi=None, reason=reason)
     total, n = (np.bincount(patient, w, len(patients)) for w in (np.where(rows, values, 0), rows))
     drawn = (counts @ total) / np.maximum(counts @ n, 1)
     lo, hi = np.quantile(drawn[counts @ n > 0], (0.025, 0.975))
     return dict(value=float(values[rows].mean()), lo=float(lo), hi=float(hi))
 
-  every = np.ones(len(found.row_id), bool)
-  by_task = {}
+  every, by_task = np.ones(len(found.row_id), bool), {}
   for t, task in enumerate(tasks):
     pattern = found.nothing[:, t] - found.average[:, t]
-    entry = dict(average=float(found.nothing[:, t].mean()), contribution={}, signed={})
+    average = float(found.nothing[:, t].mean()) if enough(every) else None
+    entry = dict(average=average, contribution={}, signed={})
     whole = [(PATTERN, pattern, every)] if absent == "replaced" else []
     for name, values, rows in (*whole, *(
         (m, found.values[:, i, t], found.observed[:, i]) for i, m in enumerate(modalities))):
       entry["contribution"][name] = mean(np.abs(values), rows)
       entry["signed"][name] = mean(values, rows)
     by_task[task] = entry
-  looks = {key: {m: float(np.nanmean(value[:, i])) if found.observed[:, i].any() else None
+  looks = {key: {m: float(np.nanmean(value[:, i])) if enough(found.observed[:, i]) else None
                  for i, m in enumerate(modalities)}
            for key, value in (("attention", found.attention), ("gate", found.gate))
            if value is not None}
@@ -272,7 +275,9 @@ def summary(found, modalities, tasks, absent, new=False, resamples=1000, seed=0)
       f"{len(found.row_id)} " + ("new rows, explained by all members. " if new else
       "test rows, each explained by members that never saw it. ") + stands,
       "They describe the model, not the patient: a modality that contributes is one the model "
-      "used, not one that would change the outcome."])
+      "used, not one that would change the outcome.",
+      *([] if all(enough(rows) for rows in found.observed.T) else [
+          f"A dash: fewer than {min_cell} of these patients have the modality."])])
 
 
 def figure(brief):
@@ -331,12 +336,12 @@ def patient_page(path, table, ids, modalities):
 
 
 def write(workdir, rows=500, absent="replaced", data_root=""):
-  """Writes explain.json and explain.svg of a run and makes its report again; returns what of_run
-  did."""
-  from crl_jax import report
+  """Writes explain.json and explain.svg of a run, makes its report again; returns what of_run did."""
+  from crl_jax import report, run_files
   workdir = pathlib.Path(workdir)
   found, modalities, tasks = of_run(workdir, rows, absent, data_root)
-  brief = summary(found, modalities, tasks, absent, bool(data_root))
+  brief = summary(found, modalities, tasks, absent, bool(data_root),
+                  run_files.read(workdir / "config.json")["evaluate"]["min_cell"])
   if not data_root:   # the report is about the run's own test rows
     (workdir / "explain.json").write_text(json.dumps(brief, indent=1, allow_nan=False))
     report.rebuild(workdir)

@@ -1,6 +1,7 @@
 """Shapley values: axioms, closed forms, and what a run's explanation writes."""
 
 import itertools
+import dataclasses
 import json
 import math
 import types
@@ -169,6 +170,26 @@ def test_single_patients_are_written_where_asked(explained, tmp_path):
   assert text.count("<svg") == 2 * len(tasks) and f"row {ids[0]}:" in text
   with pytest.raises(ValueError, match="1 of the 2 --row_ids"):
     explain.patient_page(tmp_path / "no.html", table, [ids[0], -7], modalities)
+
+
+def test_no_mean_is_of_few_patients(explained):
+  """Of 3 patients with the first modality neither a mean nor attention or gate is told."""
+  _, (found, modalities, tasks, _) = explained
+  observed = found.observed.copy()
+  observed[:, 0] = np.isin(found.patient_id, np.unique(found.patient_id)[:3])
+  observed[:, 1] = True
+  few = dataclasses.replace(found, observed=observed)
+  brief = explain.summary(few, modalities, tasks, "replaced")
+  for entry in brief["tasks"].values():
+    for kind in ("contribution", "signed"):
+      assert entry[kind][modalities[0]]["value"] is None
+      assert "fewer than 10" in entry[kind][modalities[0]]["reason"]
+      assert entry[kind][modalities[1]]["value"] is not None
+  assert brief["attention"][modalities[0]] is brief["gate"][modalities[0]] is None
+  assert "fewer than 10 of these patients" in brief["said"][-1]
+  assert "nan" not in explain.figure(brief)
+  told = explain.summary(few, modalities, tasks, "replaced", min_cell=3)["tasks"][tasks[0]]
+  assert told["contribution"][modalities[0]]["value"] is not None
 
 
 def test_data_of_another_split_are_refused(explained, monkeypatch):
