@@ -6,6 +6,7 @@ No script, nothing from elsewhere, no patient row.
 """
 
 import pathlib
+import re
 import sys
 
 from crl_jax import compare, evaluate, fairness, report_figures as draw, report_text as text
@@ -112,7 +113,7 @@ def _brief(task, metrics):
       name=task, n=entry["n"], positives=entry["positives"],
       share=entry["positives"] / entry["n"] if entry["n"] else None, lines=lines,
       metrics=[dict(name=_name(m), hint=_BETTER.get(m, "")) for m in names],
-      auroc=entry["auroc"], over=_over(metrics, task),
+      auroc=entry["auroc"], beside=_beside(metrics, task),
       point=dict(names=[_name(m) for m in point], lines=[dict(
           label=evaluate.LABELS[role], cells=[evaluate.interval_text(metrics[role][task][m])
                                               for m in point])
@@ -128,11 +129,19 @@ def _brief(task, metrics):
           f"{_name(m)} {f['mean']:.3f} ({f['sd']:.3f})" for m, f in folds.items())))
 
 
-def _over(metrics, task):
-  """Differences shown under the headline: label, text."""
-  return [(label, evaluate.interval_text(metrics["differences"][pair][task]["auroc"], "+.3f"))
-          for pair, label in evaluate.DIFFERENCE_LABELS.items()
-          if pair in metrics["differences"] and pair != "test-test_base"]
+def _beside(metrics, task):
+  """Differences shown under the headline: label, text, what it is."""
+  found, rival = [], text.best_yardstick(metrics, task, "auroc")
+  if rival:
+    found.append((f"over {rival[0]}", evaluate.interval_text(rival[1], "+.3f"),
+                  "Over: AUROC minus that of the yardstick with the highest."))
+  if regret := metrics["differences"].get("test_bayes-test"):
+    found.append(("regret", evaluate.interval_text(regret[task]["auroc"], "+.3f"),
+                  "Regret: AUROC of the best possible predictor minus the model's."))
+  if change := metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier"):
+    found.append(("rectifier, Brier", evaluate.interval_text(change, "+.3f"),
+                  "Rectifier: its change of the Brier score; lower is better."))
+  return found
 
 
 def _tests(metrics, task):
@@ -334,10 +343,12 @@ def flat(tree, prefix=""):
 def _render(template, path, values):
   """Writes a template of templates/ to `path`, replaced at once when complete."""
   import jinja2
+  markdown = template.endswith(".md")   # read as it is, too: no entity but for what opens a tag
+  plain = lambda value: re.sub("<(?=[a-zA-Z/!?])", "&lt;", str(value)) if markdown else value
   environment = jinja2.Environment(
-      loader=jinja2.PackageLoader("crl_jax", "templates"), autoescape=True,
+      loader=jinja2.PackageLoader("crl_jax", "templates"), autoescape=not markdown,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-      finalize=lambda value: "-" if value is None else value)
+      finalize=lambda value: "-" if value is None else plain(value))
   part = path.with_name(path.name + ".part")
   part.write_text(environment.get_template(template).render(values), encoding="utf-8")
   part.replace(path)

@@ -38,7 +38,8 @@ def curves(predictions, task, settings, net_benefit=None):
             "precision (PPV)", describe=f"Outcome rate {y.mean():.2f}")
   roc.line([0, 1], [0, 1], GREY, dash="2 3", width=1)
   pr.line([0, 1], [y.mean()] * 2, GREY, dash="2 3", width=1)
-  bins = int(np.clip(len(y) // max(settings["min_cell"], 1), 1, settings["bins"]))
+  patients, least = table.patient_id.nunique(), max(settings["min_cell"], 1)
+  bins = int(np.clip(patients // least, 1, settings["bins"]))
   found, limit = [], 0.0
   for prefix, label, color, dash, shape in _BOTH:
     p = table[f"{prefix}{task}"].to_numpy()

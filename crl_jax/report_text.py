@@ -24,7 +24,7 @@ def findings(metrics, rectifier, data):
       said.append(f"{task}: the AUROC cannot be computed ({auroc.get('reason', 'no value')}).")
       continue
     text = f"{task}: AUROC {evaluate.interval_text(auroc)} on {entry['n']} test rows"
-    rival = _best_yardstick(metrics, task, "auroc")
+    rival = best_yardstick(metrics, task, "auroc")
     if rival:
       name, difference = rival
       text += (f", {_compared(difference)} the best yardstick ({name}; "
@@ -73,6 +73,9 @@ def may_not_conclude(metrics, data, config):
            "pattern's outcome rate; it is a direct effect only if the representation holds all of "
            "the health that drove both the order and the outcome, which no data can show.",
            "That it holds elsewhere: folds divide patients, not hospitals or years.",
+           *([] if any((metrics.get("fairness") or {}).get("tasks", {}).values()) else [
+               "That it holds for every kind of patient: the cohort names no groups (sex, age, "
+               "ethnicity, hospital)."]),
            "That two predictors are equal where the interval of their difference holds 0: it may "
            "hold every difference that matters."]
   few = [task for task, entry in metrics["test"].items()
@@ -96,7 +99,7 @@ def _beside_ranking(metrics, task):
   """Sentences on what the AUROC does not see, where an interval leaves out the neutral value."""
   said = []
   for metric, name in (("auprc", "AUPRC"), ("brier", "Brier score")):
-    rival = _best_yardstick(metrics, task, metric)
+    rival = best_yardstick(metrics, task, metric)
     if rival and (verdict := _compared(rival[1], metric)) in ("better than", "worse than"):
       said.append(f"{verdict} the best yardstick in {name} ({rival[0]}; "
                   f"{evaluate.interval_text(rival[1], '+.3f')})")
@@ -110,7 +113,7 @@ def _beside_ranking(metrics, task):
   return said
 
 
-def _best_yardstick(metrics, task, metric):
+def best_yardstick(metrics, task, metric):
   """(label, difference, ours minus it) of the yardstick that is best by `metric`."""
   found = []
   for role in ("test_logistic", "test_boosting"):

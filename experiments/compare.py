@@ -14,10 +14,11 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import bootstrap, evaluate, figures, metrics as metrics_lib
+from crl_jax import bootstrap, compare as compare_lib, evaluate, figures, metrics as metrics_lib
 from crl_jax import report, run_files
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
+_PAIRED = ("auroc", "auprc", "brier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,8 @@ def calibration(runs, task):
     if len(np.unique(y)) < 2:
       continue
     evaluated = run.config["evaluate"]
-    bins = int(np.clip(len(y) // max(evaluated["min_cell"], 1), 1, evaluated["bins"]))
+    patients = table.patient_id.nunique()
+    bins = int(np.clip(patients // max(evaluated["min_cell"], 1), 1, evaluated["bins"]))
     lines.append((run.name, i, metrics_lib.calibration(y, table[f"p_{task}"].to_numpy(), bins)))
   if not lines:
     return None
@@ -138,24 +140,31 @@ def differences(runs, task):
     if not first.index.equals(other.index) or not (first.y == other.y).all():
       skipped.append(run.name)
       continue
-    line = [run.name]
-    for metric in ("auroc", "auprc", "brier"):
-      gap = [metrics_lib.scores(first.y.to_numpy(), t.p.to_numpy(), w, patient, only=(metric,))
-             [metric] for w in (None, counts) for t in (other, first)]
-      entry = bootstrap.interval(float((gap[0] - gap[1])[0]), gap[2] - gap[3])
-      line.append(evaluate.interval_text(entry, "+.3f"))
-      if metric == "auroc":
-        rows.append((run.name, [(entry["value"], entry["lo"], entry["hi"], figures.BLUE, "dot")],
-                     None))
-    lines.append(line)
+    y, found = first.y.to_numpy(), {}
+    for metric in _PAIRED:
+      gap = [metrics_lib.scores(y, t.p.to_numpy(), w, patient, only=(metric,))[metric]
+             for w in (None, counts) for t in (other, first)]
+      found[metric] = compare_lib.bootstrapped(float((gap[0] - gap[1])[0]), gap[2] - gap[3])
+    found["delong"] = compare_lib.delong(y, other.p, first.p, patient)
+    auroc = found["auroc"]
+    rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], figures.BLUE, "dot")], None))
+    lines.append((run.name, found))
   if not lines:
     return None
+  compare_lib.adjust([found[metric] for _, found in lines for metric in _PAIRED])
+  compare_lib.adjust([found["delong"] for _, found in lines])
+  p = lambda entry: "-" if entry["p"] is None else f"{entry['p_holm']:.2g}"
+  lines = [[name, *(text for metric in _PAIRED for text in (
+      evaluate.interval_text(found[metric], "+.3f"), p(found[metric]))), p(found["delong"])]
+           for name, found in lines]
   said = [f"Against {runs[0].name}; seeds are averaged row by row first, so that one prediction "
-          "of a row meets another."]
+          "of a row meets another. p by the same resamples and by DeLong, each after Holm's "
+          "correction over this table."]
   if skipped:
     said.append(f"Other test rows, so not paired: {', '.join(skipped)}.")
-  return dict(title=f"{task}: paired differences", heads=["run", "AUROC", "AUPRC", "Brier"],
-              lines=lines, said=said, figure=figures.forest(
+  heads = ["run", "AUROC", "p", "AUPRC", "p", "Brier", "p", "DeLong p"]
+  return dict(title=f"{task}: paired differences", heads=heads, lines=lines, said=said,
+              figure=figures.forest(
                   rows, f"{task}: AUROC minus that of {runs[0].name}", "difference", zero=0.0,
                   form="+.3f", width=640))
 

@@ -180,6 +180,33 @@ def test_says_what_may_be_concluded(write):
   assert "inputs reach up to discharge" in write(protocol="paper")
 
 
+def test_the_first_screen_says_what_its_numbers_are(write):
+  text = write(rect=rectifier())
+  cards = text[text.index('<section class="cards"'):text.index("<ul>")]
+  words = lambda label: re.findall(f"<dt>{label}</dt><dd>([^<]+)</dd>", cards)
+  assert len(words("over (?:boosting|logistic reg.)")) == len(words("regret")) == 2
+  assert len(words("rectifier, Brier")) == 2
+  for what in ("95% intervals", "Over: AUROC minus", "Regret: AUROC of", "Rectifier: its change"):
+    assert cards.count(what) == 1
+  table = make()
+  table = table[[c for c in table if not c.startswith(("p_logistic", "p_boosting", "p_bayes"))]]
+  bare = write(table, rect=rectifier())
+  assert "Regret:" not in bare and "Over:" not in bare and "Rectifier: its change" in bare
+
+
+def test_a_cohort_without_groups_is_said_to_have_none(write):
+  none = "the cohort names no groups"
+  assert none in write()
+  assert none not in write(make().assign(group_sex=lambda t: np.where(t.patient_id % 2, "m", "f")))
+
+
+def test_model_card_is_plain_text(write, tmp_path):
+  write(data={**DATA, "banner": "MIMIC-IV's <b>shape</b>, p < 0.05"}, rect=rectifier())
+  card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+  assert "MIMIC-IV's &lt;b>shape&lt;/b>, p < 0.05" in card and "&#39;" not in card
+  assert "rectifier's gain" in card
+
+
 def test_model_card_has_the_same_facts(write, tmp_path):
   write(rect=rectifier())
   card = (tmp_path / "model_card.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from crl_jax import compare as compare_lib
 from experiments import compare
 
 
@@ -24,7 +25,13 @@ def test_runs_of_the_same_rows_are_compared_in_pairs(tiny_run, tmp_path):
   (line,) = compare.differences(runs, "mortality")["lines"]
   assert line[0] == "b" and line[1].startswith(f"{1 - 2 * value:+.3f} [")
   (same,) = compare.differences([runs[0], runs[0]], "mortality")["lines"]
-  assert same[1] == "+0.000 [+0.000, +0.000]"
+  assert same[1:3] == ["+0.000 [+0.000, +0.000]", "1"] and same[-1] == "1"
+  y, p, q = (compare.test_rows(run, "mortality")[column] for run, column in (
+      (runs[0], "y"), (runs[1], "p"), (runs[0], "p")))
+  three = compare.differences([runs[0], runs[1], runs[0]], "mortality")["lines"]
+  assert float(three[0][-1]) == pytest.approx(   # Holm's, of two comparisons
+      2 * compare_lib.delong(y, p, q)["p"], rel=0.06)
+  assert len(three[0]) == len(compare.differences(runs, "mortality")["heads"])
   assert "The configs are the same." in text and "SIMULATED" in text
   assert not re.search(r"https?:|<script", text)
 
