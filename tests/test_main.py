@@ -65,6 +65,7 @@ def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tm
 
 @pytest.mark.parametrize("arguments, environment, words", [
     ([MIMIC, "--config.model.heads=7"], {}, ["model.width 128 is not a multiple of model.heads 7"]),
+    (["--config=configs/eicu.py"], {}, ["data.root='' is not a folder", "--config.data.root=DIR"]),
     ([MIMIC, "--config.data.root=somewhere"], {},
      ["data.root='somewhere' is not a folder", "physionet.org/files/mimiciv/3.1/"]),
     ([MIMIC, "--config.platform=gpu"], {"JAX_PLATFORMS": "cpu"},

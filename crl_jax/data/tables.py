@@ -209,8 +209,8 @@ def find(root, schema):
   table has two."""
   folder = pathlib.Path(root)
   if not root or not folder.is_dir():
-    raise CohortError(f"There is no folder '{root}'. Set the data root to the folder with the "
-                      "database's csv.gz files.")
+    raise CohortError(f"data.root='{root}' is not a folder. Give the one with the database's "
+                      "csv.gz files: --config.data.root=DIR.")
   found = {}
   for path in sorted(folder.iterdir()):
     stem, dot, suffix = path.name.partition(".")
