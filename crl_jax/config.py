@@ -265,6 +265,8 @@ def check(config):
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
   for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
     need(values[key] > 0, f"{key} is {values[key]}; more than 0.")
+  for key in ("seed", "data.simulate.world"):
+    need(0 <= values[key] < 2**31, f"{key} is {values[key]}; from 0 to {2**31 - 1}.")
   for key, names in _CHOICES.items():
     need(values[key] in names,
          f"{key} is '{values[key]}'; it may be {' or '.join(map(repr, names))}.")

@@ -64,6 +64,8 @@ def test_every_key_of_the_default_tree_has_a_comment():
     (dict(text__window=4), "text.window"),
     (dict(text__overlap=400), "text.overlap"),
     (dict(text__max_windows=0), "text.max_windows"),
+    (dict(seed=-1), "seed is -1; from 0 to 2147483647"),
+    (dict(data__simulate__world=2**31), "data.simulate.world is 2147483648; from 0"),
     (dict(model__width=0), "model.width is 0; at least 1"),
     (dict(model__heads=0), "model.heads is 0; at least 1"),
     (dict(model__layers=0), "model.layers is 0; at least 1"),
