@@ -33,6 +33,25 @@ def part(cohort, rows, fold, seed, role, base, references):
   return pd.DataFrame(columns)
 
 
+def of_fold(cohort, rows, fold, seeds, base, ensemble, references):
+  """The table of the members of one fold.
+
+  Args:
+    cohort, fold: see part().
+    rows: role -> (n,) row indices.
+    seeds: the members'.
+    base: role -> a list of (n, T), one of each member.
+    ensemble: the members' average instead of each; its seed is 0.
+    references: role -> references of part().
+  Returns:
+    DataFrame.
+  """
+  lines = lambda found: [(0, np.mean(found, 0))] if ensemble else zip(seeds, found)
+  return pd.concat([part(cohort, rows[role], fold, seed, role, p, references[role])
+                    for role, found in base.items() for seed, p in lines(found)],
+                   ignore_index=True)
+
+
 def matrix(table, prefix, tasks):
   """(n, T) float64 of the columns `<prefix><task>`."""
   return table[[prefix + task for task in tasks]].to_numpy(np.float64)

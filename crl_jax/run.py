@@ -86,6 +86,7 @@ def build_cohort(config, **options):
 
 
 def _execute(config, workdir, devices, stop):
+  import pandas as pd
   from crl_jax import conformal, evaluate, informative, predictions, report
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
@@ -121,14 +122,10 @@ def _execute(config, workdir, devices, stop):
   parts = []
   for fold in range(config.members.folds):
     mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
-    references = _references(config, cohort, rows[fold], stats[fold])
-    for role, found in base.items():
-      lines = [(plans[m].seed, found[m]) for m in mine]
-      if config.members.ensemble:
-        lines = [(0, np.mean([p for _, p in lines], 0))]
-      parts += [predictions.part(cohort, rows[fold][role], fold, seed, role, p, references[role])
-                for seed, p in lines]
-  import pandas as pd
+    parts.append(predictions.of_fold(
+        cohort, rows[fold], fold, [plans[m].seed for m in mine],
+        {role: [found[m] for m in mine] for role, found in base.items()},
+        config.members.ensemble, _references(config, cohort, rows[fold], stats[fold])))
   table = pd.concat(parts, ignore_index=True)
   table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
                                           config.seed)

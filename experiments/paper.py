@@ -15,7 +15,7 @@ import pathlib
 import sys
 import time
 
-from crl_jax import config as config_lib, report
+from crl_jax import config as config_lib, report, stopping
 from experiments import study as study_lib, sweep, tables
 
 PARTS = ("figure1", "table1", "table2", "table3", "c5", "c6", "table4")   # the longest last
@@ -35,19 +35,20 @@ def main():
   parts = arguments.tables.split(",")
   if unknown := sorted(set(parts) - set(PARTS)):
     parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
-  try:
-    config = config_lib.override(sweep.read(arguments.config),
-                                 [*(QUICK if arguments.quick else ()), *arguments.settings])
-    paper(config, arguments.workdir, parts, arguments.quick)
-  except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-    sys.exit(f"\nError: {error}")
+  with stopping.cleanly("experiments.paper") as stop:
+    try:
+      config = config_lib.override(sweep.read(arguments.config),
+                                   [*(QUICK if arguments.quick else ()), *arguments.settings])
+      paper(config, arguments.workdir, parts, arguments.quick, stop)
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+      sys.exit(f"\nError: {error}")
 
 
-def paper(config, workdir, parts=PARTS, quick=False):
-  """Makes the parts of a config's study; returns their results."""
+def paper(config, workdir, parts=PARTS, quick=False, stop=None):
+  """Makes the parts of a config's study; returns their results. `stop`: see study.start()."""
   workdir = pathlib.Path(workdir)
   began = time.time()
-  study = study_lib.start(config_lib.check(config), workdir)
+  study = study_lib.start(config_lib.check(config), workdir, stop)
   print(f"{len(study.cohort)} rows, {config.members.folds} folds x {config.members.seeds} seeds; "
         f"the run: {study.run_folder} ({_minutes(began)})", flush=True)
   results = []

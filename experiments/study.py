@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import config as config_lib, evaluate, members, metrics as metrics_lib, predictions
-from crl_jax import run, sharding, writer
+from crl_jax import run, sharding, stopping, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 from crl_jax.data.cohort import Cohort
 from experiments import sweep
@@ -33,6 +33,7 @@ class Study:
   cohort: Cohort
   splits: splits_lib.Splits
   folder: pathlib.Path
+  stop: stopping.Stop
 
   @property
   def run_folder(self):
@@ -55,8 +56,9 @@ class Study:
     return json.loads((self.run_folder / name).read_text())
 
 
-def start(config, folder):
-  """The Study of a config: its run is made, gone on with or read.
+def start(config, folder, stop=None):
+  """The Study of a config: its run is made, gone on with or read. `stop` (a stopping.Stop) says when
+  to end the training of a variant early, with what was trained kept.
 
   Raises ValueError where the folder was made with other data or splits than today's.
   """
@@ -70,7 +72,7 @@ def start(config, folder):
                              config.splits.validation, config.seed)
   _settle(folder, {"fingerprint": cohort_lib.fingerprint(cohort),
                    "splits_fingerprint": splits.fingerprint()})
-  return Study(config, cohort, splits, folder)
+  return Study(config, cohort, splits, folder, stop or stopping.Stop())
 
 
 def _settle(folder, facts):
@@ -120,23 +122,21 @@ def _train(study, configs):
   folder.mkdir(parents=True, exist_ok=True)
   began = time.time()
   epochs = sum(configs[0].train[phase].epochs for phase in ("pretrain", "joint"))
-  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar:
+  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, study.stop.after_epoch():
     ready = members.fit(plans, cohort, splits, stats,
                         sharding.select_devices(configs[0].platform), folder / "checkpoints",
                         {"settings": key, "data": cohort_lib.fingerprint(cohort),
-                         "splits": splits.fingerprint()}, log, bar, lambda: 0)
+                         "splits": splits.fingerprint()}, log, bar, study.stop)
   found = {role: ready.predict([splits.rows(plan.fold, role) for plan in plans])
            for role in ("val", "test")}
   for v, config in enumerate(configs):
     parts = []
     for fold in folds:
       mine = [m for m, plan in enumerate(plans) if plan.config is config and plan.fold == fold]
-      for role, p in found.items():
-        lines = [(plans[m].seed, p[m]) for m in mine]
-        if config.members.ensemble:
-          lines = [(0, np.mean([one for _, one in lines], 0))]
-        parts += [predictions.part(cohort, splits.rows(fold, role), fold, seed, role, one, {})
-                  for seed, one in lines]
+      parts.append(predictions.of_fold(
+          cohort, {role: splits.rows(fold, role) for role in found}, fold,
+          [plans[m].seed for m in mine], {role: [p[m] for m in mine] for role, p in found.items()},
+          config.members.ensemble, dict.fromkeys(found, {})))
     table, _ = predictions.rectify(pd.concat(parts, ignore_index=True), cohort.tasks,
                                    cohort.modalities, config.rectifier, config.seed)
     path = _path(study, config)

@@ -61,6 +61,21 @@ def test_a_part_holds_the_rows_asked_for_in_their_order(cohort):
   assert (part.fold == 2).all() and (part.seed == 1).all() and (part.role == "val").all()
 
 
+def test_a_fold_holds_each_of_its_members_or_their_average(cohort):
+  rows = {"val": np.array([4, 0, 3]), "test": np.array([1])}
+  base = {role: [np.full((len(r), 2), p, np.float32) for p in (0.25, 0.75)]
+          for role, r in rows.items()}
+  references = {role: {"bayes": np.full((len(r), 2), 0.1)} for role, r in rows.items()}
+  table = predictions.of_fold(cohort, rows, 2, [5, 7], base, False, references)
+  assert table.role.tolist() == 6 * ["val"] + 2 * ["test"] and (table.fold == 2).all()
+  assert table.seed.tolist() == [5, 5, 5, 7, 7, 7, 5, 7]
+  assert table.p_base_a.tolist() == [0.25] * 3 + [0.75] * 3 + [0.25, 0.75]
+  np.testing.assert_array_equal(table.row_id, cohort.row_id[[4, 0, 3, 4, 0, 3, 1, 1]])
+  table = predictions.of_fold(cohort, rows, 2, [5, 7], base, True, references)
+  assert table.seed.tolist() == [0] * 4 and table.p_base_b.tolist() == [0.5] * 4
+  assert table.p_bayes_a.tolist() == [0.1] * 4
+
+
 def test_each_member_corrects_its_own_lines_and_new_patients_take_all_of_them(table):
   final, found = rectify(table)
   assert found["enabled"] and [(m["fold"], m["seed"]) for m in found["members"]] == [(0, 0), (1, 0)]

@@ -1,10 +1,12 @@
-"""A study's folder belongs to its data."""
+"""A study's folder belongs to its data; a stop loses no epoch of a variant."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 
-from crl_jax import config as config_lib, run
+from crl_jax import config as config_lib, run, stopping, writer
 from experiments import study
 
 
@@ -23,3 +25,23 @@ def test_variants_are_kept_with_the_data_that_they_are_of(tiny_config, quickly, 
       cohort, inputs={m: -x for m, x in cohort.inputs.items()}))
   with quickly(), pytest.raises(ValueError, match=r"other data or splits \(fingerprint differ"):
     study.start(config, tmp_path)
+
+
+def test_a_stopped_variant_goes_on(tiny_config, quickly, tmp_path, monkeypatch):
+  config = config_lib.override(tiny_config, ["train.pretrain.epochs=2", "train.joint.epochs=4",
+                                             "checkpoint.every_epochs=9", "evaluate.bootstrap=5",
+                                             "evaluate.informative=False"])
+  with quickly():
+    begun = study.start(config, tmp_path)
+    write, epochs = writer.Writer.write, []
+    def signalled(self, member, stage, epoch, scalars):
+      write(self, member, stage, epoch, scalars)
+      epochs.append(epoch)
+      if epochs == [1, 2]:
+        os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(writer.Writer, "write", signalled)
+    with stopping.signals() as stop, pytest.raises(stopping.Interrupted):
+      study.tables(dataclasses.replace(begun, stop=stop), {"Narrow": ("model.width=4",)})
+    assert 2 <= len(epochs) < 6
+    study.tables(begun, {"Narrow": ("model.width=4",)})
+  assert epochs == [1, 2, 3, 4, 5, 6]
