@@ -1,15 +1,17 @@
-"""Many members in one program against as many runs one after another, in the steady state: what
-compilation and the cohort's preparation cost each separate run is not counted."""
+"""Many members in one program (5 folds x 5 seeds, or members.folds=... members.seeds=...) against
+as many runs one after another, in the steady state: what compilation and the cohort's preparation
+cost each separate run is not counted."""
 
+from crl_jax import config as config_lib
 from experiments.benchmarks import interleaved, line, ratios, setup, training
-
-FOLDS, SEEDS = 5, 5
 
 
 def rows(options):
   """Lines of the table."""
-  prepared = setup.prepare(options, FOLDS)
-  folds = [fold for fold in range(FOLDS) for _ in range(SEEDS)]
+  grid = config_lib.override(setup.settings(options, "members.folds=5", "members.seeds=5"),
+                             options.settings).members
+  prepared = setup.prepare(options, grid.folds)
+  folds = [fold for fold in range(grid.folds) for _ in range(grid.seeds)]
   steps = min(options.steps, max(2, options.steps // 6))
   count = len(folds)
   bench = lambda together, folds: setup.Bench(
@@ -19,17 +21,18 @@ def rows(options):
   data = single.programs.resident(prepared.data)
   # one compiled program, called for one member after another
   separate = [single.runner(data, seed, [fold]) for seed, fold in enumerate(folds)]
-  things = {"separate": lambda: sum(run() for run in separate), "one by one": one_by_one.runner(data),
-            "all at once": all_at_once.runner(data)}
+  things = {"separate": lambda: sum(run() for run in separate),
+            "one by one": one_by_one.runner(data), "all at once": all_at_once.runner(data)}
   seconds = interleaved(things, options.repeats)
   epoch = {name: [s * chosen.scale for s in found] for name, found in seconds.items()}
   which = "one by one" if chosen.programs.together == 1 else "all at once"
-  part, measured = f"members, {FOLDS} folds x {SEEDS} seeds", f"{steps} steps timed"
+  part = f"members, {grid.folds} folds x {grid.seeds} seeds"
+  measured, runs = f"{steps or 'all'} steps timed", f"{count} runs"
   return [
       line(part, f"epoch, one program ({which}: members.together=0; {measured})", epoch[which],
-           "s", "25 runs", ratios(epoch["separate"], epoch[which])),
+           "s", runs, ratios(epoch["separate"], epoch[which])),
       line(part, f"epoch, {count} runs one after another", epoch["separate"], "s"),
-      line(part, "epoch, one program, members.together=1", epoch["one by one"], "s", "25 runs",
+      line(part, "epoch, one program, members.together=1", epoch["one by one"], "s", runs,
            ratios(epoch["separate"], epoch["one by one"])),
       line(part, f"epoch, one program, members.together={count}", epoch["all at once"], "s",
            "members.together=1", ratios(epoch["one by one"], epoch["all at once"])),

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import benchmarks, engine_benchmark
-from experiments.benchmarks import growth, members, setup, step, training
+from experiments.benchmarks import growth, setup, step, training
 
 SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4")
 
@@ -13,9 +13,8 @@ SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4
 def test_a_part_fills_its_table(part, monkeypatch, tmp_path):
   monkeypatch.setattr(training, "CASES", (("all", 32),))
   monkeypatch.setattr(step, "CASES", (("one", 32),))
-  for name in ("FOLDS", "SEEDS"):
-    monkeypatch.setattr(members, name, 2)
-  options = benchmarks.Options(rows=600, steps=2, repeats=1, settings=SMALL)
+  options = benchmarks.Options(rows=600, steps=2, repeats=1, settings=(
+      *SMALL, "members.folds=2", "members.seeds=2"))
   text = engine_benchmark.run([part], options, tmp_path)
   lines = [x for x in text.splitlines() if x.startswith(f"| {part}") or x.startswith("| step")]
   assert len(lines) >= 5 and "nan" not in "".join(lines)
