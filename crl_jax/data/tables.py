@@ -88,6 +88,7 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
     CohortError: a required table is absent, or a file is damaged, not what its name says, or not as
       declared.
   """
+  import duckdb
   import ibis
 
   absent = [n for n, t in schema.items() if t.required and n not in files]
@@ -102,8 +103,10 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
         str(pathlib.Path(folder) / "tables.duckdb"), memory_limit=memory_limit,
         temp_directory=str(pathlib.Path(folder) / "spill"), preserve_insertion_order=False)
     try:
-      # in a notebook or under python -c DuckDB would draw into what the program prints
-      con.raw_sql("SET enable_progress_bar = false")
+      # In a notebook or under python -c DuckDB would draw into what the program prints. A notebook
+      # without ipywidgets refuses the setting, and draws nothing.
+      with contextlib.suppress(duckdb.InvalidInputException):
+        con.raw_sql("SET enable_progress_bar = false")
       inputs, streams, views = [], {}, {}
       for name, table in schema.items():
         if name not in files:

@@ -51,6 +51,18 @@ def test_good_file_is_read_by_name_with_types_and_facts(tmp_path):
                             "rows": 3}]
 
 
+def test_a_notebook_without_ipywidgets_reads_too(tmp_path, monkeypatch):
+  import duckdb
+  from ibis.backends.duckdb import Backend
+  raw_sql = Backend.raw_sql
+  def refusing(self, query, **kwargs):
+    if "progress_bar" in str(query):
+      raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+    return raw_sql(self, query, **kwargs)
+  monkeypatch.setattr(Backend, "raw_sql", refusing)
+  assert read(write(tmp_path, GOOD))[1]["stay"].tolist() == [11, 10, 3000000000]
+
+
 def test_order_of_columns_and_case_of_file_names_do_not_matter(tmp_path):
   swapped = b"value,name,OFFSET,stay\n140.5,a,5,10\n"
   _, lab = read(write(tmp_path, swapped, "LAB.CSV.GZ"))
