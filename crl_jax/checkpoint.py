@@ -97,7 +97,8 @@ def restore(folder, like=None, fingerprint=None):
     changed = [k for k in fingerprint or {} if kept.get(k) != fingerprint[k]]
     if changed:
       raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} "
-                       "than this run: name another --workdir, or delete that folder to start anew.")
+                       "than this run: name another --workdir, or delete that folder to start "
+                       "anew.")
     with _checkpointer() as checkpointer:
       if like is None:
         return step, checkpointer.restore(folder / str(step))
@@ -127,7 +128,7 @@ def _manifest(folder, step):
 
 
 def _intact(folder, step):
-  """The fingerprint of a step. Raises one of many errors where the step is not as it was written."""
+  """The fingerprint of a step. Raises one of many errors where it is not as it was written."""
   manifest = json.loads(_manifest(folder, step).read_text())
   if manifest.pop("sha256") != _digest_of(manifest):
     raise ValueError("checksum of the manifest")

@@ -106,8 +106,8 @@ def study(table, tasks, modalities, config):
     "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
     "pattern", "name", "rare" (how many rarer ones are among them), "merged", "calibration_patients"
     (a member's mean)], largest first, "suppressed": how many are left out}}. Shares weigh patients
-    alike; coverage is null where outcomes may not be told, and a pattern left out where its size may
-    not be either (see disclosure.py).
+    alike; coverage is null where outcomes may not be told, and a pattern left out where its size
+    may not be either (see disclosure.py).
   """
   alpha = float(config.alpha)
   found = {"alpha": alpha, "rule": (

@@ -336,7 +336,7 @@ def patient_page(path, table, ids, modalities):
 
 
 def write(workdir, rows=500, absent="replaced", data_root=""):
-  """Writes explain.json and explain.svg of a run, makes its report again; returns what of_run did."""
+  """Writes explain.json and explain.svg of a run and makes its report again; returns of_run()'s."""
   from crl_jax import report, run_files
   workdir = pathlib.Path(workdir)
   found, modalities, tasks = of_run(workdir, rows, absent, data_root)

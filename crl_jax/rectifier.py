@@ -6,7 +6,7 @@ out, no model.
 
 A calibration row is corrected with an estimate that its patient's fold had no part in, a new row
 with the pooled one. What it is made of is added up in residuals.py. Axes in names: N rows, T tasks,
-P patterns, K folds, G = K + 1 estimates: for g < K that of all folds but g, and last the pooled one.
+P patterns, K folds, G = K + 1 estimates: for g < K that of all folds but g, last the pooled one.
 """
 
 import dataclasses

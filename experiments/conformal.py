@@ -87,7 +87,8 @@ def main():
   print("| miss rate | calibration | calibration patients of the pattern | test rows | covered | "
         "both labels |\n| --- | --- | --- | --- | --- | --- |")
   for alpha, found in lines.items():
-    sums = pd.DataFrame(found, columns=["method", "band", "n", "weight", "covered", "both"]).groupby(
+    sums = pd.DataFrame(found, columns=[
+        "method", "band", "n", "weight", "covered", "both"]).groupby(
         ["method", "band"], sort=True).sum()
     for (method, band), row in sums.iterrows():
       if row.n:

@@ -131,7 +131,7 @@ def _files(folder, notes):
 
 
 def _run(command, cores):
-  """dict(seconds, cpu seconds, out, rss in bytes) of a process on `cores`, with all its children."""
+  """dict(seconds, cpu seconds, out, rss in bytes) of a process on `cores`, with its children."""
   env = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), JAX_PLATFORMS="cpu")
   code = ("import resource, subprocess, sys\n"
           "done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)\n"

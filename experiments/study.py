@@ -57,8 +57,8 @@ class Study:
 
 
 def start(config, folder, stop=None):
-  """The Study of a config: its run is made, gone on with or read. `stop` (a stopping.Stop) says when
-  to end the training of a variant early, with what was trained kept.
+  """The Study of a config: its run is made, gone on with or read. `stop` (a stopping.Stop) says
+  when to end the training of a variant early, with what was trained kept.
 
   Raises ValueError where the folder was made with other data or splits than today's.
   """

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import tempfile
 import types
 
@@ -192,6 +193,20 @@ def quickly():
       patch.setattr(sharding, "select_devices", lambda platform: jax.devices("cpu")[:1])
       yield
   return context
+
+
+@pytest.fixture
+def sigterm_after_two(monkeypatch):
+  """The epochs that were logged, a list; a SIGTERM comes when the first two are."""
+  from crl_jax import writer
+  write, epochs = writer.Writer.write, []
+  def signalled(self, member, stage, epoch, scalars):
+    write(self, member, stage, epoch, scalars)
+    epochs.append(epoch)
+    if epochs == [1, 2]:
+      os.kill(os.getpid(), signal.SIGTERM)
+  monkeypatch.setattr(writer.Writer, "write", signalled)
+  return epochs
 
 
 @pytest.fixture(scope="session")

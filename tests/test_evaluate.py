@@ -244,7 +244,8 @@ def test_two_sizes_of_a_group_do_not_tell_how_many_died(config):
   found = run(table, config)
   def sizes(task):
     rows = {("pattern", row["name"]): row["n"] for row in found["patterns"][task]}
-    rows |= {("sets", row["name"]): row["n"] for row in found["conformal"]["tasks"][task]["patterns"]}
+    sets = found["conformal"]["tasks"][task]["patterns"]
+    rows |= {("sets", row["name"]): row["n"] for row in sets}
     return rows | {(name, g["group"]): g["n"] for name, part in
                    found["fairness"]["tasks"][task].items() for g in part["groups"]}
   icu, mortality = sizes("icu"), sizes("mortality")
@@ -252,7 +253,8 @@ def test_two_sizes_of_a_group_do_not_tell_how_many_died(config):
             if icu[key] is not None and mortality.get(key) is not None}
   assert len(deaths) >= 5 and min(deaths.values()) >= 10, deaths
   assert mortality["unit", "A"] is None and icu["unit", "A"] == 296
-  assert ("sets", "structured+image+text") in icu and ("sets", "structured+image+text") not in mortality
+  key = "sets", "structured+image+text"
+  assert key in icu and key not in mortality
   rows = evaluate.pattern_rows(found, rectifier(), {}, "mortality", min_cell=10, top=1)
   assert [row["n"] for row in rows] == [found["patterns"]["mortality"][0]["n"], None]
   assert "None" not in evaluate.table(found, rectifier(), {})

@@ -1,7 +1,7 @@
 """Shapley values: axioms, closed forms, and what a run's explanation writes."""
 
-import itertools
 import dataclasses
+import itertools
 import json
 import math
 import types

@@ -138,7 +138,7 @@ def test_without_an_operating_point_there_is_a_reason(config):
 
 
 def test_a_rate_of_zero_is_not_certain(config):
-  """Nobody is flagged, in any resample: a gap of 0, of which the groups' sizes leave a part open."""
+  """Nobody is flagged, in any resample: a gap of 0, of which groups' sizes leave a part open."""
   gap = run(make().assign(p_a=0.1), config)["tasks"]["a"]["sex"]["gaps"]["demographic_parity"]
   assert (gap["value"], gap["lo"]) == (0, 0) and 0.002 < gap["hi"] < 0.05
 

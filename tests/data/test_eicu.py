@@ -1,5 +1,4 @@
-"""The eICU cohort: rows, labels, honest features, counts; on a small made-up hospital and on the
-public demo."""
+"""The eICU cohort: rows, labels, honest features, counts; on a small made-up hospital."""
 
 import numpy as np
 import pandas as pd
@@ -9,69 +8,8 @@ from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.data import eicu, eicu_features as spec, eicu_scores, eicu_stays, eicu_tables
 from crl_jax.data.cohort import CohortError
-
-HOUR, DAY = 60, 1440
-
-
-def make_config(root, **changes):
-  c = config_lib.default().unlock()
-  c.data.root = str(root)
-  for key, value in changes.items():
-    c.data.update({key: value}) if key in c.data else c.data.eicu.update({key: value})
-  return c.lock()
-
-
-def save(folder, tables):
-  folder.mkdir(exist_ok=True)
-  for name, frame in tables.items():
-    frame.to_csv(folder / f"{name}.csv.gz", index=False,
-                 compression={"method": "gzip", "compresslevel": 1})
-  return folder
-
-
-def stay(i, **changes):
-  """One unit stay: 60 years old, two days long, left alive."""
-  return {"patientunitstayid": i, "patienthealthsystemstayid": 1000 + i, "uniquepid": f"002-{i}",
-          "hospitalid": 7, "gender": "Female", "age": "60", "ethnicity": "Asian",
-          "unittype": "MICU", "unitadmitsource": "Floor", "unitstaytype": "admit",
-          "unitadmittime24": "13:14:00", "unitvisitnumber": 1, "hospitaladmitoffset": -600,
-          "unitdischargeoffset": 2 * DAY, "hospitaldischargeoffset": 5 * DAY,
-          "admissionheight": 170.0, "admissionweight": 70.0, "hospitaldischargestatus": "Alive",
-          "unitdischargestatus": "Alive", **changes}
-
-
-def hospital(stays):
-  """Tables in which every stay of `stays` has the same few records, all known within the first
-  hours."""
-  ids = [s["patientunitstayid"] for s in stays]
-  tables = {"patient": pd.DataFrame(stays)}
-  for name, table in eicu_tables.schema().items():
-    if name in ("patient", "hospital"):
-      continue
-    frame = pd.DataFrame({"patientunitstayid": ids})
-    for column, kind in table.types.items():
-      if column != "patientunitstayid":
-        frame[column] = 60 if kind == "int64" else "x" if kind == "string" else 4.0
-    tables[name] = frame
-  tables["hospital"] = pd.DataFrame({"hospitalid": [7], "numbedscategory": [">= 500"],
-                                     "teachingstatus": ["t"], "region": ["West"]})
-  tables["lab"] = pd.concat(
-      [tables["lab"].assign(labname=n, labresult=v, labresultoffset=t, labresultrevisedoffset="")
-       for n, v, t in (("creatinine", 1.0, 60), ("creatinine", 3.0, 600), ("creatinine", 2.0, 900),
-                       ("sodium", 140.0, 60), ("potassium", 99.0, 60))])
-  revised = tables["lab"].head(len(ids)).assign(labresult=9.0, labresultoffset=1000,
-                                                labresultrevisedoffset=DAY)
-  # a value that was corrected only at the 24th hour
-  tables["lab"] = pd.concat([tables["lab"], revised])
-  tables["diagnosis"] = tables["diagnosis"].assign(
-      diagnosisstring="pulmonary|respiratory failure|ARDS")
-  tables["medication"] = tables["medication"].assign(drugname="", drughiclseqno=4842)
-  tables["apacheApsVar"] = tables["apacheApsVar"].assign(creatinine=2.5, urine=-1)
-  return tables
-
-
-def feature(cohort, modality, name):
-  return cohort.inputs[modality][:, cohort.features[modality].index(name)]
+from tests.data.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows, save,
+                                      stay)
 
 
 @pytest.fixture(scope="module")
@@ -320,98 +258,3 @@ def test_points_at_their_bounds():
   np.testing.assert_array_equal(points, [8, 5, 0, 13, 17, np.nan])
   assert all(len(p) == len(b) + 1
              for b, p in [*eicu_scores.APS_POINTS.values(), eicu_scores.AGE_POINTS])
-
-
-def same_rows(a, b, rows):
-  np.testing.assert_array_equal(a.row_id[rows], b.row_id[rows])
-  np.testing.assert_array_equal(a.observed[rows], b.observed[rows])
-  for m in a.modalities:
-    np.testing.assert_array_equal(a.inputs[m][rows], b.inputs[m][rows], err_msg=m)
-
-
-# On the public demo -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def demo(eicu_root):
-  return eicu.build(make_config(eicu_root))
-
-
-def test_demo_counts_are_the_published_ones(demo):
-  hour, mortality, readmission = (demo.groups["time"] == "prediction hour", demo.labels[:, 1],
-                                  demo.labels[:, 0])
-  left = {s["step"]: s["left"] for s in demo.info["attrition"]}
-  assert (left["unit stays in the file"] == 2045 and
-          left["hospital discharge status unknown"] == 1600)
-  assert (hour.sum(), np.nansum(mortality)) == (1194, 94)
-  both = np.isin(demo.row_id - 1, demo.row_id[hour]) & ~hour
-  assert (both.sum(), readmission[both].sum()) == (1139, 107)
-  assert ((~hour).sum(), np.nansum(readmission)) == (1535, 142)
-  assert demo.info["absent_tables"] == ["intakeOutput"]
-  assert np.isnan(mortality[~hour]).all() and np.isnan(readmission[hour]).all()
-  rates = demo.observed.mean(0)
-  assert ((rates > 0.8).all() and 0.5 < rates[demo.modalities.index("fluid")] < 1 and
-          len(set(demo.pattern)) > 20)
-
-
-def _altered(frame, times, at, rng):
-  """The table with every record known at or after its stay's minute `at` replaced by another stay's
-  content, and for every stay two more records: at that very minute, and with an entry then of an
-  earlier event."""
-  moments = frame[times].apply(pd.to_numeric)
-  late = (moments.max(axis=1).to_numpy() >=
-          at.reindex(frame["patientunitstayid"]).fillna(np.inf).to_numpy())
-  content = [c for c in frame.columns if c not in (*times, "patientunitstayid")]
-  other = frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
-  frame = frame.reset_index(drop=True)
-  frame.loc[late, content] = other.loc[late, content]
-  stays = at.index.to_numpy()
-  minute = np.rint(at.to_numpy()).astype(int).astype(str)
-  added = frame.iloc[rng.integers(len(frame), size=len(stays))].assign(patientunitstayid=stays)
-  now = added.assign(**{c: minute for c in times})
-  entered = added.assign(**{c: minute if i == len(times) - 1 else "-30"
-                            for i, c in enumerate(times)})
-  return pd.concat([frame, now, entered], ignore_index=True)
-
-
-def test_data_altered_after_the_time_of_a_row_changes_nothing(eicu_root, tmp_path):
-  rng = np.random.default_rng(0)
-  tables = {n: pd.read_csv(eicu_root / f"{n}.csv.gz", dtype=str, keep_default_na=False)
-            for n in eicu_tables.schema() if n != "intakeOutput"}
-  some = tables["patient"]["patientunitstayid"].sort_values()[::5]
-  tables = {n: f[f["patientunitstayid"].isin(some)] if "patientunitstayid" in f else f
-            for n, f in tables.items()}
-  patient = tables["patient"]
-  ids = patient["patientunitstayid"]
-  discharge = patient["unitdischargeoffset"].astype(int)
-  # Half of the stays are altered from 24 h on, which their discharge rows may see; the others from
-  # discharge on.
-  half = ids.astype(int) % 2 == 0
-  at = pd.Series(np.where(half, DAY, np.maximum(discharge, DAY)), index=ids).astype(float)
-  at[(~half & (discharge < DAY)).to_numpy()] = discharge[~half & (discharge < DAY)].to_numpy()
-  dated = {}
-  for s in spec.SOURCES:
-    if not isinstance(s, spec.Values) and s.times:
-      dated.setdefault(s.table, [t for t in s.times if t in eicu_tables.schema()[s.table].columns])
-  assert len(dated) == 16 and dated.pop("intakeOutput")
-  before = eicu.build(make_config(save(tmp_path / "before", tables)))
-  altered = {}
-  for name, frame in tables.items():
-    frame = _altered(frame, dated[name], at, rng) if name in dated else frame.copy()
-    for column in ("dischargeweight", "drugstopoffset"):
-      if column in frame:
-        frame[column] = "7"
-    for column in ("drugordercancelled", "activeupondischarge", "unitdischargelocation",
-                   "hospitaldischargelocation"):
-      if column in frame:
-        frame[column] = "Death"
-    altered[name] = frame
-  after = eicu.build(make_config(save(tmp_path / "after", altered)))
-  even = (before.row_id // 10) % 2 == 0
-  hour = before.groups["time"] == "prediction hour"
-  same_rows(before, after, hour | ~even)
-  np.testing.assert_array_equal(before.labels, after.labels)
-  seen = ~hour & even & (feature(before, "admission", "hours_in_unit") > 24)
-  for m in ("admission", "diagnosis", "medication", "laboratory", "vitals", "respiratory", "fluid",
-            "comorbidities"):
-    assert (before.inputs[m][seen] != after.inputs[m][seen]).any(), f"{m}: the test alters nothing"

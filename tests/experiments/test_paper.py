@@ -104,7 +104,8 @@ def test_rates_of_patterns_differ_by_chance_as_often_as_the_test_says():
   rng, p = np.random.default_rng(0), []
   patient = np.repeat(np.arange(300), 3)
   for _ in range(400):
-    y, pattern = np.repeat(rng.random(300) < 0.3, 3).astype(float), np.repeat(rng.integers(0, 4, 300), 3)
+    y = np.repeat(rng.random(300) < 0.3, 3).astype(float)
+    pattern = np.repeat(rng.integers(0, 4, 300), 3)
     p.append(figure1.heterogeneity(y, [pattern == k for k in range(4)], patient))
   assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
   assert figure1.heterogeneity(np.where(pattern == 1, 1.0, y), [pattern == k for k in range(4)],

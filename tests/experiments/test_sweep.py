@@ -1,7 +1,6 @@
 """A sweep scores settings on validation rows, in one program where it can."""
 
 import dataclasses
-import os
 import pathlib
 import signal
 import sys
@@ -9,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, run, stopping, writer
+from crl_jax import config as config_lib, run, stopping
 from experiments import paper, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,20 +69,13 @@ def test_a_sweep_scores_validation_rows_and_goes_on(tiny_config, tiny_run, quick
   assert config_lib.as_dict(tiny_config)["members"]["folds"] == 1   # the caller's is untouched
 
 
-def test_a_stopped_sweep_loses_no_epoch(tiny_config, quickly, tmp_path, monkeypatch):
-  write, epochs = writer.Writer.write, []
-  def signalled(self, member, stage, epoch, scalars):
-    write(self, member, stage, epoch, scalars)
-    epochs.append(epoch)
-    if epochs == [1, 2]:
-      os.kill(os.getpid(), signal.SIGTERM)
-  monkeypatch.setattr(writer.Writer, "write", signalled)
+def test_a_stopped_sweep_loses_no_epoch(tiny_config, quickly, tmp_path, sigterm_after_two):
   with quickly():
     with stopping.signals() as stop, pytest.raises(stopping.Interrupted):
       swept(tiny_config, [], [""], tmp_path / "stopped", stop)
-    assert 2 <= len(epochs) < 6 and stop() == signal.SIGTERM
+    assert 2 <= len(sigterm_after_two) < 6 and stop() == signal.SIGTERM
     table = swept(tiny_config, [], [""], tmp_path / "stopped")
-    assert epochs == [1, 2, 3, 4, 5, 6]
+    assert sigterm_after_two == [1, 2, 3, 4, 5, 6]
     assert table.equals(swept(tiny_config, [], [""], tmp_path / "whole"))
 
 
