@@ -20,6 +20,8 @@ class Stop:
   def __init__(self):
     self.at_once = True
     self._received = 0
+    self._timer = None    # sends again a signal that came where it would be lost
+    self._again = False   # the next is that one, not a second
 
   def __call__(self):
     """The number of the signal received, or 0."""
@@ -27,16 +29,26 @@ class Stop:
 
   def handle(self, number, frame):
     """The signal handler."""
-    if self.at_once and _forgets(frame):
-      threading.Timer(0.01, os.kill, [os.getpid(), number]).start()   # again in a moment
-      return
-    if self._received:
+    if self._received and not self._again:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
-    self._received = number
-    if self.at_once:
+    self._received, self._again = number, False
+    if not self.at_once:
+      print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
+    elif _loses(frame):
+      self._timer = threading.Timer(0.01, self._send, [number])
+      self._timer.start()
+    else:
       raise Interrupted
-    print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
+
+  def _send(self, number):
+    self._again = True
+    os.kill(os.getpid(), number)
+
+  def end(self):
+    """What has not been sent again comes too late."""
+    if self._timer:
+      self._timer.cancel()
 
   @contextlib.contextmanager
   def after_epoch(self):
@@ -48,12 +60,15 @@ class Stop:
       raise Interrupted
 
 
-def _forgets(frame):
-  """Whether Python would print what is raised in `frame` and go on: finalizers, and what garbage
-  collection calls (JAX collects with it)."""
+def _loses(frame):
+  """Whether Python would print what is raised in `frame` and go on (finalizers, callbacks of weak
+  references and of garbage collection, where JAX collects too), or leave an event loop half made
+  (orbax reads and writes in one)."""
   called = {getattr(callback, "__code__", None) for callback in gc.callbacks}
   while frame is not None:
-    if frame.f_code in called or frame.f_code.co_name == "__del__":
+    module = frame.f_globals.get("__name__", "").partition(".")[0]
+    if (frame.f_code in called or frame.f_code.co_name == "__del__"
+        or module in ("asyncio", "weakref", "_weakrefset")):
       return True
     frame = frame.f_back
   return False
@@ -71,6 +86,7 @@ def signals():
   try:
     yield stop
   finally:
+    stop.end()
     for number, old in before.items():
       signal.signal(number, old)
 

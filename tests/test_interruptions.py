@@ -1,6 +1,7 @@
 """A run that signals stop: real processes, killed or asked to stop, and signals at any moment."""
 
 import ast
+import asyncio
 import gc
 import json
 import os
@@ -187,6 +188,34 @@ def test_a_signal_while_garbage_is_collected_is_not_lost(number):
     finally:
       gc.callbacks.remove(collect)
   assert sent and stop() == number
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_an_event_loop_waits_for_its_end(number):
+  """Orbax reads in one; what is raised while it is made or run leaves tracebacks behind."""
+  async def read():
+    os.kill(os.getpid(), number)
+    time.sleep(0.05)
+    done.append(number)
+  done = []
+  with stopping.signals() as stop, pytest.raises(stopping.Interrupted):
+    asyncio.run(read())
+    time.sleep(10)
+  assert done and stop() == number
+
+
+def test_a_second_signal_does_not_wait(launch, tmp_path):
+  code = ("import asyncio, sys, time\nfrom crl_jax import stopping\n"
+          "async def read():\n  print('reading', flush=True)\n  time.sleep(60)\n"
+          "with stopping.cleanly('crl_jax.predict'):\n  asyncio.run(read())\n")
+  process = launch(tmp_path, ["python", "-c", code])
+  assert process.stdout.readline() == "reading\n"
+  process.send_signal(signal.SIGTERM)
+  time.sleep(0.5)
+  assert process.poll() is None
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=30)
+  assert process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("module", ["predict", "export", "explain"])

@@ -1,6 +1,7 @@
 """Vectors by key on disk: files that appear whole, are never changed, and may be written by several
 processes at once."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -31,8 +32,9 @@ class Vectors:
     self._prefix = np.zeros(0, np.uint64)            # first 8 bytes of every key, sorted
     self._place = np.zeros((0, 2), np.int64)         # where it lies: file, record
     for part in self._folder.glob("*.part"):
-      if time.time() - part.stat().st_mtime > _ABANDONED:
-        part.unlink(missing_ok=True)
+      with contextlib.suppress(FileNotFoundError):   # another process has just finished it
+        if time.time() - part.stat().st_mtime > _ABANDONED:
+          part.unlink()
 
   def refresh(self):
     """Takes in what any process has added since; a file that cannot be read is told of and left
