@@ -82,7 +82,7 @@ def default():
   c.text.batch_tokens = 8192        # tokens of one call of BERT
   c.text.precision = "float32"      # of BERT's arithmetic for embeddings: "float32" | "bfloat16"
   c.text.cache = ""                 # folder that keeps embeddings for all runs, as confidential as
-                                    # the notes; "": crl_jax/text in the user's cache folder
+                                    # the notes; "": text/ of $CRL_JAX_CACHE or ~/.cache/crl_jax
   c.text.finetune = False           # True: token ids are the input, BERT is trained with the rest
   c.text.finetune_windows = 4       # windows of a row that training sees, evenly spread
   c.text.learning_rate = 0.1        # BERT's learning rate, times the phase's

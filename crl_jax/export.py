@@ -98,7 +98,7 @@ def export(workdir, output):
         schema(staged, weights, predictor, config, facts, digests), indent=1, allow_nan=False))
     (folder / "example.py").write_text(_EXAMPLE)
     folder.replace(output)   # an empty folder gives way, any other is an error
-  print(f"{predictor.members} members averaged -> {output}\n"
+  print(f"members averaged: {predictor.members} -> {output}\n"
         f"Try it: python {output / 'example.py'}")
 
 

@@ -66,6 +66,10 @@ def _parse(argv):
     why = str(error.__cause__ or error).strip().splitlines()[-1].strip()
     _refuse(f"The file that --config names cannot be read: {why.rstrip('.')}. "
             "Name one of configs/.")
+  except AttributeError as error:
+    if "get_config" not in str(error):
+      raise
+    _refuse("The file that --config names defines no get_config(): name one of configs/.")
   except KeyError as error:   # a task under loss.tasks that this config does not name
     _refuse(f"The config has no {error.args[0]}.")
 

@@ -59,10 +59,12 @@ def predict(workdir, root, output):
                     "counts as missing.", root, ", ".join(absent))
   warn_of_own_patients(workdir, cohort)
   predictor = inference.load(workdir)
-  for modality, feature, _ in preprocess.out_of_range(
-      predictor.stats(0), cohort.inputs, cohort.observed, cohort.modalities, cohort.features):
-    logging.warning("Feature '%s' of '%s' lies far outside the training range in more than 1%% of "
-                    "its values: check its unit.", feature, modality)
+  far = preprocess.out_of_range(predictor.stats(0), cohort.inputs, cohort.observed,
+                                cohort.modalities, cohort.features)
+  if far:
+    logging.warning("More than 1%% of the values lie far outside the training range in these "
+                    "features (%d): check their units. %s", len(far),
+                    ", ".join(f"'{feature}' of '{modality}'" for modality, feature, _ in far))
   base, final = predictor(cohort.inputs, cohort.observed)
   trained = set(facts["trained_patterns"])
   table = predictions.part(cohort, np.arange(len(cohort)), 0, 0, "test", base, {})
@@ -76,7 +78,7 @@ def predict(workdir, root, output):
   part = output.with_suffix(".part")
   table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
   part.replace(output)
-  print(f"{len(table)} rows, {predictor.members} members averaged -> {output}")
+  print(f"{len(table)} rows, members averaged: {predictor.members} -> {output}")
   if np.isfinite(cohort.labels).any():
     metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
     print(evaluate.table(metrics, rectifiers, {**facts, **cohort.info}))

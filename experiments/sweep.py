@@ -53,7 +53,13 @@ def read(path):
     raise ValueError(f"--config={path} is no Python file: name one of configs/.")
   spec = importlib.util.spec_from_file_location("chosen", path)
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except OSError as error:
+    raise OSError(f"--config={path} cannot be read ({error.strerror}): name one of configs/."
+                  ) from error
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"--config={path} defines no get_config(): name one of configs/.")
   return module.get_config()
 
 

@@ -87,7 +87,7 @@ def test_the_file_has_its_columns_and_one_line_a_row(members_run, new, predicted
   np.testing.assert_array_equal(table.row_id, new.row_id)
   np.testing.assert_array_equal(table[["y_readmission", "y_mortality"]], new.labels)
   text = told()
-  assert "120 rows, 4 members averaged" in text and "MORTALITY: 120 test rows" in text
+  assert "120 rows, members averaged: 4" in text and "MORTALITY: 120 test rows" in text
   assert "the run's own patients" not in text
 
 
@@ -162,7 +162,8 @@ def test_a_modality_in_other_units_is_warned_of_by_feature(tiny_run, new, predic
   x[:, 1] *= 100
   table = predicted(tiny_run, dataclasses.replace(new, inputs=new.inputs | {"structured": x}))
   text = told()
-  assert "'structured_1' of 'structured' lies far outside" in text and "structured_0" not in text
+  assert "far outside the training range in these features (1)" in text
+  assert "'structured_1' of 'structured'" in text and "structured_0" not in text
   assert np.isfinite(probabilities(table)).all()
   predicted(tiny_run, new)
   assert "far outside" not in told()

@@ -102,9 +102,14 @@ def cache_folder(config):
   if place == "auto":
     place = os.environ.get("CRL_JAX_CACHE")
     if place is None:
-      home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-      place = pathlib.Path(home) / "crl_jax"
+      place = user_folder()
   return pathlib.Path(place) / "cohorts" if place else None
+
+
+def user_folder():
+  """The folder for all that is kept for the user: $CRL_JAX_CACHE or ~/.cache/crl_jax."""
+  home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(os.environ.get("CRL_JAX_CACHE") or pathlib.Path(home) / "crl_jax")
 
 
 def key_parts(config, recipe, files, folder):

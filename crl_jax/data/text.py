@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import time
 
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax import sharding
-from crl_jax.data import checksums, notes, vectors
+from crl_jax.data import checksums, notes, prepared, vectors
 from crl_jax.models import bert
 
 _LOG = logging.getLogger("crl_jax")
@@ -308,8 +307,7 @@ def _settings(config):
 
 
 def _cache(c):
-  user = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(c.cache) if c.cache else pathlib.Path(user) / "crl_jax" / "text"
+  return pathlib.Path(c.cache) if c.cache else prepared.user_folder() / "text"
 
 
 def _digest_of_model(folder):

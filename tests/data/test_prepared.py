@@ -138,8 +138,10 @@ def test_auto_is_the_users_folder(config, monkeypatch, tmp_path):
   auto = config_lib.override(config, ["data.cache=auto"])
   monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "mine"))
   assert prepared.cache_folder(auto) == tmp_path / "mine" / "cohorts"
+  assert prepared.user_folder() == tmp_path / "mine"
   monkeypatch.setenv("CRL_JAX_CACHE", "")
   assert prepared.cache_folder(auto) is None
+  assert prepared.user_folder().name == "crl_jax"   # embeddings are kept always
   monkeypatch.delenv("CRL_JAX_CACHE")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
   assert prepared.cache_folder(auto) == tmp_path / "xdg" / "crl_jax" / "cohorts"
