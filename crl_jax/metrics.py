@@ -24,38 +24,39 @@ _NEWTON = 60      # steps, the longest of them of length 1
 _STILL = 1e-8     # of the estimate: a step that ends a resample's iteration; the next is its square
 
 
-def auroc(y, p, weights=None, index=None):
+def auroc(y, p, weights=None, index=None, where=None):
   """Area under the ROC curve, ties counting half; NaN where fewer than two classes have weight. See
   `scores`."""
-  return scores(y, p, weights, index, only=("auroc",))["auroc"]
+  return scores(y, p, weights, index, only=("auroc",), where=where)["auroc"]
 
 
-def auprc(y, p, weights=None, index=None):
+def auprc(y, p, weights=None, index=None, where=None):
   """Average precision, sum_g (recall_g - recall_{g+1}) precision_g; NaN as for `auroc`. See
   `scores`."""
-  return scores(y, p, weights, index, only=("auprc",))["auprc"]
+  return scores(y, p, weights, index, only=("auprc",), where=where)["auprc"]
 
 
-def brier(y, p, weights=None, index=None):
+def brier(y, p, weights=None, index=None, where=None):
   """Mean squared error of the probability; NaN without weight. See `scores`."""
-  return scores(y, p, weights, index, only=("brier",))["brier"]
+  return scores(y, p, weights, index, only=("brier",), where=where)["brier"]
 
 
-def ece(y, p, weights=None, index=None, bins=10):
+def ece(y, p, weights=None, index=None, bins=10, where=None):
   """Expected calibration error over `bins` bins of equal mass; NaN without weight. See `scores`.
 
   Equal predictions that straddle the edge of a bin are divided between the bins in proportion,
   outcomes and all.
   """
-  return scores(y, p, weights, index, bins, only=("ece",))["ece"]
+  return scores(y, p, weights, index, bins, ("ece",), where)["ece"]
 
 
-def scores(y, p, weights=None, index=None, bins=10, only=METRICS):
-  """Computes the metrics `only` of predictions `p`, once per weighting of the rows.
+def scores(y, p, weights=None, index=None, bins=10, only=METRICS, where=None):
+  """Computes the metrics `only` of predictions `p`, once per weighting of the rows, for tasks,
+  members or whatever else the leading axes stand for.
 
   Args:
-    y: (N,) outcomes in {0, 1}.
-    p: (N,) predicted probabilities.
+    y: (..., N) outcomes in {0, 1}.
+    p: (..., N) predicted probabilities; the leading axes of y and p are broadcast.
     weights: (R, N) non-negative weights, such as how often a row was resampled; None: R = 1, all
       ones.
     index: (N,) the column of `weights` (R, P) that is a row's weight, where rows of one patient
@@ -65,17 +66,36 @@ def scores(y, p, weights=None, index=None, bins=10, only=METRICS):
       on the logit of p, NaN where one class or one value is left or where the outcomes separate;
       "intercept" is the shift of the logit that makes the mean prediction the outcome rate
       (calibration in the large; Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
+    where: (..., N) bool, the rows that count, such as those with this outcome; None: all.
 
   Returns:
-    metric -> (R,) float64, NaN where it is undefined.
+    metric -> (..., R) float64, NaN where it is undefined.
 
   Raises:
     ValueError: an outcome that is not 0 or 1, a prediction that is NaN or outside [0, 1], unequal
       lengths, no bin.
   """
-  y, p, weights, index = _checked(y, p, weights, index)
   if bins < 1:
     raise ValueError(f"the calibration error needs at least one bin, not {bins}.")
+  y, p = np.asarray(y, np.float64), np.asarray(p, np.float64)
+  if not y.ndim or y.shape[-1:] != p.shape[-1:]:
+    raise ValueError(_unequal(y, p))
+  y, p = np.broadcast_arrays(y, p)
+  where = np.broadcast_to(True if where is None else where, y.shape)
+  index = np.arange(y.shape[-1]) if index is None else np.asarray(index)
+  values = {name: np.full((*y.shape[:-1], 1 if weights is None else len(weights)), np.nan)
+            for name in only}
+  for at in np.ndindex(y.shape[:-1]):   # each has its own order
+    rows = slice(None) if where[at].all() else where[at]
+    found = _scores(y[at][rows], p[at][rows], weights, index[rows], bins, only)
+    for name in only:
+      values[name][at] = found[name]
+  return values
+
+
+def _scores(y, p, weights, index, bins, only):
+  """`scores` of one (N,)."""
+  y, p, weights, index = _checked(y, p, weights, index)
   values = {name: np.full(len(weights), np.nan) for name in only}
   functions = dict(auroc=_auroc, auprc=_auprc, brier=_brier, ece=functools.partial(_ece, bins=bins),
                    slope=_slope, intercept=_intercept)
@@ -93,7 +113,8 @@ def net_benefit(y, p, thresholds, weights=None, index=None):
   10.1177/0272989X06295361). Treating nobody is 0.
 
   Args:
-    y, p, weights, index: as of `scores`.
+    y, p: (N,) each.
+    weights, index: as of `scores`.
     thresholds: (K,) ascending probabilities in [0, 1).
 
   Returns:
@@ -165,8 +186,7 @@ def _checked(y, p, weights, index):
   """The arguments of `scores` as arrays, with one weighting of all ones where there is none."""
   y, p = np.asarray(y, np.float64), np.asarray(p, np.float64)
   if y.shape != p.shape or y.ndim != 1:
-    raise ValueError(f"outcomes {y.shape} and predictions {p.shape} must be two vectors of "
-                     "one length.")
+    raise ValueError(_unequal(y, p))
   if bad := int(np.sum((y != 0) & (y != 1))):
     raise ValueError(f"{bad} of {len(y)} outcomes are not 0 or 1; leave undefined outcomes out "
                      "before scoring.")
@@ -178,6 +198,10 @@ def _checked(y, p, weights, index):
                               index.max() >= weights.shape[1]):
     raise ValueError(f"weights {weights.shape} do not cover {len(y)} rows.")
   return y, p, weights, index
+
+
+def _unequal(y, p):
+  return f"outcomes {y.shape} and predictions {p.shape} must be vectors of one length."
 
 
 class _Table(typing.NamedTuple):

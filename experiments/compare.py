@@ -140,11 +140,10 @@ def differences(runs, task):
     if not first.index.equals(other.index) or not (first.y == other.y).all():
       skipped.append(run.name)
       continue
-    y, found = first.y.to_numpy(), {}
-    for metric in _PAIRED:
-      gap = [metrics_lib.scores(y, t.p.to_numpy(), w, patient, only=(metric,))[metric]
-             for w in (None, counts) for t in (other, first)]
-      found[metric] = compare_lib.bootstrapped(float((gap[0] - gap[1])[0]), gap[2] - gap[3])
+    y, p_2xN = first.y.to_numpy(), np.stack([other.p, first.p])
+    value, draws = (metrics_lib.scores(y, p_2xN, w, patient, only=_PAIRED) for w in (None, counts))
+    found = {m: compare_lib.bootstrapped(float(value[m][0, 0] - value[m][1, 0]),
+                                         draws[m][0] - draws[m][1]) for m in _PAIRED}
     found["delong"] = compare_lib.delong(y, other.p, first.p, patient)
     auroc = found["auroc"]
     rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], figures.BLUE, "dot")], None))

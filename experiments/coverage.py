@@ -142,11 +142,11 @@ def _tabled(rows, config, seed):
   any."""
   patients, patient = np.unique(rows.patient_id.to_numpy(), return_inverse=True)
   weights = bootstrap.resample(len(patients), config.bootstrap, seed)
-  value, draws = (
-      [metrics_lib.scores(rows.y_a.to_numpy(), rows[column].to_numpy(), w, patient, only=TABLED)
-       for column in ("p_base_a", "p_twin_a")] for w in (None, weights))
-  p = [tables.p_value(study_lib.Score(float(value[0][m][0] - value[1][m][0]),
-                                      draws[0][m] - draws[1][m])) for m in TABLED]
+  p_2xN = rows[["p_base_a", "p_twin_a"]].to_numpy().T
+  value, draws = (metrics_lib.scores(rows.y_a.to_numpy(), p_2xN, w, patient, only=TABLED)
+                  for w in (None, weights))
+  p = [tables.p_value(study_lib.Score(float(value[m][0, 0] - value[m][1, 0]),
+                                      draws[m][0] - draws[m][1])) for m in TABLED]
   return {f"tables, {m}": one for m, one in zip(TABLED, p)} | {
       "Holm over a table, any": min(compare.holm(p))}
 

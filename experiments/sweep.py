@@ -129,12 +129,10 @@ def _fingerprint(text, cohort, splits):
 
 def scored(y, p, tasks):
   """name -> AUROC, AUPRC and log-loss of every task, and the mean log-loss."""
-  found = {}
+  ranked, found = metrics.scores(y.T, p.T, only=("auroc", "auprc"), where=~np.isnan(y.T)), {}
   for t, task in enumerate(tasks):
+    found |= {f"{name}_{task}": float(value[t, 0]) for name, value in ranked.items()}
     known = ~np.isnan(y[:, t])
-    for name in ("auroc", "auprc"):
-      value = metrics.scores(y[known, t], p[known, t], only=(name,))[name]
-      found[f"{name}_{task}"] = float(value[0])
     q = np.clip(p[known, t].astype(np.float64), 1e-7, 1 - 1e-7)
     found[f"log_loss_{task}"] = float(
         -(y[known, t] * np.log(q) + (1 - y[known, t]) * np.log1p(-q)).mean())

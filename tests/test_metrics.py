@@ -48,6 +48,26 @@ def test_index_shares_weights_among_the_rows_of_a_patient():
     np.testing.assert_array_equal(a[name], b[name])
 
 
+def test_leading_axes_are_tasks_and_members_each_with_its_own_rows():
+  rng = np.random.default_rng(3)
+  y = rng.integers(0, 2, (3, 200)).astype(float)            # tasks
+  y[0, :50], y[2, 180:] = np.nan, np.nan
+  p, w = np.round(rng.random((4, 3, 200)), 2), rng.integers(0, 4, (5, 70))   # members, tasks
+  patient, names = rng.integers(0, 70, 200), metrics.METRICS + metrics.LINE
+  found = metrics.scores(y, p, w, patient, only=names, where=~np.isnan(y))
+  for member, task in np.ndindex(4, 3):
+    known = ~np.isnan(y[task])
+    alone = metrics.scores(y[task, known], p[member, task, known], w, patient[known], only=names)
+    for name in names:
+      assert found[name].shape == (4, 3, 5)
+      np.testing.assert_array_equal(found[name][member, task], alone[name])
+  np.testing.assert_allclose(
+      metrics.auroc(y[1], p)[..., 0],
+      [[roc_auc_score(y[1], p[member, task]) for task in range(3)] for member in range(4)])
+  with pytest.raises(ValueError, match="50 of 200 outcomes are not 0 or 1"):
+    metrics.scores(y, p)
+
+
 def test_many_blocks_equal_one(monkeypatch):
   y, p, w = _rows()
   whole = metrics.scores(y, p, w)
