@@ -174,6 +174,20 @@ def test_two_runs_are_bit_identical_and_one_program_serves_all_epochs(engine):
   assert engine.programs.compiled_once()
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_members_in_turn_are_the_runs_of_each_to_the_bit_by_one_program(engine, data, monkeypatch,
+                                                                        streamed):
+  several, rows = Engine(engine.config, data, count=3), [ROWS, (ROWS[0][:-20], ROWS[1]), ROWS]
+  source = lambda engine: streamed_source(engine, data, monkeypatch) if streamed else None
+  params, records = several.fit(several.members((5, 6, 7)), several.splits(rows), source(several))
+  assert streamed or several.programs.compiled_once()
+  for m in range(3):
+    split = jax.tree.map(lambda x: x[m:m + 1], several.splits(rows))
+    alone, own = engine.fit(engine.members((5 + m,)), split, source(engine))
+    assert same(alone, jax.tree.map(lambda x: x[m:m + 1], params))
+    assert [r[1:] for r in own] == [r[1:] for r in records if r[0] == m]
+
+
 def test_a_stop_dispatches_no_further_epoch(engine, monkeypatch):
   """Asked for while epoch 2 runs, before epoch 1 is read: epoch 2 is the last, read and saved."""
   dispatched, saved = [], []
@@ -211,7 +225,7 @@ def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
 @pytest.mark.parametrize("stop_after, settings", [
     *((after, {}) for after in (1, 2, 3, 4)),   # after 2 epochs the phase has ended
     (3, {"streamed": True}), (3, {"train.precision": "bfloat16"}), (3, {"train.microbatches": 4}),
-    (3, {"parallel": "pmap", "devices": 2}), (3, {"count": 3, "members.together": 3})])
+    (3, {"parallel": "pmap", "devices": 2}), (3, {"count": 3}), (3, {"count": 3, "streamed": True}), (3, {"count": 3, "members.together": 3})])
 def test_a_stopped_run_resumes_to_the_same_bits(engine, data, tmp_path, monkeypatch, stop_after,
                                                 settings):
   own = dict(settings)
