@@ -225,7 +225,8 @@ def forest(rows, title, xlabel="", zero=None, width=720, describe="", form=".3f"
   for i, ((_, marks, _), lines, text) in enumerate(zip(rows, labels, texts)):
     y = top + sum(steps[:i + 1]) - 11.5
     out += ([_text(0, y + 1 - 14 * (len(lines) - k), line, halo=True)
-             for k, line in enumerate(lines)] if above else [_text(left - 10, y + 4, lines[0], "end")])
+             for k, line in enumerate(lines)] if above
+            else [_text(left - 10, y + 4, lines[0], "end")])
     out.append(_text(right + 8, y + 4, text))
     ranged = [m for m in marks if finite(*m[1:3])[1:]]   # side by side; what has no interval, on it
     for mark_ in marks:

@@ -206,7 +206,8 @@ def test_patterns(config):
     cell = test[test.pattern.isin([row["pattern"], *([rare] if row["rare"] else [])])]
     assert (row["n"], row["positives"]) == (len(cell), cell.y_icu.sum())
     assert row["rate_lo"] <= row["rate"] <= row["rate_hi"]
-  assert {r["pattern"]: (r["name"], r["missing"]) for r in rows}[3] == ("structured+image", ["text"])
+  told = {r["pattern"]: (r["name"], r["missing"]) for r in rows}
+  assert told[3] == ("structured+image", ["text"])
   assert rows[-1]["name"].endswith(" + rarer patterns")
 
 

@@ -70,7 +70,8 @@ def test_labels_of_a_forest_are_whole_distinct_and_inside():
 
 
 def test_text_cannot_be_shrunk_below_ten_pixels():
-  for svg in (figures.forest([], "t", width=720), figures.Plot((0, 1), (0, 1), "t", width=340).svg(),
+  for svg in (figures.forest([], "t", width=720),
+              figures.Plot((0, 1), (0, 1), "t", width=340).svg(),
               figures.waterfall(("a", 0), [("b", 1)], "c", "t")):
     root = parsed(svg)
     least = float(re.search(r"min-width:(\d+)px", root.get("style"))[1])
@@ -85,7 +86,8 @@ def test_a_legend_shows_shapes_and_dashes_and_pushes_the_plot_down():
   plot.points([0.5], [0.5], "#123456", "ring", "ring")
   root = parsed(plot.svg())
   assert float(root.get("height")) > height and root.find("g").get("transform")
-  dashes = [e.get("stroke-dasharray") for e in root.iter("path") if e.get("stroke") == figures.GREEN]
+  dashes = [e.get("stroke-dasharray") for e in root.iter("path")
+            if e.get("stroke") == figures.GREEN]
   assert dashes == [figures.DASHES[2]] * 2   # in the legend and in the plot
   assert len([e for e in root.iter("circle") if e.get("fill") == "#fff"]) == 2
   assert len(set(figures.DASHES)) == len(figures.SERIES)

@@ -232,7 +232,8 @@ def test_bias_bound_is_reached_by_a_hidden_variable():
   assert moved == pytest.approx(sensitivity.bias(*shares, found["scale"][0]), rel=0.02)
 
 
-@pytest.mark.parametrize("n,width,share,rare", [(300, 30, 0.5, 0), (500, 5, 1.0, 0), (400, 5, 1.0, 1)])
+@pytest.mark.parametrize(
+    "n,width,share,rare", [(300, 30, 0.5, 0), (500, 5, 1.0, 0), (400, 5, 1.0, 1)])
 def test_inflation_is_that_of_noise(n, width, share, rare):
   """Residuals of unrelated noise: the variance of the sum of their products against the squares;
   with a column in which one row alone differs too."""
@@ -256,7 +257,8 @@ def test_a_group_level_of_one_patient_changes_no_answer():
   assert before["verdict"] == after["verdict"] == "mar"
   for name, entry in before["modalities"].items():
     if entry["content"]["p"] is not None:
-      assert after["modalities"][name]["content"]["p"] == pytest.approx(entry["content"]["p"], abs=0.1)
+      p = after["modalities"][name]["content"]["p"]
+      assert p == pytest.approx(entry["content"]["p"], abs=0.1)
 
 
 def test_prediction_test_is_at_its_level_and_finds_what_few_rows_show():

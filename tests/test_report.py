@@ -118,7 +118,8 @@ def test_bare_facts_and_one_class_are_survived(write):
 
 def test_nothing_is_hidden_in_print_or_shown_as_none(write):
   odd = dict(table="lab", rule="a long rule that is said in words, not in numbers", count=None)
-  steps = [dict(step="stays", removed=0, left=9), dict(step="of which at night", removed=None, left=4)]
+  steps = [dict(step="stays", removed=0, left=9),
+           dict(step="of which at night", removed=None, left=4)]
   text = write(rect=rectifier(), data={**DATA, "odd_rows": [odd], "attrition": steps})
   assert "None" not in text and "details::details-content" in text
   assert f'<td class="key">{odd["rule"]}</td><td class="n">-</td>' in text.replace("\n", "")

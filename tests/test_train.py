@@ -225,7 +225,8 @@ def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
 @pytest.mark.parametrize("stop_after, settings", [
     *((after, {}) for after in (1, 2, 3, 4)),   # after 2 epochs the phase has ended
     (3, {"streamed": True}), (3, {"train.precision": "bfloat16"}), (3, {"train.microbatches": 4}),
-    (3, {"parallel": "pmap", "devices": 2}), (3, {"count": 3}), (3, {"count": 3, "streamed": True}), (3, {"count": 3, "members.together": 3})])
+    (3, {"parallel": "pmap", "devices": 2}), (3, {"count": 3}),
+    (3, {"count": 3, "streamed": True}), (3, {"count": 3, "members.together": 3})])
 def test_a_stopped_run_resumes_to_the_same_bits(engine, data, tmp_path, monkeypatch, stop_after,
                                                 settings):
   own = dict(settings)

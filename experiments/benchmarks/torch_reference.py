@@ -121,7 +121,8 @@ def total_loss(out, observed, labels, patient, alpha, gamma, task_weight, weight
 
   present = out["rec_weight"] > 0
   unit = lambda x: F.normalize(x * present[..., None], dim=-1, eps=1e-2)
-  s_MxBxB = torch.einsum("bmd,gmd->mbg", unit(out["embeddings"]), unit(out["decoded"])) / temperature
+  s_MxBxB = torch.einsum(
+      "bmd,gmd->mbg", unit(out["embeddings"]), unit(out["decoded"])) / temperature
   itself = torch.eye(len(patient), dtype=bool, device=patient.device)
   allowed = present.T[:, None] & (patient[:, None] != patient) | itself
   s_MxBxB = s_MxBxB.masked_fill(~allowed, float("-inf"))

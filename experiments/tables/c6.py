@@ -66,7 +66,8 @@ def make(study):
           f"Correlations are over the {len(rows)} patterns: with so few, only a very strong one "
           "can be told from chance; p by permutation. The probe is a logistic regression on h, "
           "fitted on validation rows and scored on test rows of fold 0. The pattern is an input of "
-          "the model, so its being readable from h shows that fusion keeps it, not that it matters.",
+          "the model, so its being readable from h shows that fusion keeps it, not that it "
+          "matters.",
           "The values of the paper's section C.6 were not at hand."), {"p": ".2g"})]
 
 

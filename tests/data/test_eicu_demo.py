@@ -1,4 +1,4 @@
-"""The eICU cohort of the public demo: published counts, and nothing of a row from after its time."""
+"""The eICU cohort of the public demo: published counts, nothing of a row from after its time."""
 
 import numpy as np
 import pandas as pd

@@ -22,7 +22,8 @@ def made(tiny_config, quickly, tmp_path_factory):
   """Results by name, the folder, and how often anything was trained in the second call."""
   folder = tmp_path_factory.mktemp("paper")
   config = config_lib.override(tiny_config, [
-      "members.folds=2", "model.hide=one", "evaluate.informative=False", "evaluate.permutations=10"])
+      "members.folds=2", "model.hide=one", "evaluate.informative=False",
+      "evaluate.permutations=10"])
   with quickly(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(table2, "ALONE", ALONE)
     patch.setattr(table4.make, "__defaults__", (RANGES,))
