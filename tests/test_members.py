@@ -1,4 +1,4 @@
-"""Folds x seeds in one program against as many programs."""
+"""Folds x seeds in one run against as many runs."""
 
 import dataclasses
 import types

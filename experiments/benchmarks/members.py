@@ -1,4 +1,4 @@
-"""Many members in one program (5 folds x 5 seeds, or members.folds=... members.seeds=...) against
+"""Many members in one run (5 folds x 5 seeds, or members.folds=... members.seeds=...) against
 as many runs one after another, in the steady state: what compilation and the cohort's preparation
 cost each separate run is not counted."""
 
@@ -29,12 +29,12 @@ def rows(options):
   part = f"members, {grid.folds} folds x {grid.seeds} seeds"
   measured, runs = f"{steps or 'all'} steps timed", f"{count} runs"
   return [
-      line(part, f"epoch, one program ({which}: members.together=0; {measured})", epoch[which],
+      line(part, f"epoch, one run ({which}: members.together=0; {measured})", epoch[which],
            "s", runs, ratios(epoch["separate"], epoch[which])),
       line(part, f"epoch, {count} runs one after another", epoch["separate"], "s"),
-      line(part, "epoch, one program, members.together=1", epoch["one by one"], "s", runs,
+      line(part, "epoch, one run, members.together=1", epoch["one by one"], "s", runs,
            ratios(epoch["separate"], epoch["one by one"])),
-      line(part, f"epoch, one program, members.together={count}", epoch["all at once"], "s",
+      line(part, f"epoch, one run, members.together={count}", epoch["all at once"], "s",
            "members.together=1", ratios(epoch["one by one"], epoch["all at once"])),
       line(part, f"{training.EPOCHS} epochs of all, from the first line",
            [training.EPOCHS * s for s in epoch[which]], "s")]
