@@ -76,15 +76,17 @@ def boosting_on_components(config):
 
 
 def summary(table, rows):
-  """The printed table: mean over seeds with a t interval of the differences."""
+  """The printed table: mean over seeds, with a t interval of the differences where there are
+  several."""
   from scipy import stats
   lines = [f"\n{rows} rows, {table.seed.nunique()} seeds: test AUROC, "
            "mean over seeds [95% interval]",
            f"{'task':14}{'Bayes':>8}{'boosting':>10}{'CRL-MMNAR':>11}  "
-           f"{'regret':24}{'over boosting':24}Brier change"]
+           f"{'regret':27}{'over boosting':27}Brier change"]
   def interval(x):
-    half = (stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-            if len(x) > 1 else np.nan)
+    if len(x) < 2:
+      return f"{x.mean():<+26.4f}"
+    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
     return f"{x.mean():+.4f} [{x.mean() - half:+.4f}, {x.mean() + half:+.4f}]"
   for task, part in table.groupby("task", sort=False):
     lines.append(f"{task:14}{part.bayes.mean():8.4f}{part.boosting.mean():10.4f}"
