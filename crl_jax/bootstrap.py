@@ -96,11 +96,11 @@ def gap(values_KxG, lo_KxG, hi_KxG, draws_RxKxG):
   K statistics.
 
   A pair's limits come from the groups' own 95% intervals `lo`, `hi`: how far one reaches down and
-  the other up, as the sides of a right angle (Zou and Donner 2008, doi 10.1002/sim.3095). They are
-  widened to hold for all pairs at once, by the 95% quantile of the resamples' largest error in
-  standard errors. Whichever pair is truly the widest, its difference is above every pair's lower
-  limit and below the largest upper one. With more than two groups it covers more often than 95%,
-  the more so the more unequal their sizes.
+  the other up, as the sides of a right angle (Zou and Donner 2008, doi 10.1002/sim.3095). The
+  truth must be above every pair's lower limit, so these are widened to hold at once, by the 95%
+  quantile of the resamples' largest error in standard errors. It is below the largest upper limit
+  wherever it is below that of the truly widest pair, whichever that is, so these need no widening.
+  It covers more often than 95% where several pairs are wide, or the gap is small beside its noise.
   """
   draws = draws_RxKxG[~np.isnan(draws_RxKxG).any(axis=(1, 2))]
   value = float(np.ptp(values_KxG, axis=-1).max())
@@ -115,7 +115,7 @@ def gap(values_KxG, lo_KxG, hi_KxG, draws_RxKxG):
   below, above = values_KxG - lo_KxG, hi_KxG - values_KxG
   return {"value": value,
           "lo": max(0.0, float((seen - wider * np.hypot(below[:, i], above[:, j])).max())),
-          "hi": float((seen + wider * np.hypot(above[:, i], below[:, j])).max())}
+          "hi": float((seen + np.hypot(above[:, i], below[:, j])).max())}
 
 
 def p_value(draws):
