@@ -2,11 +2,9 @@
 
 import contextlib
 import gc
-import os
 import shlex
 import signal
 import sys
-import threading
 
 
 class Interrupted(BaseException):
@@ -20,8 +18,7 @@ class Stop:
   def __init__(self):
     self.at_once = True
     self._received = 0
-    self._timer = None    # sends again a signal that came where it would be lost
-    self._again = False   # the next is that one, not a second
+    self._waiting = False   # for an alarm, because the signal came where a stop would be lost
 
   def __call__(self):
     """The number of the signal received, or 0."""
@@ -29,26 +26,27 @@ class Stop:
 
   def handle(self, number, frame):
     """The signal handler."""
-    if self._received and not self._again:
+    if self._received:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
-    self._received, self._again = number, False
+    self._received = number
+    self.act(signal.SIGALRM, frame)
+
+  def act(self, _, frame):
+    """What a signal does, and the handler of the alarm that repeats it. (A signal of the same
+    number sent again could not be told from a second one.)"""
     if not self.at_once:
       print("\nStopping after this epoch; once more stops at once.", file=sys.stderr, flush=True)
     elif _loses(frame):
-      self._timer = threading.Timer(0.01, self._send, [number])
-      self._timer.start()
+      self._waiting = True
+      signal.setitimer(signal.ITIMER_REAL, 0.01)
     else:
       raise Interrupted
 
-  def _send(self, number):
-    self._again = True
-    os.kill(os.getpid(), number)
-
   def end(self):
-    """What has not been sent again comes too late."""
-    if self._timer:
-      self._timer.cancel()
+    """What still waits comes too late."""
+    if self._waiting:
+      signal.setitimer(signal.ITIMER_REAL, 0)
 
   @contextlib.contextmanager
   def after_epoch(self):
@@ -57,6 +55,7 @@ class Stop:
     yield
     self.at_once = True
     if self._received:
+      self.end()
       raise Interrupted
 
 
@@ -79,8 +78,8 @@ def signals():
   """Yields a Stop that SIGTERM and SIGINT go to."""
   stop = Stop()
   try:
-    before = {number: signal.signal(number, stop.handle)
-              for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handler) for number, handler in (
+        (signal.SIGTERM, stop.handle), (signal.SIGINT, stop.handle), (signal.SIGALRM, stop.act))}
   except ValueError:   # not the main thread (some notebooks): no handler, no harm
     before = {}
   try:
