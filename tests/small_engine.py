@@ -1,0 +1,122 @@
+"""A small engine: everything that train.fit() wants, for a handful of rows."""
+
+import types
+
+import jax
+import numpy as np
+
+from crl_jax import config as config_lib, models, programs, train
+from crl_jax.data import preprocess, stream
+
+TASKS = "readmission", "mortality"
+ROWS = np.arange(120), np.arange(120, 160)
+
+
+def make_data():
+  """160 rows of 80 patients, three modalities and two tasks, on the host."""
+  rng, rows = np.random.default_rng(0), 160
+  observed = rng.random((rows, 3)) < 0.7
+  labels = (rng.random((rows, 2)) < 0.3).astype(np.float32)
+  labels[rng.random((rows, 2)) < 0.1] = np.nan
+  inputs = {m: rng.normal(size=(rows, f)).astype(np.float32)
+            for m, f in (("a", 5), ("b", 7), ("c", 4))}
+  for i, m in enumerate(inputs):
+    labels[:, 0] = np.where(np.isnan(labels[:, 0]), np.nan, inputs[m][:, 0] + labels[:, 0] > 0.8)
+    inputs[m][~observed[:, i]] = 0
+  return {"inputs": inputs, "observed": observed, "labels": labels,
+          "patient": np.arange(rows, dtype=np.int32) // 2}
+
+
+class Programs(programs.Programs):
+  """Counts how often the epoch is traced."""
+  traced = 0
+
+  def _resident_epoch(self, *arrays):
+    self.traced += 1
+    return super()._resident_epoch(*arrays)
+
+  def compiled_once(self):
+    # where a sharding changes, jit compiles again without a trace; pmap tells of traces alone
+    return self.traced == 1 and (self.layout.pmap or self._resident._cache_size() == 1)
+
+
+class Engine:
+  """Everything that fit() wants, for `count` members that differ in their seed."""
+
+  def __init__(self, config, data, devices=1, count=1, **settings):
+    self.config = c = config.copy_and_resolve_references().unlock()
+    c.update_from_flattened_dict(settings)
+    spec = models.Spec(("a", "b", "c"), TASKS,
+                       {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
+    self.model, self.optimizer = models.build(c, spec), train.make_optimizer(c)
+    self.programs = Programs(self.model, self.optimizer, c, spec.modalities,
+                             jax.devices()[:devices], count)
+    self.data = self.programs.resident(with_fold(data))
+    self.count = count
+
+  def members(self, seeds=(5,), **vary):
+    keys = np.stack([jax.random.key_data(jax.random.key(seed)) for seed in seeds])
+    fill = lambda value: np.full(len(seeds), value, np.float32)
+    values = {k: np.array(vary.get(k, fill(v)), np.float32) for k, v in self.model.vary.items()}
+    return self.programs.init(*self.programs.pad(
+        (keys, fill(self.config.train.weight_decay), values)))
+
+  def splits(self, rows=((ROWS),)):
+    pad = lambda r, n: np.pad(r, (0, n - len(r)), constant_values=-1).astype(np.int32)
+    lines = [np.stack([pad(r[i], max(len(x[i]) for x in rows)) for r in rows]) for i in (0, 1)]
+    return train.Split(*self.programs.pad((*lines, np.zeros(len(rows), np.int32))))
+
+  def fit(self, member=None, splits=None, data=None, stages=None, note=None, **hooks):
+    records = [] if note is None else note
+    note = lambda m, stage, total, scalars: records.append(
+        (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
+    member = self.members() if member is None else member
+    member = train.fit(self.programs, member, splits or self.splits(),
+                       self.data if data is None else data, TASKS,
+                       stages or [self.model.stages] * self.count, self.config, on_epoch=note,
+                       **hooks)
+    return self.programs.to_host(member.best), records
+
+
+def with_fold(data):
+  return data | {"inputs": {m: x[None] for m, x in data["inputs"].items()}}
+
+
+def same(a, b):
+  return all(np.array_equal(x, y, equal_nan=True)
+             for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def close(found, expected, rtol):
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+
+def compare_members(params, records, alone):
+  for m, (expected, expected_records) in enumerate(alone):
+    mine = [(0, *r[1:]) for r in records if r[0] == m]
+    assert [r[:3] for r in mine] == [r[:3] for r in expected_records]
+    for (*_, a), (*_, b) in zip(mine, expected_records):
+      np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=1e-3, atol=1e-5)
+    close(jax.tree.map(lambda x: x[m], params), jax.tree.map(lambda x: x[0], expected), 2e-3)
+
+
+def streamed_source(engine, data, monkeypatch):
+  """The rows as a Stream, three steps of one member in a piece."""
+  monkeypatch.setattr(stream, "_CHUNK_BYTES", 3 * 16 * 16 * 4)
+  stats = preprocess.fit_folds(data["inputs"], data["observed"], ("a", "b", "c"), [ROWS[0]],
+                               engine.config.preprocess)
+  cohort = types.SimpleNamespace(inputs=data["inputs"], observed=data["observed"],
+                                 labels=data["labels"], modalities=("a", "b", "c"))
+  return stream.Stream(cohort, data["patient"],
+                       engine.programs.resident(preprocess.stack(stats)))
+
+
+def make_engine(data):
+  """An Engine of one member on one device: up to 2 and 4 epochs of 8 steps."""
+  c = config_lib.default().unlock()
+  c.model.width, c.model.heads, c.train.batch_size = 8, 2, 16
+  c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 2, 4, 2
+  c.train.joint.learning_rate = 3e-3
+  c.checkpoint.every_epochs = 1
+  return Engine(c, data)
