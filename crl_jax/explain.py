@@ -24,7 +24,8 @@ import sys
 
 import numpy as np
 
-from crl_jax import evaluate, figures, inference, shapley, stopping
+from crl_jax import figures, inference, stopping
+from crl_jax.statistics import evaluate, shapley
 
 _EXACT = 6           # modalities up to which all coalitions are computed
 _BACKGROUND = 64     # other patients whose content stands in

@@ -45,8 +45,9 @@ def predict(workdir, root, output):
   Raises:
     ValueError, CohortError, OSError: nothing is written.
   """
-  from crl_jax import evaluate, inference, predictions
+  from crl_jax import inference
   from crl_jax.data import preprocess
+  from crl_jax.statistics import evaluate, predictions
   workdir, output = pathlib.Path(workdir), pathlib.Path(output)
   if output.suffix != ".parquet":
     raise ValueError(f"--output must end in .parquet, not '{output.name}'.")

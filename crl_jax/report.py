@@ -9,8 +9,8 @@ import pathlib
 import re
 import sys
 
-from crl_jax import compare, evaluate, fairness, report_figures as draw, report_text as text
-from crl_jax import metrics as metrics_lib, run_files, writer
+from crl_jax import report_figures as draw, report_text as text, run_files, writer
+from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
            "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}

@@ -1,7 +1,7 @@
 """What a run's facts allow one to say, in sentences: the question, the findings, what may be
 concluded and what not. The report and the model card share them."""
 
-from crl_jax import evaluate
+from crl_jax.statistics import evaluate
 
 PAPER = ("PAPER PROTOCOL. Inputs hold everything recorded up to discharge and may contain the "
          "outcome itself (a discharge summary states a death). These numbers are for comparison "

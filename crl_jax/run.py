@@ -87,7 +87,8 @@ def build_cohort(config, **options):
 
 def _execute(config, workdir, devices, stop):
   import pandas as pd
-  from crl_jax import conformal, evaluate, informative, predictions, report
+  from crl_jax import report
+  from crl_jax.statistics import conformal, evaluate, informative, predictions
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
@@ -296,7 +297,7 @@ def _finished(workdir):
 
 
 def _table(workdir, metrics, min_cell):
-  from crl_jax import evaluate
+  from crl_jax.statistics import evaluate
   rectifiers, facts = run_files.of_finished(workdir, "rectifier.json", "data.json")
   return evaluate.table(metrics, rectifiers, facts, min_cell)
 

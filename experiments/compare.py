@@ -14,8 +14,8 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import bootstrap, compare as compare_lib, evaluate, figures, metrics as metrics_lib
-from crl_jax import report, run_files
+from crl_jax import figures, report, run_files
+from crl_jax.statistics import bootstrap, compare as compare_lib, evaluate, metrics as metrics_lib
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
 _PAIRED = ("auroc", "auprc", "brier")

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from crl_jax import (bootstrap, compare, config as config_lib, evaluate, fairness,
-                     metrics as metrics_lib, scoring)
+from crl_jax import config as config_lib
+from crl_jax.statistics import (bootstrap, compare, evaluate, fairness, metrics as metrics_lib,
+                                scoring)
 from experiments import study as study_lib, tables
 from experiments.tables import c6
 

@@ -1,4 +1,4 @@
-"""Does crl_jax.informative name the right mechanism, are its tests at their level, and does what is
+"""Does crl_jax.statistics.informative name the right mechanism, are its tests at their level, and does what is
 left of a pattern's effect equal gamma where it should?
 
     python -m experiments.informative [--cohorts=200] [--rows=2000] [--out=DIR]
@@ -18,8 +18,9 @@ import pathlib
 
 import numpy as np
 
-from crl_jax import config as config_lib, informative
+from crl_jax import config as config_lib
 from crl_jax.data import simulate
+from crl_jax.statistics import informative
 
 WORLDS = {"mcar": ("mcar", 0.08), "mar": ("mar", 0.08), "mmnar": ("mmnar", 0.08),
           "mcar, no effect": ("mcar", 0.0), "mar, no effect": ("mar", 0.0)}

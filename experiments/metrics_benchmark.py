@@ -12,7 +12,7 @@ import time
 import numpy as np
 from sklearn import metrics as oracle
 
-from crl_jax import bootstrap, metrics as metrics_lib
+from crl_jax.statistics import bootstrap, metrics as metrics_lib
 from experiments import engine_benchmark
 
 PARTS = {"AUROC, AUPRC, Brier, ECE": metrics_lib.METRICS, "calibration line": metrics_lib.LINE}

@@ -17,10 +17,10 @@ import ml_collections
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, evaluate, members, metrics as metrics_lib, predictions
-from crl_jax import run, sharding, stopping, writer
+from crl_jax import config as config_lib, members, run, sharding, stopping, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 from crl_jax.data.cohort import Cohort
+from crl_jax.statistics import evaluate, metrics as metrics_lib, predictions
 from experiments import sweep
 
 METRICS = ("auroc", "auprc", "brier")

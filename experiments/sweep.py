@@ -18,8 +18,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, members, metrics, run, sharding, stopping, writer
+from crl_jax import config as config_lib, members, run, sharding, stopping, writer
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
+from crl_jax.statistics import metrics
 
 # Around the paper's values: the default grid.
 GRID = ("", *(f"train.joint.learning_rate={x}" for x in (5e-5, 1e-4, 4e-4, 8e-4)),

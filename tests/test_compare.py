@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import compare, config as config_lib
+from crl_jax import config as config_lib
+from crl_jax.statistics import compare
 from tests.test_evaluate import make
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, conformal
+from crl_jax import config as config_lib
+from crl_jax.statistics import conformal
 
 MODALITIES = ("structured", "image", "text")
 

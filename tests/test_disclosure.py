@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crl_jax import disclosure
+from crl_jax.statistics import disclosure
 
 LEAST = 10
 

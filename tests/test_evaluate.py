@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import compare, config as config_lib, evaluate, metrics as metrics_lib, scoring
+from crl_jax import config as config_lib
+from crl_jax.statistics import compare, evaluate, metrics as metrics_lib, scoring
 
 EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "conformal", "patterns"}
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")

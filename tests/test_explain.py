@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, explain, inference, run, shapley
+from crl_jax import config as config_lib, explain, inference, run
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.data.cohort import Cohort
+from crl_jax.statistics import shapley
 
 M, T = 3, 2
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import bootstrap, compare, config as config_lib, fairness
+from crl_jax import config as config_lib
+from crl_jax.statistics import bootstrap, compare, fairness
 
 MEMBER = {(0, 0): 0.4}
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, informative, orthogonal, sensitivity
+from crl_jax import config as config_lib
 from crl_jax.data import simulate
+from crl_jax.statistics import informative, orthogonal, sensitivity
 
 
 def make(mechanism, seed=0, rows=2000, **settings):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from crl_jax import metrics
+from crl_jax.statistics import metrics
 
 
 def _rows(n=400, decimals=1, seed=0):

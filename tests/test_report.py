@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, conformal, evaluate, metrics as metrics_lib
-from crl_jax import report, report_figures, report_text
+from crl_jax import config as config_lib, report, report_figures, report_text
+from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from crl_jax import bootstrap, config as config_lib, scoring
+from crl_jax import config as config_lib
+from crl_jax.statistics import bootstrap, scoring
 from tests.test_evaluate import make
 
 

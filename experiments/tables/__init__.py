@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from crl_jax import bootstrap, figures
+from crl_jax import figures
+from crl_jax.statistics import bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def over_members(score):
 
 def resampled_t(difference, config):
   """p of the corrected resampled t-test over folds x seeds; None for one member."""
-  from crl_jax import compare
+  from crl_jax.statistics import compare
   return compare.resampled_t(list(difference.members.values()), compare.ratio(config))["p"]
 
 

@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
-from crl_jax import disclosure, figures, inference, metrics as metrics_lib
+from crl_jax import figures, inference
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.statistics import disclosure, metrics as metrics_lib
 from experiments import tables
 
 _MOST = 5000   # validation rows that the probe is fitted on

@@ -3,8 +3,9 @@ cohort."""
 
 import numpy as np
 
-from crl_jax import disclosure, fairness, figures, orthogonal
+from crl_jax import figures
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.statistics import disclosure, fairness, orthogonal
 from experiments import tables
 
 _TOP = 12

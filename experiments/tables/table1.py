@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from crl_jax import evaluate, figures, models
+from crl_jax import figures, models
+from crl_jax.statistics import evaluate
 from experiments import study as study_lib
 from experiments import tables
 
@@ -15,7 +16,7 @@ _METRICS = ("auroc", "auprc", "brier")
 
 def make(study):
   """[Result]. A model of models.MODELS takes part by its name alone."""
-  from crl_jax import compare
+  from crl_jax.statistics import compare
   own = study.config.model.name
   variants = {own: (), **{name: (f"model.name={name}",) for name in models.MODELS if name != own}}
   found = study_lib.tables(study, variants)

@@ -22,7 +22,7 @@ METRICS = ("auroc", "auprc", "brier")
 
 def make(study):
   """[Result]: every line's scores, and what its last (STEPS) or missing (ALONE) component adds."""
-  from crl_jax import compare
+  from crl_jax.statistics import compare
   lines = (*STEPS, *ALONE)
   found = study_lib.tables(study, {",".join(s): s for _, s, _ in lines})
   rows, marks = [], []

@@ -3,8 +3,9 @@ imputation."""
 
 import numpy as np
 
-from crl_jax import disclosure, figures
+from crl_jax import figures
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.statistics import disclosure
 from experiments import study as study_lib
 from experiments import tables
 

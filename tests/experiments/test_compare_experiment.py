@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from crl_jax import compare as compare_lib
+from crl_jax.statistics import compare as compare_lib
 from experiments import compare
 
 

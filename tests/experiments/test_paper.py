@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import bootstrap, config as config_lib
+from crl_jax import config as config_lib
+from crl_jax.statistics import bootstrap
 from experiments import paper, study as study_lib, tables
 from experiments.tables import c5, c6, figure1, table1, table2, table3, table4
 

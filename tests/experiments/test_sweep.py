@@ -37,7 +37,7 @@ def test_settings_share_their_rows_and_splits(tiny_config, setting):
     ("configs/mimic.py", "train.btach_size=3", "Did you mean 'train.batch_size'"),
     ("configs/mimic.py", "model.layers=0", "model.layers is 0; at least 1"),
     ("configs/absent.py", "seed=0", r"configs/absent.py cannot be read \(No such file"),
-    ("crl_jax/metrics.py", "seed=0", r"metrics.py defines no get_config\(\)"),
+    ("crl_jax/statistics/metrics.py", "seed=0", r"metrics.py defines no get_config\(\)"),
     ("README.md", "seed=0", "README.md is no Python file"),
 ])
 def test_a_mistyped_command_ends_with_one_message(module, config, setting, words, monkeypatch,

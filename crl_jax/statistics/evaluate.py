@@ -6,9 +6,10 @@ Everything here works on the predictions table alone, so it can be run again on 
 
 import numpy as np
 
-from crl_jax import compare, conformal, disclosure, fairness, metrics as metrics_lib, scoring
-from crl_jax.bootstrap import resample
 from crl_jax.data.cohort import pattern_name
+from crl_jax.statistics import (compare, conformal, disclosure, fairness, metrics as metrics_lib,
+                                scoring)
+from crl_jax.statistics.bootstrap import resample
 
 # Role in metrics.json -> (role of the table's rows, prefix of the predictor's columns).
 ROLES = {"test": ("test", "p_"), "test_base": ("test", "p_base_"),

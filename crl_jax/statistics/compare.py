@@ -3,7 +3,7 @@ and Holm's correction over a table of such answers."""
 
 import numpy as np
 
-from crl_jax import bootstrap, scoring
+from crl_jax.statistics import bootstrap, scoring
 
 _Z = 1.959963984540054
 

@@ -7,7 +7,7 @@ doi 10.1111/ectj.12097), so simple fits suffice.
 
 import numpy as np
 
-from crl_jax import bootstrap
+from crl_jax.statistics import bootstrap
 
 _Z = 1.959963984540054
 _RIDGE = 1e-3   # of the linear fits, per row, for standardised columns

@@ -19,8 +19,8 @@ are told of the patterns whose outcomes may be told (disclosure.py), and of all 
 
 import numpy as np
 
-from crl_jax import compare, disclosure, orthogonal, sensitivity
 from crl_jax.data.cohort import pattern_name
+from crl_jax.statistics import compare, disclosure, orthogonal, sensitivity
 
 COMMON = 0.95     # a modality that so many rows have is what everyone has
 LEVELS = 20       # groups with more levels (hospitals) are left out

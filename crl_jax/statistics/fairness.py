@@ -19,7 +19,7 @@ import itertools
 
 import numpy as np
 
-from crl_jax import bootstrap, compare, disclosure, metrics as metrics_lib, scoring
+from crl_jax.statistics import bootstrap, compare, disclosure, metrics as metrics_lib, scoring
 
 LEVELS = 20   # groupings with more groups are not intersected
 RARE = "rarer groups"

@@ -18,8 +18,8 @@ fitted on their outcomes.
 
 import numpy as np
 
-from crl_jax import disclosure, metrics as metrics_lib, scoring
 from crl_jax.data.cohort import pattern_name
+from crl_jax.statistics import disclosure, metrics as metrics_lib, scoring
 
 MERGED = -1   # the category of all rare patterns
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from crl_jax import bootstrap, metrics as metrics_lib
+from crl_jax.statistics import bootstrap, metrics as metrics_lib
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "flagged")   # at an operating point
 _FLOOR = {"slope": None, "intercept": None}   # the least a metric can be; 0 for the others
