@@ -16,9 +16,8 @@ from absl import app, flags
 import numpy as np
 
 from crl_jax import config as config_lib
-from crl_jax import rectifier
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import simulate
+from crl_jax.data import cohort as cohort_lib, simulate
+from crl_jax.posthoc import rectifier
 
 _OUT = flags.DEFINE_string("out", "", "Folder for rectifier.csv and rectifier.png; none are "
                                       "written without it.")

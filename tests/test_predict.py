@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, inference, predict, rectifier, run
+from crl_jax import config as config_lib, inference, predict, run
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.posthoc import rectifier
 
 TASKS = ("readmission", "mortality")
 MARK = 987_654_321_000   # begins every id of a new patient: no message may hold it

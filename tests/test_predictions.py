@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, rectifier
+from crl_jax import config as config_lib
 from crl_jax.data.cohort import Cohort
+from crl_jax.posthoc import rectifier
 from crl_jax.statistics import predictions
 
 TASKS, MODALITIES = ("a", "b"), ("first", "second")

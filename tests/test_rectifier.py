@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax import rectifier as rectifier_lib, residuals, segments
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.posthoc import rectifier as rectifier_lib, residuals, segments
 
 MODALITIES = ("structured", "image", "text", "reports")
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import segments
+from crl_jax.posthoc import segments
 
 
 def _terms(xp, x, group, shift):

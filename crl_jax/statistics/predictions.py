@@ -8,7 +8,7 @@ reference predictor, and the conformal_ and category_ columns of conformal.add.
 import numpy as np
 import pandas as pd
 
-from crl_jax import rectifier
+from crl_jax.posthoc import rectifier
 
 
 def part(cohort, rows, fold, seed, role, base, references):

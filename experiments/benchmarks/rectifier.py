@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, rectifier
+from crl_jax import config as config_lib
+from crl_jax.posthoc import rectifier
 from experiments.benchmarks import interleaved, line, ratios
 
 TASKS, PATTERNS = 3, 16

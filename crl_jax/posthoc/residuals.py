@@ -13,7 +13,7 @@ import typing
 
 import numpy as np
 
-from crl_jax import segments
+from crl_jax.posthoc import segments
 
 _PRIOR_ROWS = 4.0   # nu_0: how many rows the task's variance counts for in the variance of a cell
 _FEW = 5            # rows of the rarer class below which a cell's own variance is not believed

@@ -13,8 +13,8 @@ import dataclasses
 
 import numpy as np
 
-from crl_jax import residuals, segments
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.posthoc import residuals, segments
 
 _SURE = 1.645    # standard errors that a correction must gain: the one-sided 5% level
 
