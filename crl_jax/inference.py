@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, models, run_files
+from crl_jax import config as config_lib, models, run_files
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS, Batch
+from crl_jax.engine import checkpoint
 from crl_jax.posthoc import rectifier, residuals
 
 # rows of one call, which stay in a processor's cache; smaller batches are rounded up to a power of

@@ -9,7 +9,8 @@ import pathlib
 import re
 import sys
 
-from crl_jax import report_figures as draw, report_text as text, run_files, writer
+from crl_jax import report_figures as draw, report_text as text, run_files
+from crl_jax.engine import writer
 from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",

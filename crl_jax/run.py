@@ -12,9 +12,9 @@ import sys
 
 import numpy as np
 
-from crl_jax import (checkpoint, config as config_lib, inference, members, run_files, sharding,
-                     stopping, writer)
+from crl_jax import config as config_lib, inference, run_files, stopping
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
+from crl_jax.engine import checkpoint, layout, members, writer
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
 # found does depend on those of the evaluation.
@@ -38,11 +38,11 @@ def run(config, workdir, command=""):
     SystemExit: after an interruption has been saved.
   """
   config_lib.check(config)
-  devices = sharding.select_devices(config.platform)
+  devices = layout.select_devices(config.platform)
   workdir = pathlib.Path(workdir)
   with _locked(workdir):
     _settle_config(workdir, config)
-    sharding.together("config")
+    layout.together("config")
     finished = _finished(workdir)
     if finished:
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
@@ -51,16 +51,16 @@ def run(config, workdir, command=""):
       try:
         if not finished:
           _execute(config, workdir, devices, stop)
-          sharding.together("finished")
+          layout.together("finished")
           finished = _finished(workdir)
-        if sharding.leader():
+        if layout.leader():
           _explain(workdir, config.evaluate.explain)
       except stopping.Interrupted:
         print("\nStopped; all that was trained is saved. To go on where it was, run the same "
               f"command again:\n  {command}", flush=True)
         # one process may have stopped alone, once it waits for no other
-        sys.exit(128 + (stop() if stop.at_once else sharding.agreed(stop())))
-  if sharding.leader():
+        sys.exit(128 + (stop() if stop.at_once else layout.agreed(stop())))
+  if layout.leader():
     print(_table(workdir, finished, config.evaluate.min_cell))
     print(f"\nReport: {workdir / 'report.html'}")
   return finished
@@ -92,7 +92,7 @@ def _execute(config, workdir, devices, stop):
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
-  if "banner" in cohort.info and sharding.leader():
+  if "banner" in cohort.info and layout.leader():
     print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
   for warning in cohort.info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
@@ -106,19 +106,19 @@ def _execute(config, workdir, devices, stop):
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [fold["train"] for fold in rows], config.preprocess)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  log = writer.Writer(workdir) if sharding.leader() else writer.Silent()
+  log = writer.Writer(workdir) if layout.leader() else writer.Silent()
   with log, writer.progress_bar(epochs + 1) as bar:
     with stop.after_epoch():
       ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
                           _fingerprint(config, facts), log, bar,
-                          lambda: sharding.agreed(stop()))
-      if sharding.agreed(stop()):   # asked for during the last epoch
+                          lambda: layout.agreed(stop()))
+      if layout.agreed(stop()):   # asked for during the last epoch
         raise stopping.Interrupted
     inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
             for role in ("val", "test")}
-  if not sharding.leader():
+  if not layout.leader():
     return
   parts = []
   for fold in range(config.members.folds):
@@ -156,7 +156,7 @@ def _references(config, cohort, rows, stats):
   """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
   yardsticks.
   """
-  from crl_jax import yardsticks
+  from crl_jax.engine import yardsticks
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
@@ -169,7 +169,7 @@ def _locked(workdir):
   """Holds the run folder's lock, for all processes of a run. Raises RuntimeError at once if another
   run has it."""
   import filelock
-  if not sharding.leader():
+  if not layout.leader():
     yield
     return
   lock = filelock.FileLock(str(workdir / ".lock"))
@@ -205,7 +205,7 @@ def _settle_config(workdir, config):
   """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
   Another evaluation is refused only where one is finished.
   """
-  if not sharding.leader():
+  if not layout.leader():
     return
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
@@ -251,9 +251,9 @@ def _settle_data(workdir, cohort, splits, folds):
                        f"({', '.join(changed)} in data.json differ):\n  "
                        + "\n  ".join(_changes(old, facts))
                        + "\nRestore the files of data.root, or name another --workdir.")
-  if sharding.leader():
+  if layout.leader():
     _write_json(path, facts)
-  sharding.together("data")
+  layout.together("data")
   return facts
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from sklearn import linear_model
 
-from crl_jax import config as config_lib, run, yardsticks
+from crl_jax import config as config_lib, run
 from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.engine import yardsticks
 from crl_jax.statistics import conformal, predictions
 from experiments import sweep
 

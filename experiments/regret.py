@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from configs import mimic
-from crl_jax import config as config_lib, run, yardsticks
+from crl_jax import config as config_lib, run
 from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.engine import yardsticks
 
 COMPONENTS = 16
 

@@ -180,17 +180,17 @@ def quickly():
   @contextlib.contextmanager
   def context():
     import jax
-    from crl_jax import programs, sharding, train
+    from crl_jax.engine import layout, programs, step
     text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(),
                                  c.parallel, c.members.to_dict()])
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(models, "build",
                     keep(models.build, lambda c, spec: ("model", text(c), repr(spec))))
-      patch.setattr(train, "make_optimizer",
-                    keep(train.make_optimizer, lambda c: ("optimizer", text(c))))
+      patch.setattr(step, "make_optimizer",
+                    keep(step.make_optimizer, lambda c: ("optimizer", text(c))))
       patch.setattr(programs, "Programs", keep(
           programs.Programs, lambda m, o, c, *rest: ("programs", id(m), id(o), text(c), rest[2])))
-      patch.setattr(sharding, "select_devices", lambda platform: jax.devices("cpu")[:1])
+      patch.setattr(layout, "select_devices", lambda platform: jax.devices("cpu")[:1])
       yield
   return context
 
@@ -198,7 +198,7 @@ def quickly():
 @pytest.fixture
 def sigterm_after_two(monkeypatch):
   """The epochs that were logged, a list; a SIGTERM comes when the first two are."""
-  from crl_jax import writer
+  from crl_jax.engine import writer
   write, epochs = writer.Writer.write, []
   def signalled(self, member, stage, epoch, scalars):
     write(self, member, stage, epoch, scalars)

@@ -5,8 +5,9 @@ import types
 import jax
 import numpy as np
 
-from crl_jax import config as config_lib, models, programs, train
+from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
+from crl_jax.engine import programs, step
 
 TASKS = "readmission", "mortality"
 ROWS = np.arange(120), np.arange(120, 160)
@@ -48,7 +49,7 @@ class Engine:
     c.update_from_flattened_dict(settings)
     spec = models.Spec(("a", "b", "c"), TASKS,
                        {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
-    self.model, self.optimizer = models.build(c, spec), train.make_optimizer(c)
+    self.model, self.optimizer = models.build(c, spec), step.make_optimizer(c)
     self.programs = Programs(self.model, self.optimizer, c, spec.modalities,
                              jax.devices()[:devices], count)
     self.data = self.programs.resident(with_fold(data))
@@ -64,14 +65,14 @@ class Engine:
   def splits(self, rows=((ROWS),)):
     pad = lambda r, n: np.pad(r, (0, n - len(r)), constant_values=-1).astype(np.int32)
     lines = [np.stack([pad(r[i], max(len(x[i]) for x in rows)) for r in rows]) for i in (0, 1)]
-    return train.Split(*self.programs.pad((*lines, np.zeros(len(rows), np.int32))))
+    return step.Split(*self.programs.pad((*lines, np.zeros(len(rows), np.int32))))
 
   def fit(self, member=None, splits=None, data=None, stages=None, note=None, **hooks):
     records = [] if note is None else note
     note = lambda m, stage, total, scalars: records.append(
         (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
     member = self.members() if member is None else member
-    member = train.fit(self.programs, member, splits or self.splits(),
+    member = step.fit(self.programs, member, splits or self.splits(),
                        self.data if data is None else data, TASKS,
                        stages or [self.model.stages] * self.count, self.config, on_epoch=note,
                        **hooks)

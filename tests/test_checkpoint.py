@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from crl_jax import checkpoint
+from crl_jax.engine import checkpoint
 
 
 def tree(value):

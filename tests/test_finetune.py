@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import checkpoint, config as config_lib, export, inference, predict, run, yardsticks
+from crl_jax import config as config_lib, export, inference, predict, run
 from crl_jax.data import cohort as cohort_lib, text
+from crl_jax.engine import checkpoint, yardsticks
 from crl_jax.models import bert
 
 

@@ -16,8 +16,9 @@ import time
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, members, run, stopping, writer
+from crl_jax import config as config_lib, run, stopping
 from crl_jax.data import mimic
+from crl_jax.engine import members, writer
 from crl_jax.statistics import evaluate
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import checkpoint, stopping, train
+from crl_jax import stopping
 from crl_jax.data import preprocess, stream
+from crl_jax.engine import checkpoint, step
 from tests.small_engine import (ROWS, Engine, close, compare_members, make_data, make_engine, same,
                                 streamed_source)
 
@@ -30,7 +31,7 @@ def twenty_steps(small_config, data, devices, **settings):
   engine = Engine(small_config, data, devices, **settings)
   programs_, stage = engine.programs, dataclasses.replace(engine.model.stages[-1],
                                                           learning_rate=1e-3)
-  values = jax.tree.map(lambda x: np.stack([x]), train.stage_values(stage))
+  values = jax.tree.map(lambda x: np.stack([x]), step.stage_values(stage))
   member = programs_.enter(engine.members(), programs_.by_member(values))
   splits = programs_.by_member(engine.splits([(np.arange(155), ROWS[1])]))
   reports = []

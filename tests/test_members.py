@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from crl_jax import config as config_lib, members, run, train
+from crl_jax import config as config_lib, run
 from crl_jax.data import preprocess, splits as splits_lib, stream
+from crl_jax.engine import members, step
 
 FIRST_STEPS = 50   # whose losses must agree to rounding; long training amplifies it
 
@@ -29,12 +30,12 @@ class Losses:
 
 def tell_steps(patch):
   """From here on epochs tell their steps' losses instead of their mean."""
-  close = train.close_epoch
+  close = step.close_epoch
   def close_epoch(member, state, scalars, *rest):
     member, report = close(member, state, scalars, *rest)
     return member, report | dict(steps=scalars["loss"])
-  patch.setattr(train, "close_epoch", close_epoch)
-  patch.setattr(train, "_scalars", lambda report, m, tasks: dict(steps=report["steps"][m]))
+  patch.setattr(step, "close_epoch", close_epoch)
+  patch.setattr(step, "_scalars", lambda report, m, tasks: dict(steps=report["steps"][m]))
 
 
 @pytest.fixture(scope="module")

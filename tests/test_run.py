@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, inference, report, run, train, writer
+from crl_jax import config as config_lib, inference, report, run
 from crl_jax.data import mimic, splits as splits_lib
+from crl_jax.engine import step, writer
 
 TASKS = ("readmission", "mortality")
 
@@ -30,7 +31,7 @@ def copy(tiny_run, tmp_path, *without):
 def no_training(monkeypatch):
   def refuse(*args, **kwargs):
     raise AssertionError("something is trained")
-  monkeypatch.setattr(train, "fit", refuse)
+  monkeypatch.setattr(step, "fit", refuse)
 
 
 def predictions(table, *names):
@@ -292,7 +293,7 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config,
     run.run(wrong, tmp_path)
   def stop(*args, **kwargs):
     raise InterruptedError("far enough")
-  monkeypatch.setattr(train, "fit", stop)
+  monkeypatch.setattr(step, "fit", stop)
   with pytest.raises(InterruptedError):
     finish(config_lib.override(tiny_config, ["seed=3"]), tmp_path)
   assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3

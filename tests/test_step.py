@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from crl_jax import train
+from crl_jax.engine import step
 
 
 def same(a, b):
@@ -18,7 +18,7 @@ def same(a, b):
 def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch():
   rows = jnp.array([4, 9, 2, 7, 5])
   order = lambda key, epoch, rows=rows: np.asarray(
-      train.epoch_order(jax.random.key_data(jax.random.key(key)), epoch, rows, 2, 4))
+      step.epoch_order(jax.random.key_data(jax.random.key(key)), epoch, rows, 2, 4))
   assert sorted(order(0, 0)[order(0, 0) >= 0]) == [2, 4, 5, 7, 9]
   assert order(0, 0).shape == (3, 4) and (order(0, 0)[:, 2:] == -1).all()
   assert np.array_equal(order(0, 1), order(0, 1)) and not np.array_equal(order(0, 0), order(0, 1))
@@ -32,7 +32,7 @@ def test_gradients_are_clipped_as_optax_clips_them(small_config):
     gradients = {"a": scale * jnp.arange(-3.0, 4.0), "b": jnp.full((2, 3), scale)}
     expected = optax.chain(optax.clip_by_global_norm(small_config.train.clip_norm),
                            optax.scale_by_adam())
-    found, norm = train.make_optimizer(small_config), optax.tree.norm(gradients)
+    found, norm = step.make_optimizer(small_config), optax.tree.norm(gradients)
     state, other = found.init(gradients), expected.init(gradients)
     _, state = found.update(gradients, state, norm=norm)
     _, other = expected.update(gradients, other)
@@ -47,7 +47,7 @@ def test_a_step_that_is_not_taken_changes_nothing_on_any_device(monkeypatch):
   state = {"a": jnp.arange(3.0), "b": jnp.ones(2)}
   doubled = lambda state: jax.tree.map(lambda x: 2 * x, state)
   broken = lambda state: jax.tree.map(lambda x: x / 0, state)
-  chosen = lambda update: jax.jit(lambda so, state: train._chosen(so, update, state))
+  chosen = lambda update: jax.jit(lambda so, state: step._chosen(so, update, state))
   on = lambda device: chosen(doubled).trace(jnp.bool_(True), state).lower(
       lowering_platforms=(device,)).as_text()
   # the cases that both have are over the platform, a constant: XLA takes them out

@@ -3,7 +3,7 @@
 import io
 import json
 
-from crl_jax import writer
+from crl_jax.engine import writer
 
 
 def write(folder, *records):

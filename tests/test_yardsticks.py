@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from crl_jax import config as config_lib, yardsticks
+from crl_jax import config as config_lib
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import Cohort
+from crl_jax.engine import yardsticks
 
 
 def make(n=400, seed=0):

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import sharding
 from crl_jax.data import checksums, notes, prepared, vectors
+from crl_jax.engine import layout
 from crl_jax.models import bert
 
 _LOG = logging.getLogger("crl_jax")
@@ -151,7 +151,7 @@ def release():
 def _compute(rows, texts, keys, store, config, progress):
   """Embeds texts[rows] and adds them to the store, a file every so often."""
   c, tokenizer = config.text, _tokenizer(config)
-  devices = [d for d in sharding.select_devices(config.platform)
+  devices = [d for d in layout.select_devices(config.platform)
              if d.process_index == jax.process_index()]
   encoder = _encoder(_digest_of_model(pathlib.Path(c.model)), c.model, c.window, c.pooling,
                      c.precision, c.batch_tokens, tuple(devices))

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from configs import mimic
-from crl_jax import config as config_lib, members, models, programs, run, sharding, train
+from crl_jax import config as config_lib, models, run
 from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax.engine import layout, members, programs, step
 
 
 def settings(options, *more):
@@ -33,7 +34,7 @@ class Prepared:
   tasks: tuple
   spec: models.Spec
   data: dict
-  train: list
+  step: list
   val: list
 
 
@@ -57,9 +58,9 @@ class Bench:
     """folds: of the members, one each; steps: of an epoch that are run, 0 for all."""
     self.config = config
     self.model = models.build(config, prepared.spec)
-    self.optimizer = train.make_optimizer(config)
+    self.optimizer = step.make_optimizer(config)
     self.programs = programs.Programs(self.model, self.optimizer, config, prepared.spec.modalities,
-                                      sharding.select_devices(config.platform), len(folds))
+                                      layout.select_devices(config.platform), len(folds))
     most = max(len(rows) for rows in prepared.train)
     self.epoch_steps = -(-most // config.train.batch_size)
     self.steps = min(steps, self.epoch_steps) or self.epoch_steps
@@ -71,7 +72,7 @@ class Bench:
     here are their training steps."""
     cut = lambda rows, n: np.pad(rows, (0, max(0, n - len(rows))),
                                  constant_values=-1)[:n].astype(np.int32)
-    split = train.Split(np.stack([cut(self._prepared.train[f], self._kept) for f in folds]),
+    split = step.Split(np.stack([cut(self._prepared.train[f], self._kept) for f in folds]),
                         np.stack([self._prepared.val[f][:1].astype(np.int32) for f in folds]),
                         np.array(folds, np.int32))
     return self.programs.by_member(self.programs.pad(split))
@@ -90,7 +91,7 @@ class Bench:
     member = p.init(*p.pad((keys, fill(self.config.train.weight_decay),
                             {name: fill(value) for name, value in self.model.vary.items()})))
     stage = dataclasses.replace(self.model.stages[-1], patience=None)
-    values = jax.tree.map(lambda x: np.stack([x] * count), train.stage_values(stage))
+    values = jax.tree.map(lambda x: np.stack([x] * count), step.stage_values(stage))
     return p.enter(member, p.by_member(p.pad(values)))
 
   def runner(self, data, seed=0, folds=None):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses, train
+from crl_jax import losses
+from crl_jax.engine import step
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
 CASES = ("all", 32), ("one", 128)   # model.hide, batch size
@@ -37,7 +38,7 @@ def case(part, config, prepared, options):
   steps = options.steps or bench.epoch_steps
   gradient = lambda s: jax.grad(_loss)(s.params, s, bench, batch)
   parts = {
-      "whole step": lambda s: train.train_step(
+      "whole step": lambda s: step.train_step(
           s, batch, model=bench.model, optimizer=bench.optimizer, layout=bench.programs.layout)[0],
       "forward pass and losses": lambda s: _counted(s, _loss(s.params, s, bench, batch)),
       "gradient": lambda s: _moved(s, gradient(s)),

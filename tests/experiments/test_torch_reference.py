@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, train
+from crl_jax import config as config_lib
+from crl_jax.engine import step as train
 from experiments import benchmarks
 from experiments.benchmarks import setup, step, training
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import losses, models, sharding, train
+from crl_jax import losses, models
 from crl_jax.data.cohort import KINDS, Batch
+from crl_jax.engine import layout, step
 from crl_jax.models import bert, encoders
 from crl_jax.models.noise import Noise
 
@@ -121,12 +122,12 @@ def test_bert_starts_from_its_folder(setting, tiny_bert):
   pretrained, = model.pretrained
   assert pretrained.path == ("encode_note", "bert")
   expected = bert.read_params(tiny_bert, bert.read_architecture(tiny_bert))
-  optimizer = train.make_optimizer(c)
+  optimizer = step.make_optimizer(c)
   vary = {k: jnp.float32(v) for k, v in model.vary.items()}
   drawn = dataclasses.replace(model, init=lambda rng: params)
-  start = train.init_member(drawn, optimizer, jax.random.key(0), jnp.float32(0), vary, 0.9,
+  start = step.init_member(drawn, optimizer, jax.random.key(0), jnp.float32(0), vary, 0.9,
                             [pretrained.read()])
-  member = train.enter_stage(start, train.stage_values(model.stages[1]), optimizer)
+  member = step.enter_stage(start, step.stage_values(model.stages[1]), optimizer)
   for tree in (start.state.params, start.best, start.state.average, member.state.params):
     jax.tree.map(np.testing.assert_array_equal, tree["encode_note"]["bert"], expected)
   assert pretrained.rate == c.text.learning_rate == 0.1
@@ -146,13 +147,13 @@ def test_pretrained_parameters_learn_at_their_own_rate(setting):
       (models.record.Stage("joint", 1, 0.01, {"prediction": 1.0}, None),), {},
       (models.record.Pretrained(("encode_note", "bert"), lambda: params["encode_note"]["bert"],
                                 0.1),))
-  optimizer = train.make_optimizer(c)
-  start = train.init_member(model, optimizer, jax.random.key(0), jnp.float32(0), {}, 0.0,
+  optimizer = step.make_optimizer(c)
+  start = step.init_member(model, optimizer, jax.random.key(0), jnp.float32(0), {}, 0.0,
                             [part.read() for part in model.pretrained])
-  state = train.enter_stage(start, train.stage_values(model.stages[0]), optimizer).state
-  after, _ = train.train_step(
+  state = step.enter_stage(start, step.stage_values(model.stages[0]), optimizer).state
+  after, _ = step.train_step(
       state, batch, model=model, optimizer=optimizer,
-      layout=sharding.make_layout(jax.devices()[:1], "jit", 1))
+      layout=layout.make_layout(jax.devices()[:1], "jit", 1))
   moved = jax.tree.map(lambda a, b: float((a - b).max()), params, after.params)
   assert moved["encode_note"]["bert"]["w"] == pytest.approx(0.001, rel=1e-3)
   assert moved["encode_note"]["w"] == moved["bert"] == pytest.approx(0.01, rel=1e-3)
@@ -163,8 +164,8 @@ def test_pretrained_parameters_of_another_shape_are_refused(setting):
   given = model.pretrained[0].read()
   for wrong in ({**given, "word": given["word"][:-1]}, {"word": given["word"]}):
     with pytest.raises(ValueError, match="other names or shapes"):
-      train.init_member(dataclasses.replace(model, init=lambda rng: params),
-                        train.make_optimizer(c), jax.random.key(0), 0.0, {}, 0.0, [wrong])
+      step.init_member(dataclasses.replace(model, init=lambda rng: params),
+                        step.make_optimizer(c), jax.random.key(0), 0.0, {}, 0.0, [wrong])
 
 
 def test_absent_texts_teach_bert_nothing(setting):

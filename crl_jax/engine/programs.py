@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import sharding, train
 from crl_jax.data import preprocess, stream
 from crl_jax.data.cohort import Batch
+from crl_jax.engine import layout, step
 
 _EVALUATED = 1024   # rows of one evaluation step at most
 
@@ -34,14 +34,14 @@ class Programs:
       count: how many members are trained at once.
     """
     t = config.train
-    self.layout = sharding.make_layout(devices, config.parallel, count)
+    self.layout = layout.make_layout(devices, config.parallel, count)
     self.count, self.members = count, self.layout.members(count)
     self.by_member, self.to_host = self.layout.by_member, self.layout.to_host
     self._model, self._optimizer, self._config = model, optimizer, config
     self._modalities = modalities
     self._slots = self.layout.slots(t.batch_size, t.microbatches)
     self._step = functools.partial(
-        train.train_step, model=model, optimizer=optimizer, layout=self.layout, ema=t.ema,
+        step.train_step, model=model, optimizer=optimizer, layout=self.layout, ema=t.ema,
         dtype=jnp.dtype(t.precision), microbatches=t.microbatches)
     # On one CPU the arithmetic is the time: members follow each other, and stopped ones cost
     # nothing. Elsewhere launches are: all go together.
@@ -49,7 +49,7 @@ class Programs:
     self.together = min(config.members.together or (1 if cpu else self.members), self.members)
     self._in_turn = cpu and self.together == 1 and not self.layout.pmap
     self._init = self._compiled(self._init_one, shared=1)
-    self.enter = self._compiled(functools.partial(train.enter_stage, optimizer=optimizer))
+    self.enter = self._compiled(functools.partial(step.enter_stage, optimizer=optimizer))
     self._resident = self._compiled(self._resident_epoch, shared=1, donate=(0,))
     self._order = self._compiled(self._order_one)
     self._chunk = self._compiled(self._chunk_one, shared=1)
@@ -128,11 +128,11 @@ class Programs:
         found = one(*jax.tree.map(lambda x: x[0], own))
         return jax.tree.map(lambda x: x[None], found)
       if self.together == self.members:
-        return jax.vmap(one, spmd_axis_name=None if self.layout.pmap else sharding.MEMBER)(*own)
+        return jax.vmap(one, spmd_axis_name=None if self.layout.pmap else layout.MEMBER)(*own)
       return jax.lax.map(lambda own: one(*own), own,
                          batch_size=None if self.together == 1 else self.together)
     if self.layout.pmap:
-      return jax.pmap(mapped, axis_name=sharding.DATA, donate_argnums=donate,
+      return jax.pmap(mapped, axis_name=layout.DATA, donate_argnums=donate,
                       devices=list(self.layout.mesh.devices.flat))
     # pinned, or a sharding that the compiler chose would compile the next epoch again
     jit = functools.partial(jax.jit, out_shardings=self.layout.member_sharding)
@@ -163,19 +163,19 @@ class Programs:
   # What follows is of one member, inside a program.
 
   def _init_one(self, key, weight_decay, vary, pretrained):
-    return train.init_member(self._model, self._optimizer, jax.random.wrap_key_data(key),
+    return step.init_member(self._model, self._optimizer, jax.random.wrap_key_data(key),
                              weight_decay, vary, self._config.train.ema, pretrained)
 
   def _resident_epoch(self, member, split, data):
     def run(member):
       slot = self.layout.mine(self._slots)
       def body(state, rows):
-        return self._step(state, self.layout.spread(train.take(data, split.fold, rows[slot], slot)))
+        return self._step(state, self.layout.spread(step.take(data, split.fold, rows[slot], slot)))
       state, scalars = jax.lax.scan(body, member.state, self._order_one(member, split))
       p = self._predict_resident_one(state.evaluated, split.fold, split.val, data)
       y = jnp.where(split.val[:, None] >= 0, data["labels"][split.val], jnp.nan)
-      return train.close_epoch(member, state, scalars, p, y, self._config.train.monitor)
-    return self._unless(member.stopped, run, train.skipped, member)
+      return step.close_epoch(member, state, scalars, p, y, self._config.train.monitor)
+    return self._unless(member.stopped, run, step.skipped, member)
 
   def _chunk_one(self, state, fold, stopped, chunk, stats):
     def run(state):
@@ -184,9 +184,9 @@ class Programs:
     return self._unless(stopped, run, lambda state, scalars: (state, scalars), state)
 
   def _close_one(self, member, state, scalars, p, y):
-    run = lambda member: train.close_epoch(member, state, scalars, p, y,
+    run = lambda member: step.close_epoch(member, state, scalars, p, y,
                                            self._config.train.monitor)
-    return self._unless(member.stopped, run, train.skipped, member)
+    return self._unless(member.stopped, run, step.skipped, member)
 
   def _batch(self, part, fold, stats):
     """A Batch from raw rows that were streamed in."""
@@ -198,7 +198,7 @@ class Programs:
         jnp.arange(part["rows"].shape[0], dtype=jnp.int32)))
 
   def _order_one(self, member, split):
-    return train.epoch_order(member.state.rng, member.total, split.train,
+    return step.epoch_order(member.state.rng, member.total, split.train,
                              self._config.train.batch_size, self._slots)
 
   def _predict_resident_one(self, params, fold, rows, data):
@@ -207,14 +207,14 @@ class Programs:
     padded = jnp.full(steps * size, -1, jnp.int32).at[:rows.shape[0]].set(rows)
     slot = self.layout.mine(size)
     def body(_, rows):
-      batch = self.layout.spread(train.take(data, fold, rows[slot], slot))
-      return None, self.layout.gather(train.eval_step(params, batch, model=self._model))
+      batch = self.layout.spread(step.take(data, fold, rows[slot], slot))
+      return None, self.layout.gather(step.eval_step(params, batch, model=self._model))
     p = jax.lax.scan(body, None, padded.reshape(steps, size))[1]
     return p.reshape(steps * size, -1)[:rows.shape[0]]
 
   def _predict_chunk_one(self, params, fold, chunk, stats):
     def body(_, part):
-      return None, train.eval_step(params, self._batch(part, fold, stats), model=self._model)
+      return None, step.eval_step(params, self._batch(part, fold, stats), model=self._model)
     return jax.lax.scan(body, None, chunk)[1]
 
   def _unless(self, stopped, run, otherwise, value):

@@ -7,8 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from crl_jax import checkpoint, config as config_lib, models, programs as programs_lib, train
+from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
+from crl_jax.engine import checkpoint, programs as programs_lib, step
 
 # Settings in which members that share their programs may differ.
 SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.learning_rate",
@@ -95,7 +96,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
   each = [built[_text(plan.config)] for plan in plans]
   model = each[0]
   _require_one_program(plans, model)
-  optimizer = train.make_optimizer(config)
+  optimizer = step.make_optimizer(config)
   programs = programs_lib.Programs(model, optimizer, config, cohort.modalities, devices, len(plans))
 
   keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(plan.config.seed), plan.fold),
@@ -116,7 +117,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
 
   rows = {role: _padded([splits.rows(plan.fold, role) for plan in plans])
           for role in ("train", "val")}
-  split = train.Split(*programs.pad((rows["train"], rows["val"],
+  split = step.Split(*programs.pad((rows["train"], rows["val"],
                                      np.array([plan.fold for plan in plans], np.int32))))
   mine = next(d for d in devices if d.process_index == jax.process_index())
   data = _placed(cohort, stats, programs, config, mine)
@@ -130,7 +131,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     tree = dict(phase=np.int64(phase), epoch=np.int64(epoch), member=_first(programs, member))
     # a phase that has ended is saved under its last epoch; 10 leaves room to tell both apart
     checkpoint.save(folder, total * 10 + phase, tree, config.checkpoint.keep, fingerprint)
-  member = train.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
+  member = step.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
                      at, on_epoch, save, should_stop)
   return Ready(programs, member.best, programs.by_member(split.fold), data)
 

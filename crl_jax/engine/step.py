@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses, stopping, validation
+from crl_jax import losses, stopping
 from crl_jax.data.cohort import Batch
+from crl_jax.engine import validation
 
 
 @flax.struct.dataclass
