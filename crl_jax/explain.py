@@ -24,7 +24,8 @@ import sys
 
 import numpy as np
 
-from crl_jax import figures, inference, stopping
+from crl_jax import inference, stopping
+from crl_jax.report import svg
 from crl_jax.statistics import evaluate, shapley
 
 _EXACT = 6           # modalities up to which all coalitions are computed
@@ -285,10 +286,10 @@ def figure(brief):
   """The cohort's contributions as one <svg>."""
   rows = [(f"{task}: {name}", [(
       v["value"], v["lo"], v["hi"],
-      figures.BLACK if name == PATTERN else figures.SERIES[i % 7], "dot")], None)
+      svg.BLACK if name == PATTERN else svg.SERIES[i % 7], "dot")], None)
           for i, (task, entry) in enumerate(brief["tasks"].items())
           for name, v in entry["contribution"].items()]
-  return figures.forest(rows, "Mean absolute contribution of each modality",
+  return svg.forest(rows, "Mean absolute contribution of each modality",
                         "change of the predicted probability", include=(0.0,))
 
 
@@ -313,7 +314,7 @@ def lines(found, modalities, tasks):
 def patient_page(path, table, ids, modalities):
   """Writes a page with a figure and a line per asked row and task. Raises ValueError for rows that
   were not explained, by their number."""
-  from crl_jax import report
+  from crl_jax.report import page as report
   known = table[table.row_id.isin(ids)]
   if absent := len(set(ids) - set(known.row_id)):
     raise ValueError(f"{absent} of the {len(ids)} --row_ids are not among the explained rows: "
@@ -323,7 +324,7 @@ def patient_page(path, table, ids, modalities):
     steps = [(PATTERN, row["pattern"]), *((m, row[f"contribution_{m}"]) for m in modalities)]
     parts.append(dict(
         title=f"row {row['row_id']}: {row['task']}",
-        figure=figures.waterfall(("average", row["average"]), steps, "prediction",
+        figure=svg.waterfall(("average", row["average"]), steps, "prediction",
                                  f"{row['task']}: how the prediction came about"),
         heads=["", "changes the probability by", "attention", "gate"],
         lines=[[name, f"{value:+.4f}"] + [
@@ -332,22 +333,23 @@ def patient_page(path, table, ids, modalities):
             for name, value in steps],
         said=[f"Average {row['average']:.4f}; prediction before the rectifier "
               f"{row['prediction']:.4f}."]))
-  report.write_tables(path, "Contributions to single predictions", [
+  page.write_tables(path, "Contributions to single predictions", [
       "This page is about single patients. Handle it as you handle their records."], parts)
 
 
 def write(workdir, rows=500, absent="replaced", data_root=""):
   """Writes explain.json and explain.svg of a run and makes its report again; returns of_run()'s."""
-  from crl_jax import report, run_files
+  from crl_jax import run_files
+  from crl_jax.report import page
   workdir = pathlib.Path(workdir)
   found, modalities, tasks = of_run(workdir, rows, absent, data_root)
   brief = summary(found, modalities, tasks, absent, bool(data_root),
                   run_files.read(workdir / "config.json")["evaluate"]["min_cell"])
   if not data_root:   # the report is about the run's own test rows
     (workdir / "explain.json").write_text(json.dumps(brief, indent=1, allow_nan=False))
-    report.rebuild(workdir)
+    page.rebuild(workdir)
     # Last: see is_written().
-    (workdir / "explain.svg").write_text(figures.standalone(figure(brief)), encoding="utf-8")
+    (workdir / "explain.svg").write_text(svg.standalone(figure(brief)), encoding="utf-8")
   return found, modalities, tasks, brief
 
 

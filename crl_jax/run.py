@@ -87,7 +87,7 @@ def build_cohort(config, **options):
 
 def _execute(config, workdir, devices, stop):
   import pandas as pd
-  from crl_jax import report
+  from crl_jax.report import page
   from crl_jax.statistics import conformal, evaluate, informative, predictions
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
@@ -139,7 +139,7 @@ def _execute(config, workdir, devices, stop):
   _write_json(workdir / "rectifier.json", rectifiers)
   for name in ("explain.svg", "explain.json"):   # of a report before
     (workdir / name).unlink(missing_ok=True)
-  report.write(workdir / "report.html", metrics, table, facts, rectifiers,
+  page.write(workdir / "report.html", metrics, table, facts, rectifiers,
                config_lib.as_dict(config), writer.history(workdir))
   # Last: its presence says that the run is finished.
   _write_json(workdir / "metrics.json", metrics)

@@ -14,7 +14,8 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import figures, report, run_files
+from crl_jax import run_files
+from crl_jax.report import page, svg
 from crl_jax.statistics import bootstrap, compare as compare_lib, evaluate, metrics as metrics_lib
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
@@ -59,12 +60,12 @@ def compare(folders, path):
       parts.append(found)
   parts += [settings(runs), facts(runs)]
   alarms = sorted({text for r in runs for text in (
-      r.data.get("banner"), report.text.PAPER if r.config["data"]["protocol"] == "paper" else None)
+      r.data.get("banner"), page.text.PAPER if r.config["data"]["protocol"] == "paper" else None)
       if text})
   if len({r.data["fingerprint"] for r in runs}) > 1:
     alarms.append("These runs are not of the same cohort: their scores are not comparable row by "
                   "row.")
-  report.write_tables(path, f"{len(runs)} runs: " + ", ".join(r.name for r in runs), alarms,
+  page.write_tables(path, f"{len(runs)} runs: " + ", ".join(r.name for r in runs), alarms,
                       [part for part in parts if part])
 
 
@@ -86,7 +87,7 @@ def names(folders):
 
 def scores(runs, task):
   """AUROCs as a figure, all metrics as a table."""
-  color = lambda i: figures.SERIES[i % len(figures.SERIES)]
+  color = lambda i: svg.SERIES[i % len(svg.SERIES)]
   rows, lines = [], []
   shown = [m for m in _SHOWN if all(m in r.metrics["test"][task] for r in runs)]
   for i, run in enumerate(runs):
@@ -96,7 +97,7 @@ def scores(runs, task):
     lines.append([run.name, f"{entry['n']} ({entry['positives']})",
                   *(evaluate.interval_text(entry[m]) for m in shown)])
   return dict(title=f"{task}: scores on test rows", heads=["run", "rows (positive)", *shown],
-              lines=lines, figure=figures.forest(rows, f"{task}: AUROC", "AUROC", width=640),
+              lines=lines, figure=svg.forest(rows, f"{task}: AUROC", "AUROC", width=640),
               said=["After the rectifier; 95% intervals by patient."])
 
 
@@ -115,11 +116,11 @@ def calibration(runs, task):
   if not lines:
     return None
   limit = max(max(predicted.max(), rate.max()) for _, _, (predicted, rate, _) in lines) * 1.05
-  plot = figures.Plot((0, limit), (0, limit), f"{task}: calibration", "predicted probability",
+  plot = svg.Plot((0, limit), (0, limit), f"{task}: calibration", "predicted probability",
                       "outcome rate", width=460, height=360)
-  plot.line([0, limit], [0, limit], figures.GREY, dash="2 3", width=1)
+  plot.line([0, limit], [0, limit], svg.GREY, dash="2 3", width=1)
   for name, i, (predicted, rate, _) in lines:
-    color, dash = (each[i % len(each)] for each in (figures.SERIES, figures.DASHES))
+    color, dash = (each[i % len(each)] for each in (svg.SERIES, svg.DASHES))
     plot.line(predicted, rate, color, name, dash).points(predicted, rate, color, radius=2.5)
   return dict(title=f"{task}: calibration", heads=["run", "lowest group", "highest group"],
               lines=[[name, *(f"{p:.3f} predicted, {r:.3f} observed" for p, r in
@@ -146,7 +147,7 @@ def differences(runs, task):
                                          draws[m][0] - draws[m][1]) for m in _PAIRED}
     found["delong"] = compare_lib.delong(y, other.p, first.p, patient)
     auroc = found["auroc"]
-    rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], figures.BLUE, "dot")], None))
+    rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], svg.BLUE, "dot")], None))
     lines.append((run.name, found))
   if not lines:
     return None
@@ -163,7 +164,7 @@ def differences(runs, task):
     said.append(f"Other test rows, so not paired: {', '.join(skipped)}.")
   heads = ["run", "AUROC", "p", "AUPRC", "p", "Brier", "p", "DeLong p"]
   return dict(title=f"{task}: paired differences", heads=heads, lines=lines, said=said,
-              figure=figures.forest(
+              figure=svg.forest(
                   rows, f"{task}: AUROC minus that of {runs[0].name}", "difference", zero=0.0,
                   form="+.3f", width=640))
 
@@ -177,7 +178,7 @@ def test_rows(run, task):
 
 def settings(runs):
   """Where the configs differ."""
-  flat = [dict(report.flat(r.config)) for r in runs]
+  flat = [dict(page.flat(r.config)) for r in runs]
   keys = sorted({key for one in flat for key in one})
   lines = [[key, *(str(one.get(key, "absent")) for one in flat)] for key in keys
            if len({str(one.get(key, "absent")) for one in flat}) > 1]

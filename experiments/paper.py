@@ -15,7 +15,8 @@ import pathlib
 import sys
 import time
 
-from crl_jax import config as config_lib, report, stopping
+from crl_jax import config as config_lib, stopping
+from crl_jax.report import page
 from experiments import study as study_lib, sweep, tables
 
 PARTS = ("figure1", "table1", "table2", "table3", "c5", "c6", "table4")   # the longest last
@@ -60,7 +61,7 @@ def paper(config, workdir, parts=PARTS, quick=False, stop=None):
       print(f"\n{tables.markdown(result)}", flush=True)
     _clock(workdir, part, time.time() - began)
   facts, title = study.read("data.json"), f"The paper's tables: {config.data.cohort}"
-  report.write_tables(workdir / "paper.html", title, [
+  page.write_tables(workdir / "paper.html", title, [
       *([facts["banner"]] if facts.get("banner") else []),
       *(["Quick settings: to see it work; the numbers mean nothing."] if quick else [])], [
           dict(title=r.title, heads=tables.cells(r)[0], lines=tables.cells(r)[1], figure=r.figure,

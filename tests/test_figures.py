@@ -6,7 +6,7 @@ import xml.etree.ElementTree as xml
 import numpy as np
 import pytest
 
-from crl_jax import figures
+from crl_jax.report import svg as figures
 
 HOSTILE = "<script>alert('x')</script> & \""
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, report, report_figures, report_text
+from crl_jax import config as config_lib
+from crl_jax.report import figures as report_figures, page as report, text as report_text
 from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, inference, report, run
+from crl_jax import config as config_lib, inference, run
 from crl_jax.data import mimic, splits as splits_lib
 from crl_jax.engine import step, writer
+from crl_jax.report import page
 
 TASKS = ("readmission", "mortality")
 
@@ -54,9 +55,9 @@ def test_the_run_folder_is_complete(tiny_run):
   assert [r["epoch"] for r in records] == list(range(1, 7)) and records[1]["stage"] == "joint"
   assert list((tiny_run.folder / "events" / "fold0_seed0").glob("events.out.tfevents.*"))
   assert (tiny_run.folder / "checkpoints" / "final").is_dir()
-  report = (tiny_run.folder / "report.html").read_text()
-  assert (html.escape(mimic.BANNER, quote=True).replace("&#x27;", "&#39;") in report
-          and "<script src" not in report)
+  page = (tiny_run.folder / "report.html").read_text()
+  assert (html.escape(mimic.BANNER, quote=True).replace("&#x27;", "&#39;") in page
+          and "<script src" not in page)
   assert mimic.BANNER in tiny_run.printed and "report.html" in tiny_run.printed
 
 
@@ -219,11 +220,11 @@ def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_pat
   else:
     path.write_bytes(b"{")
     with pytest.raises(OSError, match=f"{name} is absent or damaged.*Delete {name}.*run the same"):
-      report.rebuild(folder)
+      page.rebuild(folder)
     path.unlink()
   (folder / "metrics.json").unlink(missing_ok=True)
   assert finish(tiny_run.config, folder).metrics == tiny_run.metrics
-  assert inference.load(folder).members == 1 and not report.rebuild(folder)
+  assert inference.load(folder).members == 1 and not page.rebuild(folder)
 
 
 def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finish):

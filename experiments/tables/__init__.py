@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from crl_jax import figures
+from crl_jax.report import svg
 from crl_jax.statistics import bootstrap
 
 
@@ -67,7 +67,7 @@ def write(result, folder):
     lines.writerows({k: "" if _nothing(v) else v for k, v in row.items()} for row in result.rows)
   (folder / f"{result.name}.md").write_text(markdown(result), encoding="utf-8")
   if result.figure:
-    (folder / f"{result.name}.svg").write_text(figures.standalone(result.figure), encoding="utf-8")
+    (folder / f"{result.name}.svg").write_text(svg.standalone(result.figure), encoding="utf-8")
 
 
 def markdown(result):

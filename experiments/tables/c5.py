@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 
-from crl_jax import figures, inference
+from crl_jax import inference
 from crl_jax.data import splits as splits_lib
 from crl_jax.engine import writer
+from crl_jax.report import svg
 from experiments import tables
 
 # arXiv 2509.17228, section C.5, for 20,000 patients on an RTX A6000.
@@ -40,10 +41,10 @@ def make(study):
            dict(measure="256 patients at once, per patient", unit="ms", paper="",
                 value=1e3 * float(np.median(times(predictor, study.cohort, 256))) / 256)]
   device = jax.devices()[0]
-  plot = figures.Plot((0, max((len(s) for s in by_stage.values()), default=1) + 1),
+  plot = svg.Plot((0, max((len(s) for s in by_stage.values()), default=1) + 1),
                       (0, max((max(s) for s in by_stage.values()), default=1) * 1.05),
                       "Seconds of each epoch", "epoch of its phase", "seconds")
-  for color, (stage, seconds) in zip(figures.SERIES, by_stage.items()):
+  for color, (stage, seconds) in zip(svg.SERIES, by_stage.items()):
     plot.points(range(1, len(seconds) + 1), seconds, color, stage)
   return [tables.Result("c5", "C.5: cost", rows, plot.svg(), (
       f"Measured on {machine(device)}; the first epoch of a phase holds its "

@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
-from crl_jax import figures, inference
+from crl_jax import inference
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.report import svg
 from crl_jax.statistics import disclosure, metrics as metrics_lib
 from experiments import tables
 
@@ -50,11 +51,11 @@ def make(study):
              dict(check="majority pattern, accuracy", value=majority, value_lo=low, value_hi=high,
                   p=None, over=len(test))]
   norms = [r["norm"] for r in rows]
-  plot = figures.Plot(figures.limits(norms), figures.limits(
+  plot = svg.Plot(svg.limits(norms), svg.limits(
       [v for r in rows for t in cohort.tasks if (v := r[f"rate_{t}"]) is not None], include=(0.0,)),
       "Norm of the missingness embedding and outcome rate", "norm of z, mean over members",
       "outcome rate", width=460, height=300)
-  for color, task in zip(figures.SERIES, cohort.tasks):
+  for color, task in zip(svg.SERIES, cohort.tasks):
     mine = [(r["norm"], r[f"rate_{task}"]) for r in rows if r[f"rate_{task}"] is not None]
     if mine:
       plot.points(*zip(*mine), color, task)

@@ -3,8 +3,8 @@ cohort."""
 
 import numpy as np
 
-from crl_jax import figures
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.report import svg
 from crl_jax.statistics import disclosure, fairness, orthogonal
 from experiments import tables
 
@@ -30,7 +30,7 @@ def make(study):
       if group.told:
         lo, hi = fairness.proportion(y, np.arange(len(y)), patient)
         row |= dict(positives=int(y.sum()), rate=float(y.mean()), rate_lo=lo, rate_hi=hi)
-        marks.append((f"{task}: {name}", [(row["rate"], lo, hi, figures.SERIES[t % 7], "dot")],
+        marks.append((f"{task}: {name}", [(row["rate"], lo, hi, svg.SERIES[t % 7], "dot")],
                       f"{y.mean():.1%} of {len(y)}"))
       rows.append(row)
     every = [group.rows for group in found]   # a p-value over all of them tells of none
@@ -39,7 +39,7 @@ def make(study):
                 f"{task}: the rates of {len(every)} groups of patterns "
                 f"{'differ' if p < 0.05 else 'are not shown to differ'} (score test, patients as "
                 f"clusters, p = {p:.2g}).")
-  figure = figures.forest(marks, "Outcome rate by observed modalities, 95% intervals",
+  figure = svg.forest(marks, "Outcome rate by observed modalities, 95% intervals",
                           "outcome rate", include=(0.0,), form=".1%") if marks else None
   return [tables.Result(
       "figure1", "Figure 1: outcome rates by pattern", rows, figure,

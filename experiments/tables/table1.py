@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from crl_jax import figures, models
+from crl_jax import models
+from crl_jax.report import svg
 from crl_jax.statistics import evaluate
 from experiments import study as study_lib
 from experiments import tables
@@ -51,13 +52,13 @@ def make(study):
                                  if name == own and others else None,
           "paper": PAPER.get(task, "not at hand") if name == own else None})
       marks.append((f"{task}: {name}", [(mine["auroc"].value, *mine["auroc"].interval,
-                                         figures.ORANGE if name == own else figures.BLUE, "dot")],
+                                         svg.ORANGE if name == own else svg.BLUE, "dot")],
                     None))
     for line, p in zip(lines, compare.holm([line["p"] for line in lines])):
       line["p_holm"] = p
     last = ("over_best_yardstick", "paper")
     rows += [{k: line[k] for k in (*(k for k in line if k not in last), *last)} for line in lines]
-  figure = figures.forest(marks, "AUROC on test patients, with 95% intervals", "AUROC")
+  figure = svg.forest(marks, "AUROC on test patients, with 95% intervals", "AUROC")
   members = f"{study.config.members.folds} folds x {study.config.members.seeds} seeds"
   return [tables.Result(
       "table1", "Table 1: main comparison", rows, figure, (

@@ -1,7 +1,7 @@
 """Table 2: the ablation in the paper's order, and each component removed alone, with paired
 intervals."""
 
-from crl_jax import figures
+from crl_jax.report import svg
 from experiments import study as study_lib
 from experiments import tables
 
@@ -43,8 +43,8 @@ def make(study):
         row[f"{m}_p_resampled_t"] = tables.resampled_t(gain, study.config) if gain else None
       if row["adds"]:
         marks.append((f"{task}: {label}", [(row["auroc_gain"], row["auroc_gain_lo"],
-                                            row["auroc_gain_hi"], figures.BLUE if alone
-                                            else figures.ORANGE, "dot")], None))
+                                            row["auroc_gain_hi"], svg.BLUE if alone
+                                            else svg.ORANGE, "dot")], None))
       before = None if alone else score
       rows.append(row)
   keys = [(i, f"{m}_p") for i in range(len(rows)) for m in ("auroc", "brier")]
@@ -52,10 +52,10 @@ def make(study):
     rows[i][key] = p
   for row in rows:
     row["earns_its_place"] = verdict(row)
-  figure = figures.forest(
+  figure = svg.forest(
       marks, "What each component adds to the AUROC, with 95% intervals", "difference in AUROC",
-      zero=0.0, form="+.3f", names=(("in the paper's order", figures.ORANGE, "dot"),
-                                    ("removed alone", figures.BLUE, "dot")))
+      zero=0.0, form="+.3f", names=(("in the paper's order", svg.ORANGE, "dot"),
+                                    ("removed alone", svg.BLUE, "dot")))
   return [tables.Result("table2", "Table 2: ablation", rows, figure, (
       "Gains: of a step over the line above it; of a component removed alone, the whole method "
       "minus the line. 95% intervals and p by paired patient resampling, p Holm-adjusted over the "

@@ -3,15 +3,15 @@ imputation."""
 
 import numpy as np
 
-from crl_jax import figures
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.report import svg
 from crl_jax.statistics import disclosure
 from experiments import study as study_lib
 from experiments import tables
 
 _COMPARED = {"method": (), "zero_fill": ("model.name=zero_fill",),
              "mean_fill": ("model.name=mean_fill",)}
-_COLORS = dict(zip(_COMPARED, (figures.ORANGE, figures.BLUE, figures.BLACK)))
+_COLORS = dict(zip(_COMPARED, (svg.ORANGE, svg.BLUE, svg.BLACK)))
 _TOP = 10
 _COLUMNS = ("positives", *(f"{name}{end}" for name in (
     *(f"auroc_{model}" for model in _COMPARED), "over_zero_fill", "over_mean_fill")
@@ -48,7 +48,7 @@ def make(study):
       marks.append((f"{task}: {name}", [
           (s["auroc"].value, *s["auroc"].interval, _COLORS[model], "dot")
           for model, s in scores.items()], f"n = {len(y)}, {int(y.sum())} pos."))
-  figure = figures.forest(marks, "AUROC by the modalities that a patient has", "AUROC", names=[
+  figure = svg.forest(marks, "AUROC by the modalities that a patient has", "AUROC", names=[
       (label, _COLORS[model], "dot") for model, label in (
           ("method", study.config.model.name), ("zero_fill", "zero-filling + mask"),
           ("mean_fill", "mean imputation"))]) if marks else None

@@ -1,7 +1,7 @@
 """Table 4: sensitivity to learning rate, weight decay, hidden width, dropout and contrastive
 weight."""
 
-from crl_jax import figures
+from crl_jax.report import svg
 from experiments import study as study_lib
 from experiments import tables
 
@@ -36,11 +36,11 @@ def make(study, ranges=RANGES):
   for setting in dict.fromkeys(row["setting"] for row in rows):
     plots += [(f"{setting} = {row['value']} ({row['task']})", [(
         row["auroc_change"], row["auroc_change_lo"], row["auroc_change_hi"],
-        figures.SERIES[list(study.cohort.tasks).index(row["task"]) % 7], "dot")], None)
+        svg.SERIES[list(study.cohort.tasks).index(row["task"]) % 7], "dot")], None)
               for row in rows if row["setting"] == setting and not row["of_the_config"]]
-  figure = figures.forest(plots, "Change of the AUROC when one setting changes",
+  figure = svg.forest(plots, "Change of the AUROC when one setting changes",
                           "AUROC minus that of the config", zero=0.0, form="+.3f",
-                          names=[(t, figures.SERIES[i % 7], "dot")
+                          names=[(t, svg.SERIES[i % 7], "dot")
                                  for i, t in enumerate(study.cohort.tasks)])
   return [tables.Result("table4", "Table 4: sensitivity to five hyperparameters", rows, figure, (
       "One setting changed at a time; test rows, nothing was chosen by this table. Paired 95% "

@@ -9,8 +9,9 @@ import pathlib
 import re
 import sys
 
-from crl_jax import report_figures as draw, report_text as text, run_files
+from crl_jax import run_files
 from crl_jax.engine import writer
+from crl_jax.report import figures as draw, text
 from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from crl_jax.figures import (BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot, forest,
-                             limits)
+from crl_jax.report.svg import (BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot,
+                                forest, limits)
 from crl_jax.statistics import evaluate, fairness, metrics as metrics_lib
 
 COLORS = dict(test_base=BLUE, test=ORANGE, test_logistic=GREEN, test_boosting=PURPLE,
