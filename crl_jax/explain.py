@@ -24,8 +24,9 @@ import sys
 
 import numpy as np
 
-from crl_jax import inference, stopping
+from crl_jax import stopping
 from crl_jax.report import svg
+from crl_jax.serve import predictor
 from crl_jax.statistics import evaluate, shapley
 
 _EXACT = 6           # modalities up to which all coalitions are computed
@@ -179,8 +180,8 @@ def of_run(workdir, rows=500, absent="replaced", data_root=""):
   from crl_jax import run
   from crl_jax.data import splits as splits_lib
   workdir = pathlib.Path(workdir)
-  found = inference.restore(workdir)
-  outputs, config = inference.make_outputs(found.model, found.modalities), found.config
+  found = predictor.restore(workdir)
+  outputs, config = predictor.make_outputs(found.model, found.modalities), found.config
   some = lambda all_rows, seed: np.sort(np.random.default_rng([config.seed, seed]).permutation(
       all_rows)[:max(rows, 1)])
   cohort = run.build_cohort(config)

@@ -78,7 +78,7 @@ def export(workdir, output):
     OSError: the run is not finished or damaged; `output` holds something or is a file.
     ValueError: another version of crl_jax made the run.
   """
-  from crl_jax import inference
+  from crl_jax.serve import predictor as inference
   workdir, output = pathlib.Path(workdir), pathlib.Path(output).resolve()
   if output.exists() and not (output.is_dir() and not any(output.iterdir())):
     raise OSError(f"--output {output} exists and is not an empty folder: name another, or remove "

@@ -45,8 +45,8 @@ def predict(workdir, root, output):
   Raises:
     ValueError, CohortError, OSError: nothing is written.
   """
-  from crl_jax import inference
   from crl_jax.data import preprocess
+  from crl_jax.serve import predictor as inference
   from crl_jax.statistics import evaluate, predictions
   workdir, output = pathlib.Path(workdir), pathlib.Path(output)
   if output.suffix != ".parquet":

@@ -12,9 +12,10 @@ import sys
 
 import numpy as np
 
-from crl_jax import config as config_lib, inference, run_files, stopping
+from crl_jax import config as config_lib, run_files, stopping
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 from crl_jax.engine import checkpoint, layout, members, writer
+from crl_jax.serve import predictor
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
 # found does depend on those of the evaluation.
@@ -114,7 +115,7 @@ def _execute(config, workdir, devices, stop):
                           lambda: layout.agreed(stop()))
       if layout.agreed(stop()):   # asked for during the last epoch
         raise stopping.Interrupted
-    inference.save(workdir / "checkpoints" / "final", ready, plans, stats)
+    predictor.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
             for role in ("val", "test")}

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, explain, inference, run
+from crl_jax import config as config_lib, explain, run
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.data.cohort import Cohort
+from crl_jax.serve import predictor
 from crl_jax.statistics import shapley
 
 M, T = 3, 2
@@ -195,7 +196,7 @@ def test_no_mean_is_of_few_patients(explained):
 
 def test_data_of_another_split_are_refused(explained, monkeypatch):
   folder, _ = explained
-  restored = inference.restore(folder)
+  restored = predictor.restore(folder)
   monkeypatch.setattr(explain.inference, "restore", lambda _: type(restored)(
       **{**restored.__dict__, "facts": {**restored.facts, "splits_fingerprint": "other"}}))
   with pytest.raises(ValueError, match="splits differ"):
@@ -208,6 +209,6 @@ def test_new_patients_are_explained_by_all_members(explained, tiny_config, tmp_p
   cohort_lib.save(new, tmp_path / "new")
   found, *_ = explain.of_run(folder, 20, data_root=str(tmp_path / "new"))
   np.testing.assert_array_equal(found.row_id, new.row_id)
-  base, _ = inference.load(folder)(new.inputs, new.observed)
+  base, _ = predictor.load(folder)(new.inputs, new.observed)
   np.testing.assert_allclose(found.prediction, base, atol=1e-5)
   np.testing.assert_allclose(found.nothing + found.values.sum(1), found.prediction, atol=1e-6)

@@ -15,8 +15,9 @@ import jax.export
 import numpy as np
 import pytest
 
-from crl_jax import export, inference, models, run
+from crl_jax import export, models, run
 from crl_jax.data import preprocess
+from crl_jax.serve import predictor as inference
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = ["example.py", "model.stablehlo", "schema.json", "weights.npz"]

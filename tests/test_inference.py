@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, inference, models, run
+from crl_jax import config as config_lib, models, run
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import Batch, pattern_id
 from crl_jax.engine import checkpoint
 from crl_jax.posthoc import rectifier
+from crl_jax.serve import predictor as inference
 
 
 SCALES = "probability", "logit"

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, inference, predict, run
+from crl_jax import config as config_lib, predict, run
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.posthoc import rectifier
+from crl_jax.serve import predictor
 
 TASKS = ("readmission", "mortality")
 MARK = 987_654_321_000   # begins every id of a new patient: no message may hold it
@@ -95,7 +96,7 @@ def test_the_file_has_its_columns_and_one_line_a_row(members_run, new, predicted
 def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members_run, new,
                                                                          predicted):
   table = predicted(members_run, new)
-  found = inference.read_run(members_run.folder)[-1]
+  found = predictor.read_run(members_run.folder)[-1]
   base = probabilities(table, "p_base_")
   expected = rectifier.apply(rectifier.from_dict(found["pooled"], TASKS), base, new.pattern)
   np.testing.assert_allclose(probabilities(table), expected, atol=1e-6)

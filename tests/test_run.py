@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, inference, run
+from crl_jax import config as config_lib, run
 from crl_jax.data import mimic, splits as splits_lib
 from crl_jax.engine import step, writer
 from crl_jax.report import page
+from crl_jax.serve import predictor
 
 TASKS = ("readmission", "mortality")
 
@@ -216,7 +217,7 @@ def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_pat
   if path.is_dir():
     shutil.rmtree(path)
     with pytest.raises(OSError, match="no final parameters: delete its metrics.json and run"):
-      inference.load(folder)
+      predictor.load(folder)
   else:
     path.write_bytes(b"{")
     with pytest.raises(OSError, match=f"{name} is absent or damaged.*Delete {name}.*run the same"):
@@ -224,7 +225,7 @@ def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_pat
     path.unlink()
   (folder / "metrics.json").unlink(missing_ok=True)
   assert finish(tiny_run.config, folder).metrics == tiny_run.metrics
-  assert inference.load(folder).members == 1 and not page.rebuild(folder)
+  assert predictor.load(folder).members == 1 and not page.rebuild(folder)
 
 
 def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finish):

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from configs import mimic
-from crl_jax import config as config_lib, inference, run
+from crl_jax import config as config_lib, run
+from crl_jax.serve import predictor as inference
 from experiments.benchmarks import interleaved, line, ratios
 
 MEMBERS = 5

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 
-from crl_jax import inference
 from crl_jax.data import splits as splits_lib
 from crl_jax.engine import writer
 from crl_jax.report import svg
+from crl_jax.serve import predictor as inference
 from experiments import tables
 
 # arXiv 2509.17228, section C.5, for 20,000 patients on an RTX A6000.

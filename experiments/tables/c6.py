@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from crl_jax import inference
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.report import svg
+from crl_jax.serve import predictor
 from crl_jax.statistics import disclosure, metrics as metrics_lib
 from experiments import tables
 
@@ -89,12 +89,12 @@ def representations(study):
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
-  run = inference.restore(study.run_folder)
+  run = predictor.restore(study.run_folder)
   members = np.flatnonzero(run.tree["fold"] == 0)
   pick = lambda x: np.asarray(x)[members]
   weights = dict(run.tree, params=jax.tree.map(pick, run.tree["params"]),
                  fold=run.tree["fold"][members])
-  function = jax.jit(inference.make_outputs(run.model, run.modalities))
+  function = jax.jit(predictor.make_outputs(run.model, run.modalities))
   cohort = study.cohort
   val, test = (study.splits.rows(0, role) for role in ("val", "test"))
   def outputs(rows):

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, inference
+from crl_jax import config as config_lib
+from crl_jax.serve import predictor as inference
 from experiments import benchmarks
 from experiments.benchmarks import rectifier, serving
 
