@@ -340,12 +340,12 @@ def patient_page(path, table, ids, modalities):
 
 def write(workdir, rows=500, absent="replaced", data_root=""):
   """Writes explain.json and explain.svg of a run and makes its report again; returns of_run()'s."""
-  from crl_jax import run_files
+  from crl_jax import files
   from crl_jax.report import page
   workdir = pathlib.Path(workdir)
   found, modalities, tasks = of_run(workdir, rows, absent, data_root)
   brief = summary(found, modalities, tasks, absent, bool(data_root),
-                  run_files.read(workdir / "config.json")["evaluate"]["min_cell"])
+                  files.read(workdir / "config.json")["evaluate"]["min_cell"])
   if not data_root:   # the report is about the run's own test rows
     (workdir / "explain.json").write_text(json.dumps(brief, indent=1, allow_nan=False))
     page.rebuild(workdir)

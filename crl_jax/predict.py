@@ -107,8 +107,8 @@ def warn_of_own_patients(workdir, cohort):
   are the data that the run was trained on, and their metrics are too good."""
   if not (path := workdir / "predictions.parquet").exists():
     return
-  from crl_jax import run_files
-  own = np.isin(cohort.patient_id, run_files.read(path).patient_id)
+  from crl_jax import files
+  own = np.isin(cohort.patient_id, files.read(path).patient_id)
   if own.any():
     logging.warning("%d of %d rows have the patient_id of one of the run's own patients. Where "
                     "they are the same people, members were trained on them and their metrics are "

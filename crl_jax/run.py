@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from crl_jax import config as config_lib, run_files, stopping
+from crl_jax import config as config_lib, files, stopping
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
 from crl_jax.engine import checkpoint, layout, members, writer
 from crl_jax.serve import predictor
@@ -211,7 +211,7 @@ def _settle_config(workdir, config):
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
   if path.exists() and (finished or _begun(workdir)):
-    lines = [line for line in config_lib.difference(run_files.read(path), new)
+    lines = [line for line in config_lib.difference(files.read(path), new)
              if not line.startswith(_FREE if finished else _FREE + _EVALUATION)]
     if lines:
       again = finished is not None and all(line.startswith(_EVALUATION) for line in lines)
@@ -245,7 +245,7 @@ def _settle_data(workdir, cohort, splits, folds):
       "trained_patterns": trained.tolist(), "digests": _digests(cohort, splits),
       "versions": _versions()}
   if path.exists() and _begun(workdir):
-    old = run_files.read(path)
+    old = files.read(path)
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
     if changed:
       raise ValueError(f"The data or splits are not those that {workdir} began with "
@@ -294,12 +294,12 @@ def _versions():
 
 def _finished(workdir):
   path = workdir / "metrics.json"
-  return run_files.read(path) if path.exists() else None
+  return files.read(path) if path.exists() else None
 
 
 def _table(workdir, metrics, min_cell):
   from crl_jax.statistics import evaluate
-  rectifiers, facts = run_files.of_finished(workdir, "rectifier.json", "data.json")
+  rectifiers, facts = files.of_finished(workdir, "rectifier.json", "data.json")
   return evaluate.table(metrics, rectifiers, facts, min_cell)
 
 

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import run_files
+from crl_jax import files
 from crl_jax.report import page, svg
 from crl_jax.statistics import bootstrap, compare as compare_lib, evaluate, metrics as metrics_lib
 
@@ -71,7 +71,7 @@ def compare(folders, path):
 
 def read(folder, name):
   """A Run. Raises OSError where it is not finished."""
-  return Run(name, *run_files.of_finished(folder, "metrics.json", "data.json", "config.json",
+  return Run(name, *files.of_finished(folder, "metrics.json", "data.json", "config.json",
                                           "predictions.parquet"))
 
 

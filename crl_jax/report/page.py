@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-from crl_jax import run_files
+from crl_jax import files as run_files
 from crl_jax.engine import writer
 from crl_jax.report import figures as draw, text
 from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib

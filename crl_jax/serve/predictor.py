@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import config as config_lib, models, run_files
+from crl_jax import config as config_lib, files, models
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS, Batch
 from crl_jax.engine import checkpoint
@@ -128,7 +128,7 @@ def read_run(workdir):
 
   Raises OSError where it is not finished.
   """
-  config, facts, rectifiers = run_files.of_finished(workdir, "config.json", "data.json",
+  config, facts, rectifiers = files.of_finished(workdir, "config.json", "data.json",
                                                     "rectifier.json")
   return config_lib.from_dict(config), facts, rectifiers
 
