@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib, export, predict, run
+from crl_jax.backbones import bert
 from crl_jax.data import cohort as cohort_lib, text
 from crl_jax.engine import checkpoint, yardsticks
-from crl_jax.models import bert
 from crl_jax.serve import predictor as inference
 
 

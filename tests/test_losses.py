@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import losses
+from crl_jax.models.parts import losses
 
 
 def test_focal_by_hand_and_nan_labels():

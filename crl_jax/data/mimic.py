@@ -65,7 +65,7 @@ RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
         "window", "overlap", "max_windows", "pooling", "precision", "finetune",
         "finetune_windows"))),
-    files=_files, many=_embeddings, code=("models/bert.py",))
+    files=_files, many=_embeddings, code=("backbones/bert.py",))
 
 
 def build(config, for_prediction=False):

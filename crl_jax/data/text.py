@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crl_jax.backbones import bert
 from crl_jax.data import checksums, notes, prepared, vectors
 from crl_jax.engine import layout
-from crl_jax.models import bert
 
 _LOG = logging.getLogger("crl_jax")
 

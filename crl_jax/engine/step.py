@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses, stopping
+from crl_jax import stopping
 from crl_jax.data.cohort import Batch
 from crl_jax.engine import validation
+from crl_jax.models.parts import losses
 
 
 @flax.struct.dataclass

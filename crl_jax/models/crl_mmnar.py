@@ -5,8 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
-from crl_jax import losses
-from crl_jax.models import encoders, fusion, heads, rows
+from crl_jax.models.parts import encoders, fusion, heads, losses, rows
 from crl_jax.models.record import Model, Outputs, Stage
 
 

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
-from crl_jax.models import encoders, heads, rows
-from crl_jax.models.noise import dropout
+from crl_jax.models.parts import encoders, heads, rows
+from crl_jax.models.parts.noise import dropout
 from crl_jax.models.record import Model, Outputs, Stage
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import losses
 from crl_jax.engine import step
+from crl_jax.models.parts import losses
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
 CASES = ("all", 32), ("one", 128)   # model.hide, batch size

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
+from crl_jax.backbones import bert
 from crl_jax.data import notes, text
-from crl_jax.models import bert
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECRET = "zebra"   # no log and no message may hold it

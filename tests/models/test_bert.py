@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from crl_jax.models import bert
+from crl_jax.backbones import bert
 
 NOTES = [
     "Chief Complaint: chest pain. 67F with NSTEMI, troponin 0.42 -> 1.8, started on heparin gtt.",

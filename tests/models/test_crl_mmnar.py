@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, losses, models
-from crl_jax.models.encoders import SequenceEncoder
+from crl_jax import config as config_lib, models
+from crl_jax.models.parts import losses
+from crl_jax.models.parts.encoders import SequenceEncoder
 
 
 _BUILT = {}   # compiling is most of the time of these tests

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax import losses, models
+from crl_jax import models
+from crl_jax.backbones import bert
 from crl_jax.data.cohort import KINDS, Batch
 from crl_jax.engine import layout, step
-from crl_jax.models import bert, encoders
-from crl_jax.models.noise import Noise
+from crl_jax.models.parts import encoders, losses
+from crl_jax.models.parts.noise import Noise
 
 
 def test_every_kind_of_input_has_an_encoder():

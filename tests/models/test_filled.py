@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import losses, models
+from crl_jax import models
+from crl_jax.models.parts import losses
 
 
 @pytest.fixture(params=["zero_fill", "mean_fill"])

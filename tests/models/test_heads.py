@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import losses
 from crl_jax.config import task_losses
-from crl_jax.models import heads
+from crl_jax.models.parts import heads, losses
 
 TASKS = ("readmission", "mortality")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax.models import noise, rows
+from crl_jax.models.parts import noise, rows
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 1000])

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from crl_jax.models import noise as noise_lib
-from crl_jax.models.noise import Noise
+from crl_jax.models.parts import noise as noise_lib
+from crl_jax.models.parts.noise import Noise
 
 
 @jax.custom_batching.custom_vmap

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from crl_jax.models.noise import dropout
-from crl_jax.models.rows import token_product
+from crl_jax.models.parts.noise import dropout
+from crl_jax.models.parts.rows import token_product
 
 # for the tokens of all views of a row
 _Dense = functools.partial(nn.Dense, dot_general=token_product)

@@ -4,9 +4,9 @@ that these stand for."""
 import flax.linen as nn
 import jax.numpy as jnp
 
-from crl_jax import losses
 from crl_jax.config import task_losses
-from crl_jax.models.noise import dropout
+from crl_jax.models.parts import losses
+from crl_jax.models.parts.noise import dropout
 
 
 class Head(nn.Module):

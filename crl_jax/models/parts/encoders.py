@@ -8,9 +8,9 @@ from typing import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from crl_jax.backbones import bert
 from crl_jax.data.cohort import KINDS
-from crl_jax.models import bert
-from crl_jax.models.noise import dropout, input_dropout
+from crl_jax.models.parts.noise import dropout, input_dropout
 from crl_jax.models.record import Pretrained
 
 
