@@ -3,7 +3,7 @@ hospital mortality.
 
 eicu_features.py says which table and columns feed which modality, eicu_stays.py which stays become
 rows. Here is the rule that keeps a row honest: a record enters only where the latest of its offsets
-lies before the row's minute. Everything is Ibis expressions over the tables that data/tables.py
+lies before the row's minute. Everything is Ibis expressions over the tables that data/tables/source.py
 opens, executed once each.
 
 Rows. Honest protocol: one at `prediction_hour` for each stay still in the unit (task mortality),
@@ -15,9 +15,9 @@ import hashlib
 
 import numpy as np
 
-from crl_jax.data import eicu_features as spec
-from crl_jax.data import eicu_scores, eicu_stays, eicu_tables, prepared, tables
+from crl_jax.data import eicu_features as spec, eicu_scores, eicu_stays, eicu_tables, prepared
 from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.tables import source as tables
 
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(

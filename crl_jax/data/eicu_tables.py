@@ -1,7 +1,7 @@
 """The tables of eICU-CRD that are read, and which of their columns."""
 
 from crl_jax.data import eicu_features as spec
-from crl_jax.data.tables import Table
+from crl_jax.data.tables.source import Table
 
 
 def _columns(ints="", floats="", texts=""):

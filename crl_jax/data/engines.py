@@ -5,9 +5,9 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import checksums, csv_files, csv_rows, mimic_tables, parquet_files
-from crl_jax.data import plain_errors, tables
+from crl_jax.data import checksums, mimic_tables
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors, source
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
 
@@ -58,7 +58,7 @@ def _bigquery(config, files, schema):
           mimic_tables.require_known(raw.columns, c.bigquery_version)
         found[name] = declared(raw, table, f"{database}.{name}")
       elif name in files:                 # the list of X-rays is not on BigQuery
-        with tables.open_files({name: files[name]}, {name: table}, config.data.encoding,
+        with source.open_files({name: files[name]}, {name: table}, config.data.encoding,
                                config.data.memory_limit, config.data.spill) as local:
           frame = local.keep(local.tables[name]).to_pandas()
         found[name] = declared(put(frame), table, name)
@@ -66,7 +66,7 @@ def _bigquery(config, files, schema):
         absent.append(name)
         found[name] = declared(put(_empty(table)), table, name)
     _require(schema, absent, f"{_BIGQUERY_PROJECT}.mimiciv_*")
-    yield tables.Source(tables=found, absent=absent, keep=keep, put=put, inputs=[
+    yield source.Source(tables=found, absent=absent, keep=keep, put=put, inputs=[
         {"table": name, "file": bigquery_database(name, c.bigquery_version)}
         for name in schema if name not in absent])
 
@@ -139,7 +139,7 @@ def _spark(config, files, schema):
         else:
           frame = _spark_frame(session, _empty(table))
         found[name] = serve(frame)
-      yield tables.Source(tables=found, inputs=inputs, absent=absent, keep=keep,
+      yield source.Source(tables=found, inputs=inputs, absent=absent, keep=keep,
                           put=lambda frame: serve(_spark_frame(session, frame)))
     finally:
       for view in views:

@@ -3,7 +3,7 @@
 mimic_stays.py says who is included and when rows are, mimic_items.py which values are looked at,
 mimic_features.py and mimic_unstructured.py how a row is kept honest: a record enters only where the
 latest of its times lies before the row's minute. Everything is Ibis expressions over the tables
-that data/tables.py (csv.gz or Parquet on DuckDB) or data/engines.py (BigQuery, Spark) opens.
+that data/tables/source.py (csv.gz or Parquet on DuckDB) or data/engines.py (BigQuery, Spark) opens.
 
 Rows. Honest protocol: one at `prediction_hour` after the hospital admission for each patient still
 there (task mortality), and one at discharge for each who left alive (readmission, ICU admission).
@@ -19,10 +19,10 @@ import pathlib
 
 import numpy as np
 
-from crl_jax.data import csv_files, images, mimic_features, mimic_files, mimic_stays
-from crl_jax.data import mimic_structured, mimic_tables, mimic_unstructured, prepared, simulate
-from crl_jax.data import tables, text
+from crl_jax.data import (images, mimic_features, mimic_files, mimic_stays, mimic_structured,
+                          mimic_tables, mimic_unstructured, prepared, simulate, text)
 from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.tables import csv_files, source as tables
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
 NOTES = ("discharge", "radiology")

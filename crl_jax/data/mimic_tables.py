@@ -2,9 +2,10 @@
 
 import re
 
-from crl_jax.data import csv_files, mimic_files
+from crl_jax.data import mimic_files
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.tables import Table
+from crl_jax.data.tables import csv_files
+from crl_jax.data.tables.source import Table
 
 
 def _columns(times="", **columns):

@@ -17,8 +17,9 @@ import sys
 
 from absl import app, flags
 
-from crl_jax.data import checksums, csv_files, mimic_files, mimic_versions
+from crl_jax.data import checksums, mimic_files, mimic_versions
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import csv_files
 
 # What the cohort reads; other tables are checked where they are there and not missed.
 NEEDED = {

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import images, mimic, mimic_features, mimic_files, mimic_items, mimic_unstructured
-from crl_jax.data import tables
+from crl_jax.data import (cohort as cohort_lib, images, mimic, mimic_features, mimic_files,
+                          mimic_items, mimic_unstructured)
+from crl_jax.data.tables import source as tables
 from tests.data import mimic_hospital as made
 
 PATIENTS = (11, 12, 13)

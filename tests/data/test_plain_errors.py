@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from crl_jax.data import plain_errors, tables
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import plain_errors, source as tables
 from tests.data import mimic_hospital as made
 from tests.data.test_tables import GOOD, SCHEMA, write
 

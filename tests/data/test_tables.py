@@ -10,8 +10,8 @@ import tempfile
 
 import pytest
 
-from crl_jax.data import tables
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import source as tables
 
 SCHEMA = {"lab": tables.Table({"stay": "int64", "offset": "int64", "name": "string",
                                "value": "float64"}, required=True),

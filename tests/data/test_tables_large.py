@@ -8,8 +8,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from crl_jax.data import csv_files, mimic_tables, tables
+from crl_jax.data import mimic_tables
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import csv_files, source as tables
 from tests.data.test_tables import GOOD, SCHEMA, write
 
 LARGE = {**SCHEMA, "lab": dataclasses.replace(

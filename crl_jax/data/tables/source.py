@@ -18,8 +18,9 @@ import re
 import tempfile
 import uuid
 
-from crl_jax.data import checksums, csv_files, csv_rows, parquet_files, plain_errors
+from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors
 
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
 

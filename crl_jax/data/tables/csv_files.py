@@ -10,8 +10,8 @@ import hashlib
 import re
 import zlib
 
-from crl_jax.data import csv_rows
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.tables import csv_rows
 
 _CHUNK = 1 << 20
 
