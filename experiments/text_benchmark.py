@@ -81,8 +81,8 @@ def rows(model, window, tokens, repeats, batch_tokens):
 def flax(model, window, windows, batch_tokens):
   """() -> seconds in which the encoder of crl_jax.data.text reads `windows`."""
   import jax
-  from crl_jax.data import text
-  encoder = text.Encoder(model, window, "mean", "float32", batch_tokens, jax.devices())
+  from crl_jax.data.text import encode
+  encoder = encode.Encoder(model, window, "mean", "float32", batch_tokens, jax.devices())
   def run():
     begin = time.perf_counter()
     found = dict(encoder((i, [w]) for i, w in enumerate(windows)))
@@ -121,7 +121,7 @@ def torch(model, windows, batch_tokens):
 
 def made_up(model, window, tokens):
   """Windows of notes-like sentences, as crl_jax.data.text makes them."""
-  from crl_jax.data import notes
+  from crl_jax.data.text import notes
   rng = random.Random(0)
   parts = ["The patient is a 67 year old woman with", "Chest X-ray shows", "She was treated with",
            "History of", "On exam there was", "Labs were notable for", "No evidence of"]

@@ -10,7 +10,8 @@ import pytest
 
 from crl_jax import config as config_lib, export, predict, run
 from crl_jax.backbones import bert
-from crl_jax.data import cohort as cohort_lib, text
+from crl_jax.data import cohort as cohort_lib
+from crl_jax.data.text import encode
 from crl_jax.engine import checkpoint, yardsticks
 from crl_jax.serve import predictor as inference
 
@@ -35,8 +36,8 @@ def finetuned(tiny_config, make_bert, finish, tmp_path_factory):
   images[simulated.observed[:, 1], 1] = simulated.inputs["image"][simulated.observed[:, 1]]
   cohort = dataclasses.replace(
       simulated, kinds={"image": "set"},
-      inputs={**simulated.inputs, "image": images, "discharge": text.inputs(notes.tolist(), c)},
-      features={**simulated.features, "discharge": text.names(c)})
+      inputs={**simulated.inputs, "image": images, "discharge": encode.inputs(notes.tolist(), c)},
+      features={**simulated.features, "discharge": encode.names(c)})
   cohort_lib.save(cohort, folder / "cohort")
   c = config_lib.override(c, ["data.cohort=saved", f"data.root={folder / 'cohort'}"])
   return finish(c, folder / "run"), folder / "cohort"

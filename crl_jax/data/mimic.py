@@ -20,9 +20,10 @@ import pathlib
 import numpy as np
 
 from crl_jax.data import (images, mimic_features, mimic_files, mimic_stays, mimic_structured,
-                          mimic_tables, mimic_unstructured, prepared, simulate, text)
+                          mimic_tables, mimic_unstructured, prepared, simulate)
 from crl_jax.data.cohort import Cohort, CohortError
 from crl_jax.data.tables import csv_files, source as tables
+from crl_jax.data.text import encode
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
 NOTES = ("discharge", "radiology")
@@ -182,7 +183,7 @@ def check_ids(t):
 def _require_bert(config, wanted):
   """text.require_model(), whose FileNotFoundError tells of the way without notes too."""
   try:
-    text.require_model(config)
+    encode.require_model(config)
   except FileNotFoundError as error:
     rest = tuple(m for m in wanted if m not in NOTES)
     raise FileNotFoundError(f"{error}\nOr leave the notes out: "
@@ -220,10 +221,10 @@ def _other(modality, source, places, line, rows, config):
     return x, np.zeros(n, bool), names, {"absent": True}
   if modality not in source.absent:
     x, present, facts = mimic_unstructured.collect_notes(modality, source, line, rows, config)
-    return x, present, text.names(config), facts
+    return x, present, encode.names(config), facts
   if not config.text.model:             # no notes and nothing to read them: a place without content
     return np.zeros((n, 1), np.float32), np.zeros(n, bool), ("absent",), {"absent": True}
-  names = text.names(config)
+  names = encode.names(config)
   x = (np.zeros((n, config.text.finetune_windows, len(names)), np.int32) if config.text.finetune
        else np.zeros((n, len(names)), np.float32))
   return x, np.zeros(n, bool), names, {"absent": True}

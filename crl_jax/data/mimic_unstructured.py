@@ -13,9 +13,8 @@ import os
 
 import numpy as np
 
-from crl_jax.data import images, mimic_features as queries
-from crl_jax.data import mimic_files, text
-from crl_jax.data import notes as note_windows
+from crl_jax.data import images, mimic_features as queries, mimic_files
+from crl_jax.data.text import encode, notes as note_windows
 
 _AT_ONCE = 20_000     # notes in memory at a time
 
@@ -79,7 +78,7 @@ def collect_notes(modality, source, people, rows, config):
   """
   import ibis
 
-  text.require_model(config)
+  encode.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
   # numbered in an order that no engine can change, and taken in pieces that fit in memory
   order = ibis.window(order_by=[ibis._.part.between(0, 1).desc(), "person", "known", "note_id"])
@@ -94,15 +93,15 @@ def collect_notes(modality, source, people, rows, config):
   for start in range(0, found, _AT_ONCE):
     part = kept.filter(kept.place >= start, kept.place < start + _AT_ONCE).order_by("place")
     part = part.to_pandas()
-    part = part[text.has_content(part["text"].tolist())]
+    part = part[encode.has_content(part["text"].tolist())]
     empty += min(_AT_ONCE, found - start) - len(part)
     if len(part):
       combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
-                  text.inputs(part["text"].tolist(), config))
-  text.release()
+                  encode.inputs(part["text"].tolist(), config))
+  encode.release()
   inputs, observed = combine.result()
   return inputs, observed, {"notes": found, "without content": empty, "odd_rows": odd,
-                            "rows": int(observed.sum()), **text.facts(config)}
+                            "rows": int(observed.sum()), **encode.facts(config)}
 
 
 class _Means:
@@ -110,7 +109,7 @@ class _Means:
 
   def __init__(self, rows, config):
     self._rows = _Rows(rows)
-    self._sum = np.zeros((len(rows), text.width(config)), np.float32)
+    self._sum = np.zeros((len(rows), encode.width(config)), np.float32)
     self._count = np.zeros(len(rows), np.int64)
 
   def add(self, person, known, vectors):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from crl_jax.data import notes
+from crl_jax.data.text import notes
 
 NOTE = """Name:  ___                     Unit No:   ___
  

@@ -14,7 +14,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from crl_jax.backbones import bert
-from crl_jax.data import notes, text
+from crl_jax.data.text import encode, notes
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECRET = "zebra"   # no log and no message may hold it
@@ -23,7 +23,7 @@ SECRET = "zebra"   # no log and no message may hold it
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch, request):
   if "several_devices" not in request.node.name:
-    monkeypatch.setattr(text.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
+    monkeypatch.setattr(encode.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
 
 
 @pytest.fixture
@@ -73,15 +73,15 @@ def test_batches_of_any_notes_give_each_notes_own_embedding(config, pooling):
   config.text.pooling = pooling
   texts = made_up(12) + ["has pain. " * 60]   # the last has more windows than are kept
   seen = []
-  found = text.embed(texts, config, lambda done, total: seen.append((done, total)))
-  assert found.shape == (13, text.width(config)) == (13, len(text.names(config)))
+  found = encode.embed(texts, config, lambda done, total: seen.append((done, total)))
+  assert found.shape == (13, encode.width(config)) == (13, len(encode.names(config)))
   assert found.dtype == np.float32 and seen[-1] == (13, 13)
   for note, vector in zip(texts, found):
     np.testing.assert_allclose(vector, directly(note, config), atol=2e-5)
 
 
 def test_a_program_for_every_length_of_windows_serves_all_batches(config):
-  encoder = text.Encoder(config.text.model, 16, "mean", "float32", 64, jax.devices("cpu")[:1])
+  encoder = encode.Encoder(config.text.model, 16, "mean", "float32", 64, jax.devices("cpu")[:1])
   tokenizer = notes.Tokenizer(config.text.model)
   source = lambda seed: ((i, w) for i, (w, _) in enumerate(tokenizer.windows(
       [notes.clean(t) for t in made_up(40, seed)], 16, 4, 5)))
@@ -93,7 +93,7 @@ def test_a_program_for_every_length_of_windows_serves_all_batches(config):
 
 
 def test_what_fills_no_batch_of_its_length_shares_one_with_longer_windows(config, monkeypatch):
-  encoder = text.Encoder(config.text.model, 40, "mean", "float32", 320, jax.devices("cpu")[:1])
+  encoder = encode.Encoder(config.text.model, 40, "mean", "float32", 320, jax.devices("cpu")[:1])
   computed, start = [], encoder._start
   monkeypatch.setattr(encoder, "_start", lambda length, size, windows: (
       computed.append(length * size) or start(length, size, windows)))
@@ -109,50 +109,50 @@ def test_what_fills_no_batch_of_its_length_shares_one_with_longer_windows(config
 def forbid(monkeypatch):
   def fail(*_, **__):
     raise AssertionError("computed again")
-  monkeypatch.setattr(text, "_compute", fail)
+  monkeypatch.setattr(encode, "_compute", fail)
 
 
 def test_what_was_computed_is_never_computed_again(config, monkeypatch):
   texts = made_up(6)
-  first = text.embed(texts, config)
+  first = encode.embed(texts, config)
   with monkeypatch.context() as patch:
     forbid(patch)
-    again = text.embed(texts[::-1] + texts[:1], config)
+    again = encode.embed(texts[::-1] + texts[:1], config)
     np.testing.assert_array_equal(again, np.concatenate([first[::-1], first[:1]]))
     with pytest.raises(AssertionError, match="again"):
-      text.embed(texts[:1] + ["has no pain"], config)
+      encode.embed(texts[:1] + ["has no pain"], config)
   asked = []
-  compute = text._compute
-  monkeypatch.setattr(text, "_compute", lambda rows, *rest: asked.append(len(rows)) or
+  compute = encode._compute
+  monkeypatch.setattr(encode, "_compute", lambda rows, *rest: asked.append(len(rows)) or
                       compute(rows, *rest))
-  text.embed(texts + ["has no pain", "has no pain"], config)
+  encode.embed(texts + ["has no pain", "has no pain"], config)
   assert asked == [1]   # what is new, once
 
 
 def test_calls_one_after_another_read_and_compile_bert_once(config, monkeypatch):
-  text.release()
+  encode.release()
   made = []
-  encoder, tokenizer = text.Encoder, notes.Tokenizer
-  monkeypatch.setattr(text, "Encoder", lambda *args: made.append(0) or encoder(*args))
+  encoder, tokenizer = encode.Encoder, notes.Tokenizer
+  monkeypatch.setattr(encode, "Encoder", lambda *args: made.append(0) or encoder(*args))
   monkeypatch.setattr(notes, "Tokenizer", lambda *args: made.append(1) or tokenizer(*args))
-  text._read_tokenizer.cache_clear()
+  encode._read_tokenizer.cache_clear()
   for i in range(3):
-    text.embed([f"pain {i}"], config)
+    encode.embed([f"pain {i}"], config)
   assert sorted(made) == [0, 1]
-  text.release()
-  text.embed(["pain 3"], config)
+  encode.release()
+  encode.embed(["pain 3"], config)
   assert sorted(made) == [0, 0, 1]
 
 
 def test_another_model_or_setting_has_embeddings_of_its_own(config, make_bert, tmp_path):
   texts = made_up(3)
-  first = text.embed(texts, config)
+  first = encode.embed(texts, config)
   for key, value in (("window", 12), ("pooling", "cls"), ("overlap", 0), ("precision", "bfloat16"),
                      ("model", str(make_bert(tmp_path / "other", seed=1)))):
     other = config.copy_and_resolve_references()
     other.text[key] = value
     before = len(list((tmp_path / "cache").iterdir()))
-    found = text.embed(texts, other)
+    found = encode.embed(texts, other)
     assert len(list((tmp_path / "cache").iterdir())) == before + 1
     if key == "model":
       assert np.abs(found - first).max() > 0.1
@@ -160,42 +160,42 @@ def test_another_model_or_setting_has_embeddings_of_its_own(config, make_bert, t
       assert 0 < np.abs(found - first).max() < 0.1
   other = config.copy_and_resolve_references()
   other.text.batch_tokens = 128   # changes nothing that is kept
-  assert text.facts(other) == text.facts(config)
+  assert encode.facts(other) == encode.facts(config)
 
 
 def test_notes_without_content_have_no_embedding(config, caplog):
   texts = ["", "  \n", "___", None, float("nan"), "has pain", b"has pain", "Name: ___\n"]
-  content = text.has_content(texts)
+  content = encode.has_content(texts)
   assert content.tolist() == [False] * 5 + [True, True, False]
   with caplog.at_level(logging.INFO, "crl_jax"):
-    found = text.embed(texts, config)
+    found = encode.embed(texts, config)
   assert "6 without content" in caplog.text
   assert np.isfinite(found[content]).all() and np.isnan(found[~content]).all()
   np.testing.assert_array_equal(found[5], found[6])
-  assert np.isnan(text.embed(["", "___"], config)).all()
-  assert text.embed([], config).shape == (0, 16)
+  assert np.isnan(encode.embed(["", "___"], config)).all()
+  assert encode.embed([], config).shape == (0, 16)
 
 
 def test_a_share_of_cut_notes_is_told(config, caplog):
   with caplog.at_level(logging.WARNING, "crl_jax"):
-    text.embed(["has pain. " * 100, "no pain"], config)
+    encode.embed(["has pain. " * 100, "no pain"], config)
   assert "1 of 2 notes are longer" in caplog.text and "% of" in caplog.text
 
 
 def test_bytes_in_another_encoding_are_refused_by_their_place(config):
   with pytest.raises(ValueError, match="note 1 is not utf-8 at its byte 6") as error:
-    text.embed([b"fine", f"{SECRET} \xe9".encode("latin-1")], config)
+    encode.embed([b"fine", f"{SECRET} \xe9".encode("latin-1")], config)
   assert SECRET not in str(error.value) and "latin-1" in str(error.value)
   config.data.encoding = "latin-1"
-  assert np.isfinite(text.embed([f"{SECRET} \xe9".encode("latin-1")], config)).all()
+  assert np.isfinite(encode.embed([f"{SECRET} \xe9".encode("latin-1")], config)).all()
   with pytest.raises(ValueError, match="note 0 is a int"):
-    text.embed([7], config)
+    encode.embed([7], config)
 
 
 def test_no_text_is_logged_kept_or_told(config, caplog, tmp_path):
   with caplog.at_level(logging.DEBUG):
-    text.embed([SECRET * 5, f"{SECRET} has pain. " * 80, f"\ud800 {SECRET}"], config)
-    text.tokens([SECRET], config)
+    encode.embed([SECRET * 5, f"{SECRET} has pain. " * 80, f"\ud800 {SECRET}"], config)
+    encode.tokens([SECRET], config)
   assert SECRET not in caplog.text
   for path in (tmp_path / "cache").rglob("*"):
     assert SECRET not in path.name
@@ -205,9 +205,9 @@ def test_no_text_is_logged_kept_or_told(config, caplog, tmp_path):
 def test_token_ids_are_windows_with_marks_padded_with_zero(config):
   config.text.finetune, config.text.finetune_windows = True, 3
   texts = ["no pain", "has pain. " * 60, "___"]
-  found = text.inputs(texts, config)
+  found = encode.inputs(texts, config)
   assert found.shape == (3, 3, 16) and found.dtype == np.int32
-  assert len(text.names(config)) == 16
+  assert len(encode.names(config)) == 16
   short, long, empty = found
   assert (short[1:] == 0).all() and (empty == 0).all() and (long[:, 0] == 2).all()
   length = (short[0] > 0).sum()
@@ -216,16 +216,16 @@ def test_token_ids_are_windows_with_marks_padded_with_zero(config):
   last = all_windows[0][-1]
   assert long[-1, :len(last)].tolist() == last
   config.text.finetune = False
-  assert text.inputs(texts, config).dtype == np.float32
+  assert encode.inputs(texts, config).dtype == np.float32
 
 
 def test_what_cannot_work_is_said_before_anything_is_read(config, make_bert, tmp_path):
   config.text.window = 64
   with pytest.raises(ValueError, match="config.text.window is 64; the BERT .* reads 40 tokens"):
-    text.require_model(config)
+    encode.require_model(config)
   config.text.window = 16
   config.text.model = ""
-  for call in (text.require_model, lambda c: text.embed(["x"], c), lambda c: text.tokens(["x"], c)):
+  for call in (encode.require_model, lambda c: encode.embed(["x"], c), lambda c: encode.tokens(["x"], c)):
     with pytest.raises(FileNotFoundError, match="Bio_ClinicalBERT"):
       call(config)
   folder = make_bert(tmp_path / "small", vocab_size=50)
@@ -233,15 +233,15 @@ def test_what_cannot_work_is_said_before_anything_is_read(config, make_bert, tmp
                                               [f"w{i}" for i in range(60)]))
   config.text.model = str(folder)
   with pytest.raises(ValueError, match="tokenizer has 65 words, its config.json vocab_size 50"):
-    text.embed(["w1"], config)
+    encode.embed(["w1"], config)
 
 
 def test_several_devices_give_the_numbers_of_one(config, tmp_path, monkeypatch):
   texts = made_up(6)
-  several = text.embed(texts, config)   # the eight of the test session
+  several = encode.embed(texts, config)   # the eight of the test session
   config.text.cache = str(tmp_path / "one")
-  monkeypatch.setattr(text.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
-  np.testing.assert_allclose(text.embed(texts, config), several, atol=1e-5)
+  monkeypatch.setattr(encode.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
+  np.testing.assert_allclose(encode.embed(texts, config), several, atol=1e-5)
 
 
 _WORK = """
@@ -280,13 +280,13 @@ def test_a_killed_computation_goes_on_and_two_at_once_agree(config, monkeypatch)
   files = len(list(pathlib.Path(config.text.cache).rglob("*.npy")))
   assert 3 <= files < 60
   asked = []
-  compute = text._compute
-  monkeypatch.setattr(text, "_compute",
+  compute = encode._compute
+  monkeypatch.setattr(encode, "_compute",
                       lambda rows, *rest: asked.append(len(rows)) or compute(rows, *rest))
   both = started(config, "0"), started(config, "0")
   assert [p.wait() for p in both] == [0, 0] and all(p.stdout.read() for p in both)
   forbid(monkeypatch)
-  found = text.embed(made_up(60), config)
+  found = encode.embed(made_up(60), config)
   assert not asked
   for i in (0, 17, 59):
     np.testing.assert_allclose(found[i], directly(made_up(60)[i], config), atol=2e-5)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from crl_jax.data import vectors
+from crl_jax.data.text import vectors
 
 ROOT = pathlib.Path(__file__).parents[2]
 

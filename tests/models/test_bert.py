@@ -142,7 +142,7 @@ def test_names_of_models_with_a_head_old_names_and_half_precision(make_bert, tin
 
 @pytest.fixture
 def tokenize(minilm):
-  from crl_jax.data import notes
+  from crl_jax.data.text import notes
   tokenizer = notes.Tokenizer(minilm)
   def ids(texts):
     windows = [w[0] for w, _ in tokenizer.windows(texts, 128, 0, 1)]

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax.backbones import bert
-from crl_jax.data import checksums, notes, prepared, vectors
+from crl_jax.data import checksums, prepared
+from crl_jax.data.text import notes, vectors
 from crl_jax.engine import layout
 
 _LOG = logging.getLogger("crl_jax")
