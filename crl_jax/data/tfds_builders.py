@@ -25,8 +25,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from crl_jax import config as config_lib
-from crl_jax.data import checksums, cohort as cohort_lib
-from crl_jax.data import eicu, eicu_features, mimic, mimic_files, mimic_stays, splits
+from crl_jax.data import (checksums, cohort as cohort_lib, eicu, mimic, mimic_files, mimic_stays,
+                          splits)
+from crl_jax.data.eicu import features as eicu_features
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _DEMO = "https://physionet.org/files/eicu-crd-demo/2.0.1"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import config as config_lib
-from crl_jax.data import eicu_tables
+from crl_jax.data.eicu import tables as eicu_tables
 
 HOUR, DAY = 60, 1440
 

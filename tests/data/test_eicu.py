@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import eicu, eicu_features as spec, eicu_scores, eicu_stays, eicu_tables
+from crl_jax.data import cohort as cohort_lib, eicu
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.eicu import (features as spec, scores as eicu_scores, stays as eicu_stays,
+                               tables as eicu_tables)
 from tests.data.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows, save,
                                       stay)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import eicu, eicu_features as spec, eicu_tables
+from crl_jax.data import eicu
+from crl_jax.data.eicu import features as spec, tables as eicu_tables
 from tests.data.eicu_hospital import DAY, feature, make_config, same_rows, save
 
 

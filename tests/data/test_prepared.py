@@ -259,7 +259,7 @@ def test_the_folder_is_private_and_a_source_of_its_own(config, maker):
 
 
 def test_eicu_is_kept_and_new_patients_are_not(config, maker, tmp_path, monkeypatch):
-  from crl_jax.data import eicu_tables
+  from crl_jax.data.eicu import tables as eicu_tables
   required = sorted(n for n, t in eicu_tables.schema().items() if t.required)
   for name in required:
     (tmp_path / "files" / f"{name}.csv.gz").write_bytes(b"x")

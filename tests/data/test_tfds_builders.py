@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib, eicu_tables, simulate_mimic
+from crl_jax.data import cohort as cohort_lib, simulate_mimic
+from crl_jax.data.eicu import tables as eicu_tables
 
 tfds = pytest.importorskip("tensorflow_datasets")
 from crl_jax.data import tfds_builders

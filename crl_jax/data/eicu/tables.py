@@ -1,6 +1,6 @@
 """The tables of eICU-CRD that are read, and which of their columns."""
 
-from crl_jax.data import eicu_features as spec
+from crl_jax.data.eicu import features as spec
 from crl_jax.data.tables.source import Table
 
 

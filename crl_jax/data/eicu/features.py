@@ -1,5 +1,5 @@
 """Which eICU table and columns feed which modality, for a clinician;
-`python -m crl_jax.data.eicu_features` prints it.
+`python -m crl_jax.data.eicu.features` prints it.
 
 The list is fixed: nothing is learned from the data, so the patients of another hospital get the
 same columns. A record counts as known at the latest of its `times` (event and entry offset, minutes
@@ -25,7 +25,7 @@ Not used, and why:
 
 import dataclasses
 
-from crl_jax.data import eicu_terms as terms
+from crl_jax.data.eicu import terms
 
 MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory",
               "vitals", "respiratory", "fluid", "comorbidities")

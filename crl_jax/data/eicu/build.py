@@ -15,8 +15,9 @@ import hashlib
 
 import numpy as np
 
-from crl_jax.data import eicu_features as spec, eicu_scores, eicu_stays, eicu_tables, prepared
+from crl_jax.data import prepared
 from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.eicu import features as spec, scores, stays as eicu_stays, tables as eicu_tables
 from crl_jax.data.tables import source as tables
 
 TASKS = ("readmission", "mortality")
@@ -63,7 +64,7 @@ def build(config, for_prediction=False):
       values[s.modality].update(_collect(s, t[s.table], rows, row_id))
     odd = eicu_stays.odd_stays(about) + odd_records(t, rows)
   kind = frame["kind"].to_numpy()
-  eicu_scores.add(values, frame["time"].to_numpy(np.float64), kind)
+  scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
   steps += [{"step": f"of which with rows at {eicu_stays.KINDS[k]}", "removed": None,
              "left": int((kind == k).sum())} for k in sorted(set(kind))]

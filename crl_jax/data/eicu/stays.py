@@ -1,8 +1,8 @@
 """Unit stays of eICU-CRD: who is included, the rows (a stay at a time), their outcomes, what was
 odd about them."""
 
-from crl_jax.data import eicu_features as spec
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.eicu import features as spec
 
 KINDS = {0: "prediction hour", 1: "unit discharge", 2: "whole stay"}    # last digit of row_id
 
