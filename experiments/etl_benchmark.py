@@ -58,7 +58,7 @@ def main():
 def simulate(folder, rows, patients, seed):
   """Writes the files with about `rows` rows of chartevents and labevents."""
   from crl_jax import config as config_lib
-  from crl_jax.data import simulate_mimic
+  from crl_jax.data.mimic import simulate as simulate_mimic
   begun = time.perf_counter()
   counts = simulate_mimic.write(config_lib.default().data.simulate, folder, patients, seed,
                                 density=rows / patients / _ROWS_A_PATIENT,
@@ -123,7 +123,8 @@ def table(found):
 
 def _files(folder, notes):
   """The csv.gz that the cohort reads."""
-  from crl_jax.data import mimic, mimic_files
+  from crl_jax.data import mimic
+  from crl_jax.data.mimic import files as mimic_files
   wanted = ["structured", "image"] + ["discharge", "radiology"] * notes
   schema = mimic._needed(wanted)
   return [path for name, path in mimic_files.files(mimic_files.locate(folder)).items()

@@ -25,9 +25,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from crl_jax import config as config_lib
-from crl_jax.data import (checksums, cohort as cohort_lib, eicu, mimic, mimic_files, mimic_stays,
-                          splits)
+from crl_jax.data import checksums, cohort as cohort_lib, eicu, mimic, splits
 from crl_jax.data.eicu import features as eicu_features
+from crl_jax.data.mimic import files as mimic_files, stays as mimic_stays
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 _DEMO = "https://physionet.org/files/eicu-crd-demo/2.0.1"
@@ -156,7 +156,7 @@ class CrlMimic(_CohortBuilder):
       "MIMIC-IV needs a PhysioNet account with signed agreements. Put the files into manual_dir, "
       "for example by running there:\n  "
       + "\n  ".join(mimic_files.command(source, "/MANUAL_DIR") for source in mimic_files.PROJECTS)
-      + "\nand check them with: python -m crl_jax.data.verify --root=MANUAL_DIR\nNotes need a "
+      + "\nand check them with: python -m crl_jax.data.mimic.verify --root=MANUAL_DIR\nNotes need a "
       "BERT: config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
   COHORT, TASKS = "mimic", mimic_stays.TASKS
   GROUPS = ("sex", "age_band", "ethnicity", "insurance", "unit", "time")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import mimic, mimic_files, mimic_tables
+from crl_jax.data import cohort as cohort_lib, mimic
+from crl_jax.data.mimic import files as mimic_files, tables as mimic_tables
 
 # every index admission; not at a whole hour, so that a reader that drops minutes is seen
 BEGIN = pd.Timestamp("2150-03-01 10:20:00")

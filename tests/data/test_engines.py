@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import (cohort as cohort_lib, engines, images, mimic, mimic_files, mimic_stays,
-                          mimic_tables)
+from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
+                                tables as mimic_tables)
 from crl_jax.data.tables.source import Table
 from tests.data import mimic_hospital as made
 

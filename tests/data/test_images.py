@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from crl_jax.data import images
+from crl_jax.data.mimic import images
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ purpose: who changes one by mistake meets this file, who means it changes both."
 import numpy as np
 import pandas as pd
 
-from crl_jax.data import mimic_features, mimic_items
+from crl_jax.data.mimic import features as mimic_features, items as mimic_items
 from crl_jax.data.tables import source as tables
 
 # Quan et al. 2005, and the groups beyond theirs (from hypertension on); x-y is a range of codes

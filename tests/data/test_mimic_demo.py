@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import mimic, mimic_items, splits
+from crl_jax.data import mimic, splits
+from crl_jax.data.mimic import items as mimic_items
 from tests.data.mimic_hospital import build, rows_of
 
 

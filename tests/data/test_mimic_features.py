@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import mimic, mimic_items
+from crl_jax.data import cohort as cohort_lib, mimic
+from crl_jax.data.mimic import items as mimic_items
 from tests.data import mimic_hospital as made
 
 ROWS = {0: 48 * 60, 1: 100 * 60}      # kind -> minutes after the admission

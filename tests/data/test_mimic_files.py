@@ -2,7 +2,7 @@
 
 import pytest
 
-from crl_jax.data import mimic_files
+from crl_jax.data.mimic import files as mimic_files
 
 
 def _write(root, *names):

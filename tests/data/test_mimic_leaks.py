@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax.data import (cohort as cohort_lib, images, mimic, mimic_features, mimic_files,
-                          mimic_items, mimic_unstructured)
+from crl_jax.data import cohort as cohort_lib, mimic
+from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images,
+                                items as mimic_items, unstructured as mimic_unstructured)
 from crl_jax.data.tables import source as tables
 from tests.data import mimic_hospital as made
 

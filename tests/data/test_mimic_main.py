@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import mimic, simulate_mimic
+from crl_jax.data import mimic
+from crl_jax.data.mimic import simulate as simulate_mimic
 
 ROOT = pathlib.Path(__file__).parents[2]
 # all that the BERT below can read: how a stay ended, so that few patients suffice

@@ -275,7 +275,8 @@ def test_eicu_is_kept_and_new_patients_are_not(config, maker, tmp_path, monkeypa
 
 
 def test_mimics_files_are_those_that_it_reads(tmp_path):
-  from crl_jax.data import mimic, simulate_mimic
+  from crl_jax.data import mimic
+  from crl_jax.data.mimic import simulate as simulate_mimic
   simulate_mimic.write(config_lib.default().data.simulate, tmp_path / "files", 30, density=0.02)
   (tmp_path / "bert").mkdir()
   (tmp_path / "bert" / "config.json").write_text("{}")

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import mimic_files, simulate_mimic
-from crl_jax.data.simulated import csv_gz, images, people as people_lib
+from crl_jax.data.mimic import files as mimic_files, simulate as simulate_mimic
+from crl_jax.data.mimic.simulated import csv_gz, images, people as people_lib
 
 PATIENTS = 250
 

@@ -8,8 +8,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from crl_jax.data import mimic_tables
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.mimic import tables as mimic_tables
 from crl_jax.data.tables import csv_files, source as tables
 from tests.data.test_tables import GOOD, SCHEMA, write
 

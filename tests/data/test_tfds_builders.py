@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib, simulate_mimic
+from crl_jax.data import cohort as cohort_lib
 from crl_jax.data.eicu import tables as eicu_tables
+from crl_jax.data.mimic import simulate as simulate_mimic
 
 tfds = pytest.importorskip("tensorflow_datasets")
 from crl_jax.data import tfds_builders
@@ -114,7 +115,7 @@ def test_mimic_without_files_says_what_to_download(tmp_path):
   with pytest.raises((AssertionError, FileNotFoundError), match="wget .*--ask-password"):
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "empty"))
-  assert "crl_jax.data.verify" in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  assert "crl_jax.data.mimic.verify" in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
 
 
 def test_configs_are_the_two_protocols():

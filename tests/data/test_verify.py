@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import mimic_versions, simulate_mimic, verify
+from crl_jax.data.mimic import simulate as simulate_mimic, verify, versions as mimic_versions
 
 
 @pytest.fixture(scope="module")
@@ -212,13 +212,13 @@ def test_parquet_is_read_and_counted(root):
 def test_command_line_says_what_to_do_and_shows_no_row(root):
   path = _mimic(root) / "hosp/labevents.csv.gz"
   path.write_bytes(path.read_bytes()[:-100])
-  done = subprocess.run([sys.executable, "-m", "crl_jax.data.verify", f"--root={root}"],
+  done = subprocess.run([sys.executable, "-m", "crl_jax.data.mimic.verify", f"--root={root}"],
                         capture_output=True, text=True)
   assert done.returncode == 1 and "cut off" in done.stdout
   subjects = pd.read_csv(_mimic(root) / "hosp/patients.csv.gz").subject_id.astype(str)
   shown = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("  "))
   assert not any(s in shown for s in subjects)
   assert "--password" not in done.stdout
-  done = subprocess.run([sys.executable, "-m", "crl_jax.data.verify", "--root=/nowhere/at/all"],
+  done = subprocess.run([sys.executable, "-m", "crl_jax.data.mimic.verify", "--root=/nowhere/at/all"],
                         capture_output=True, text=True)
   assert done.returncode == 1 and "is not a folder" in done.stderr

@@ -8,7 +8,7 @@ times, as mimic-code#1691 reports; codes have no dot and are of two versions.
 import numpy as np
 import pyarrow as pa
 
-from crl_jax.data.simulated import csv_gz, items, people as people_lib
+from crl_jax.data.mimic.simulated import csv_gz, items, people as people_lib
 
 _TYPES = ("EW EMER.", "OBSERVATION ADMIT", "URGENT", "SURGICAL SAME DAY ADMISSION", "DIRECT EMER.",
           "ELECTIVE")

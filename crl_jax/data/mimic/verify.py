@@ -1,6 +1,6 @@
 """Checks a download of MIMIC-IV and prints the commands that mend it.
 
-python -m crl_jax.data.verify --root=DIR
+python -m crl_jax.data.mimic.verify --root=DIR
 
 Every byte is read once: the checksum that PhysioNet publishes (SHA256SUMS.txt), the gzip stream,
 the encoding, web pages saved as data, the version by header and folder, the number of rows where it
@@ -17,8 +17,9 @@ import sys
 
 from absl import app, flags
 
-from crl_jax.data import checksums, mimic_files, mimic_versions
+from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.mimic import files, versions
 from crl_jax.data.tables import csv_files
 
 # What the cohort reads; other tables are checked where they are there and not missed.
@@ -28,7 +29,7 @@ NEEDED = {
                "inputevents", "outputevents", "procedureevents", "prescriptions", "pharmacy",
                "emar", "microbiologyevents"),
     "notes": ("discharge", "radiology"),
-    "cxr": (mimic_files.CXR_METADATA,),
+    "cxr": (files.CXR_METADATA,),
     "embeddings": (),
 }
 _SUMS = checksums.LIST
@@ -68,16 +69,16 @@ def verify(root, threads=0):
   """
   threads = threads or os.cpu_count()
   findings = []
-  for source, project in mimic_files.PROJECTS.items():
+  for source, project in files.PROJECTS.items():
     try:
-      place = mimic_files.locate(root, required=(), sources=(source,)).get(source)
+      place = files.locate(root, required=(), sources=(source,)).get(source)
     except ValueError as error:   # a version that cannot be read, or a table twice
       text, _, command = str(error).partition(" To fetch it:\n  ")
       findings.append(Finding("version", project.slug, text, command))
       continue
     if place is None:
-      findings.append(Finding("missing", project.slug, f"{mimic_files.what(source)} is not there",
-                              mimic_files.command(source, root)))
+      findings.append(Finding("missing", project.slug, f"{files.what(source)} is not there",
+                              files.command(source, root)))
     else:
       findings += _check_project(source, place, root, threads)
   return findings
@@ -100,7 +101,7 @@ def report(findings):
 def _check_project(source, place, root, threads):
   """Findings of one project."""
   sums, findings = checksums.published(place.folder), []
-  fetch = lambda file="": mimic_files.command(source, root, file, place)
+  fetch = lambda file="": files.command(source, root, file, place)
   if sums is None:
     findings.append(Finding("unverified", f"{place.project.slug}/{_SUMS}", "not there: checksums "
                             "are not compared", fetch(_SUMS)))
@@ -134,7 +135,7 @@ def _check_file(table, path, place, sums, fetch):
     header, rows, digest = (_read_parquet if path.suffix == ".parquet" else _read_csv)(path)
   except CohortError as error:
     return Finding("damaged", name, str(error), mend), -1
-  mark = mimic_versions.MARKS.get(table)
+  mark = versions.MARKS.get(table)
   if place.project.slug == "mimiciv" and mark and mark not in header:
     return Finding("version", name, f"has no column {mark}: older than version 2.2, or another "
                    "file", mend), -1
@@ -148,12 +149,12 @@ def _check_file(table, path, place, sums, fetch):
 def _check_versions(place, counted, findings, sums, fetch):
   """The findings, with the rows held against those of the published versions wherever the checksum
   does not already speak."""
-  slug, known = place.project.slug, mimic_versions.ROWS.get(place.project.slug)
+  slug, known = place.project.slug, versions.ROWS.get(place.project.slug)
   if not known:
     return findings
-  fits = mimic_versions.of_rows(slug, counted)
+  fits = versions.of_rows(slug, counted)
   version = place.version or (fits[0] if fits else "")
-  others = [v for v in mimic_versions.of_rows(slug, counted) if v != version]
+  others = [v for v in versions.of_rows(slug, counted) if v != version]
   expected = known.get(version, {})
   out = []
   for finding in findings:
@@ -185,7 +186,7 @@ def _check_embeddings(place, sums, fetch, threads):
     if sums and name in sums:
       return ("" if checksums.sha256(path) == sums[name] else
               f"its checksum is not that of {_SUMS}")
-    from crl_jax.data import images
+    from crl_jax.data.mimic import images
     try:
       images.read([path])
     except ValueError as error:

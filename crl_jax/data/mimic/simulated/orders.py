@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crl_jax.data.simulated import csv_gz, items, people as people_lib
+from crl_jax.data.mimic.simulated import csv_gz, items, people as people_lib
 
 
 def tables(people):

@@ -5,8 +5,9 @@ import contextlib
 import functools
 import uuid
 
-from crl_jax.data import checksums, mimic_tables
+from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.mimic import tables
 from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors, source
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
@@ -55,7 +56,7 @@ def _bigquery(config, files, schema):
       if database and name in listed(database):
         raw = con.table(name, database=database)
         if name == "admissions":
-          mimic_tables.require_known(raw.columns, c.bigquery_version)
+          tables.require_known(raw.columns, c.bigquery_version)
         found[name] = declared(raw, table, f"{database}.{name}")
       elif name in files:                 # the list of X-rays is not on BigQuery
         with source.open_files({name: files[name]}, {name: table}, config.data.encoding,
@@ -73,7 +74,7 @@ def _bigquery(config, files, schema):
 
 def bigquery_database(table, version):
   """'physionet-data.mimiciv_3_1_hosp' of a table, "" where BigQuery has none."""
-  name = mimic_tables.BIGQUERY.get(table, "").format(version=version.replace(".", "_"))
+  name = tables.BIGQUERY.get(table, "").format(version=version.replace(".", "_"))
   return f"{_BIGQUERY_PROJECT}.{name}" if name else ""
 
 

@@ -10,8 +10,8 @@ feature.
 
 import numpy as np
 
-from crl_jax.data import mimic_codes, mimic_items as items
-from crl_jax.data.mimic_stays import DAY, minute
+from crl_jax.data.mimic import codes, items
+from crl_jax.data.mimic.stays import DAY, minute
 
 EARLY, LATE, UNDATED = -1, 2, 3     # parts whose records no row uses
 _OUT = {EARLY: "more than 24 h before the admission: not used",
@@ -304,7 +304,7 @@ def conditions_query(diagnoses):
   d = diagnoses
   d = d.mutate(name=d.icd_version.cast("string") + ":" + d.icd_code.strip())
   d = d.mutate(part=0, n=1)
-  patterns = {f: f"^(9:({nine})|10:({ten}))" for f, (nine, ten) in mimic_codes.CONDITIONS.items()}
+  patterns = {f: f"^(9:({nine})|10:({ten}))" for f, (nine, ten) in codes.CONDITIONS.items()}
   return flags_query(d.select("person", "part", "name", "n"), patterns)
 
 

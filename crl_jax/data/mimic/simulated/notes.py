@@ -8,7 +8,7 @@ states how the stay ended, which is why the paper's protocol leaks.
 
 import numpy as np
 
-from crl_jax.data.simulated import csv_gz, people as people_lib, stays as stays_lib
+from crl_jax.data.mimic.simulated import csv_gz, people as people_lib, stays as stays_lib
 
 HEADER = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text"
 

@@ -13,7 +13,7 @@ import os
 
 import numpy as np
 
-from crl_jax.data import images, mimic_features as queries, mimic_files
+from crl_jax.data.mimic import features as queries, files, images
 from crl_jax.data.text import encode, notes as note_windows
 
 _AT_ONCE = 20_000     # notes in memory at a time
@@ -178,8 +178,8 @@ def collect_images(source, place, people, rows, config):
       bool; facts: JSON-able counts.
   """
   c = config.data.mimic
-  kept = source.keep(images_query(source.tables[mimic_files.CXR_METADATA], people))
-  odd = queries.left_out(mimic_files.CXR_METADATA, kept)
+  kept = source.keep(images_query(source.tables[files.CXR_METADATA], people))
+  odd = queries.left_out(files.CXR_METADATA, kept)
   frame = queries.used(kept).to_pandas()
   frame = frame.sort_values(["person", "known", "study_id", "dicom_id"], ignore_index=True)
   paths = [images.path(place.folder, *ids) for ids in

@@ -3,9 +3,8 @@ out as one row per patient and time, in the order of mimic_items.feature_names()
 
 import numpy as np
 
-from crl_jax.data import mimic_features as queries
-from crl_jax.data import mimic_items as items
-from crl_jax.data.mimic_stays import DAY
+from crl_jax.data.mimic import features as queries, items
+from crl_jax.data.mimic.stays import DAY
 
 
 def collect(source, people, rows):

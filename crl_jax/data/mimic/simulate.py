@@ -1,7 +1,7 @@
 """Writes the files of a simulated MIMIC-IV: PhysioNet's layout, names, headers and quirks, and the
 truth beside them.
 
-python -m crl_jax.data.simulate_mimic --out=DIR --patients=N
+python -m crl_jax.data.mimic.simulate --out=DIR --patients=N
 python -m crl_jax.main --config=configs/mimic.py --config.data.root=DIR
 
 No patient was read for it. The patients are those of simulated/people.py: latent health drives what
@@ -16,8 +16,8 @@ from absl import app, flags
 import numpy as np
 
 from crl_jax.data import checksums
-from crl_jax.data.simulated import (csv_gz, images as images_lib, measurements, notes, orders,
-                                    people as people_lib, stays)
+from crl_jax.data.mimic.simulated import (csv_gz, images as images_lib, measurements, notes, orders,
+                                          people as people_lib, stays)
 
 _OWNERS = 20_000   # patients, admissions or ICU stays of one block of the smaller tables
 _NOTES = 2_000     # notes of one block

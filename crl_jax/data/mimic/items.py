@@ -1,4 +1,4 @@
-"""The structured features of a MIMIC-IV row, for a clinician; `python -m crl_jax.data.mimic_items`
+"""The structured features of a MIMIC-IV row, for a clinician; `python -m crl_jax.data.mimic.items`
 prints them.
 
 The list is fixed: nothing is learned from the data, so another folder gets the same columns. A
@@ -25,7 +25,7 @@ Not used, and why:
 
 import dataclasses
 
-from crl_jax.data import mimic_codes
+from crl_jax.data.mimic import codes
 
 LOOKBACK = 24 * 60              # minutes before the hospital admission
 SENTINEL = 999_999
@@ -282,7 +282,7 @@ def feature_names():
   names += [name for groups in ADMISSION.values() for name in groups]
   names += ["earlier_admissions", "earlier_admissions_year", "earlier_icu_stays",
             "days_since_discharge", "earlier_days", "earlier_diagnoses", "earlier_procedures"]
-  names += [f"had_{name}" for name in mimic_codes.CONDITIONS]
+  names += [f"had_{name}" for name in codes.CONDITIONS]
   names += ["bmi", "outpatient_weight", "outpatient_systolic"]
   names += ["services", *(f"service_{name}" for name in SERVICES)]
   names += ["transfers", "icu_stays", "icu_hours", "in_icu", *(f"unit_{name}" for name in UNITS)]

@@ -2,8 +2,8 @@
 
 import re
 
-from crl_jax.data import mimic_files
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.mimic import files
 from crl_jax.data.tables import csv_files
 from crl_jax.data.tables.source import Table
 
@@ -56,7 +56,7 @@ SCHEMA = {
                        large=True),
     "radiology": Table(_columns("charttime storetime", **_ID, note_id="string", text="string"),
                        large=True),
-    mimic_files.CXR_METADATA: Table(
+    files.CXR_METADATA: Table(
         dict(dicom_id="string", subject_id="int64", study_id="int64", StudyDate="int64",
              StudyTime="float64"),
         large=True),
@@ -64,9 +64,9 @@ SCHEMA = {
 
 # data set of each table on BigQuery, by version ("3_1"); notes have versions of their own
 BIGQUERY = {
-    **dict.fromkeys(mimic_files.HOSP, "mimiciv_{version}_hosp"),
-    **dict.fromkeys(mimic_files.ICU, "mimiciv_{version}_icu"),
-    **dict.fromkeys(mimic_files.NOTE, "mimiciv_note")}
+    **dict.fromkeys(files.HOSP, "mimiciv_{version}_hosp"),
+    **dict.fromkeys(files.ICU, "mimiciv_{version}_icu"),
+    **dict.fromkeys(files.NOTE, "mimiciv_note")}
 
 
 def require_known(columns, named=""):
@@ -86,7 +86,7 @@ def require_known(columns, named=""):
     found = "MIMIC-IV 1.0 or older"
   elif "race" in columns and "admit_provider_id" not in columns:
     found = "MIMIC-IV 2.0 or 2.1"
-  elif named and named not in mimic_files.PROJECTS["tables"].versions:
+  elif named and named not in files.PROJECTS["tables"].versions:
     found = f"MIMIC-IV {named}"
   else:
     return

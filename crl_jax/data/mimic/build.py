@@ -3,7 +3,7 @@
 mimic_stays.py says who is included and when rows are, mimic_items.py which values are looked at,
 mimic_features.py and mimic_unstructured.py how a row is kept honest: a record enters only where the
 latest of its times lies before the row's minute. Everything is Ibis expressions over the tables
-that data/tables/source.py (csv.gz or Parquet on DuckDB) or data/engines.py (BigQuery, Spark) opens.
+that data/tables/source.py (csv.gz or Parquet on DuckDB) or data/mimic/engines.py (BigQuery, Spark) opens.
 
 Rows. Honest protocol: one at `prediction_hour` after the hospital admission for each patient still
 there (task mortality), and one at discharge for each who left alive (readmission, ICU admission).
@@ -19,9 +19,10 @@ import pathlib
 
 import numpy as np
 
-from crl_jax.data import (images, mimic_features, mimic_files, mimic_stays, mimic_structured,
-                          mimic_tables, mimic_unstructured, prepared, simulate)
+from crl_jax.data import prepared, simulate
 from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
+                                structured, tables as mimic_tables, unstructured)
 from crl_jax.data.tables import csv_files, source as tables
 from crl_jax.data.text import encode
 
@@ -95,25 +96,25 @@ def build(config, for_prediction=False):
     if any(note in wanted and note not in source.absent for note in NOTES):
       _require_bert(config, wanted)     # before hours of reading
     check_ids(source.tables)
-    about = mimic_stays.admission_table(source.tables).to_pandas()
-    people, steps = mimic_stays.select(about, c, for_prediction)
+    about = stays.admission_table(source.tables).to_pandas()
+    people, steps = stays.select(about, c, for_prediction)
     last_year = mimic_tables.last_year(
         source.tables["patients"].anchor_year_group.name("g").as_table().distinct()
         .to_pandas()["g"])
-    rows, more = mimic_stays.rows(people, c, protocol, last_year, for_prediction)
+    rows, more = stays.rows(people, c, protocol, last_year, for_prediction)
     steps += more
     if not len(rows):
       left = "; ".join(f"{s['step']}: {s['left']:,} left" for s in steps)
       raise CohortError(f"No row is left of the admissions ({left}). Check config.data.mimic and "
                         "the folder.")
-    values, odd = mimic_structured.collect(source, people, rows)
+    values, odd = structured.collect(source, people, rows)
     inputs, observed, features, facts = _structured(values)
     line = source.put(mimic_features.timeline(people, rows))
     for m in wanted[1:]:
       inputs[m], observed[m], features[m], facts[m] = _other(
           m, source, places, line, rows, config)
       odd += facts[m].pop("odd_rows", [])
-  odd = mimic_stays.odd(about, people) + [o for o in odd if o["count"]]
+  odd = stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
       attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),
       absent_tables=[t for t in source.absent if t in _needed(wanted)], protocol=protocol,
@@ -143,7 +144,7 @@ def open_source(config, modalities):
     if c.engine == "duckdb":
       source = tables.open_files(files, schema, c.encoding, c.memory_limit, c.spill)
     else:
-      from crl_jax.data import engines
+      from crl_jax.data.mimic import engines
       source = engines.open_source(config, files, schema)
     yield stack.enter_context(source), places
 
@@ -213,14 +214,14 @@ def _other(modality, source, places, line, rows, config):
   if modality == "image":
     names = tuple(f"embedding_{i}" for i in range(images.WIDTH))
     if mimic_files.CXR_METADATA not in source.absent and "embeddings" in places:
-      x, present, facts = mimic_unstructured.collect_images(
+      x, present, facts = unstructured.collect_images(
           source, places["embeddings"], line, rows, config)
       return x, present, names, facts
     several = () if config.data.mimic.image_pooling == "mean" else (config.data.mimic.max_images,)
     x = np.zeros((n, *several, images.WIDTH), np.float32)
     return x, np.zeros(n, bool), names, {"absent": True}
   if modality not in source.absent:
-    x, present, facts = mimic_unstructured.collect_notes(modality, source, line, rows, config)
+    x, present, facts = unstructured.collect_notes(modality, source, line, rows, config)
     return x, present, encode.names(config), facts
   if not config.text.model:             # no notes and nothing to read them: a place without content
     return np.zeros((n, 1), np.float32), np.zeros(n, bool), ("absent",), {"absent": True}
@@ -273,11 +274,11 @@ def _assemble(people, rows, wanted, inputs, observed, features, info):
       sex=p["gender"].map({"F": "Female", "M": "Male"}).fillna("unknown").to_numpy(str),
       age_band=bands[np.digitize(p["age"].to_numpy(np.float64), (45, 65, 80))],
       ethnicity=_ethnicity(p["race"]), insurance=word("insurance"), unit=word("unit"),
-      time=np.array([mimic_stays.KINDS[k] for k in kind]))
-  labels = np.stack([rows[t].to_numpy(np.float32) for t in mimic_stays.TASKS], 1)
+      time=np.array([stays.KINDS[k] for k in kind]))
+  labels = np.stack([rows[t].to_numpy(np.float32) for t in stays.TASKS], 1)
   sets = {"image": "set"} if "image" in wanted and inputs["image"].ndim == 3 else {}
   return Cohort(
-      modalities=tuple(wanted), tasks=mimic_stays.TASKS, inputs={m: inputs[m] for m in wanted},
+      modalities=tuple(wanted), tasks=stays.TASKS, inputs={m: inputs[m] for m in wanted},
       observed=np.stack([observed[m] for m in wanted], 1), labels=labels,
       row_id=rows["row_id"].to_numpy(np.int64),
       patient_id=p["subject_id"].to_numpy(np.int64), groups=groups,

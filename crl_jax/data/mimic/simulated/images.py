@@ -8,7 +8,7 @@ tensorflow.org/tutorials/load_data/tfrecord (format), protobuf.dev/programming-g
 
 import numpy as np
 
-from crl_jax.data.simulated import csv_gz, people as people_lib
+from crl_jax.data.mimic.simulated import csv_gz, people as people_lib
 
 METADATA_HEADER = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crl_jax.data.simulated import csv_gz, items, people as people_lib
+from crl_jax.data.mimic.simulated import csv_gz, items, people as people_lib
 
 CHART_HEADER = ("subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime",
                 "itemid", "value", "valuenum", "valueuom", "warning")

@@ -59,7 +59,7 @@ def read_one(path):
       content = file.read()
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is absent: the download is not complete. Run python -m "
-                            "crl_jax.data.verify to see what is missing.") from None
+                            "crl_jax.data.mimic.verify to see what is missing.") from None
   try:
     values = _embedding(_record(content))
   except DamagedImage as error:
