@@ -38,8 +38,8 @@ from crl_jax.data import checksums, cohort as cohort_lib
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
 # of crl_jax/data, what makes no cohort from files
-_OTHER_CODE = ("simulate", "simulate_mimic", "verify", "prepared", "saved", "splits", "stream",
-               "preprocess", "tfds_builders")
+_OTHER_CODE = ("prepared.py", "preprocess.py", "saved.py", "simulate.py", "sources.py", "splits.py",
+               "stream.py", "tfds_builders.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,13 @@ class Recipe:
     many: config -> paths of very many small files, in an order that `files` decide. They count by
       size and time of change, or as absent: to read them would take longer than the cohort.
     code: source files besides crl_jax/data, relative to the package.
+    other_code: files and folders of crl_jax/data, relative to it, that it does not depend on.
   """
   keys: tuple
   files: typing.Callable
   many: typing.Callable = lambda config: ()
   code: tuple = ()
+  other_code: tuple = ()
 
 
 def build(config, recipe, make):
@@ -121,7 +123,7 @@ def key_parts(config, recipe, files, folder):
       "config": {key: _plain(_at(config, key)) for key in sorted(recipe.keys)},
       "files": sorted([p.name, p.stat().st_size, sums[p]] for p in read),
       "many": _stamps(list(recipe.many(config))),
-      "code": _code(recipe.code),
+      "code": _code(recipe.code, recipe.other_code),
       "versions": {name: importlib.metadata.version(name) for name in _ENGINES}}
 
 
@@ -205,13 +207,15 @@ def _stamps(paths, at_once=4096):
 
 
 @functools.cache
-def _code(more):
-  """Digest of the source that makes cohorts."""
+def _code(more, other):
+  """Digest of the source that makes a cohort: all of crl_jax/data but `other`, and `more`."""
   package = pathlib.Path(__file__).parents[1]
-  paths = [p for p in sorted((package / "data").glob("*.py")) if p.stem not in _OTHER_CODE]
+  left_out = {package / "data" / name for name in (*_OTHER_CODE, *other)}
+  paths = [path for path in sorted((package / "data").rglob("*.py"))
+           if left_out.isdisjoint((path, *path.parents))]
   digest = hashlib.sha256()
   for path in [*paths, *(package / name for name in more)]:
-    digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
   return digest.hexdigest()
 
 

@@ -1,13 +1,10 @@
 """report.html and model_card.md: a run on one self-contained page, and in brief, from its files.
 
-python -m crl_jax.report RUN    makes both again, with whatever the folder holds by now.
-
 No script, nothing from elsewhere, no patient row.
 """
 
 import pathlib
 import re
-import sys
 
 from crl_jax import files as run_files
 from crl_jax.engine import writer
@@ -348,7 +345,7 @@ def _render(template, path, values):
   markdown = template.endswith(".md")   # read as it is, too: no entity but for what opens a tag
   plain = lambda value: re.sub("<(?=[a-zA-Z/!?])", "&lt;", str(value)) if markdown else value
   environment = jinja2.Environment(
-      loader=jinja2.PackageLoader("crl_jax", "templates"), autoescape=not markdown,
+      loader=jinja2.PackageLoader("crl_jax.report", "templates"), autoescape=not markdown,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
       finalize=lambda value: "-" if value is None else plain(value))
   part = path.with_name(path.name + ".part")
@@ -382,17 +379,3 @@ def _both_p(entry):
   """'0.012 (Holm 0.036)'; the first alone where there is no other."""
   adjusted = entry.get("p_holm")
   return _p(entry["p"]) + ("" if adjusted is None else f" (Holm {_p(adjusted)})")
-
-
-def main():
-  if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-    sys.exit("Usage: python -m crl_jax.report RUN")
-  try:
-    rebuild(sys.argv[1])
-  except (OSError, ValueError) as error:
-    sys.exit(f"\nError: {error}")
-  print(pathlib.Path(sys.argv[1]) / "report.html")
-
-
-if __name__ == "__main__":
-  main()

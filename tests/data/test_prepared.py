@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -115,17 +117,32 @@ def test_very_many_files_count_by_size_and_time(config, maker, tmp_path):
 
 
 def test_code_counts(tmp_path, monkeypatch):
+  from crl_jax.data import eicu, mimic
+  real = pathlib.Path(prepared.__file__).parents[1]
   package = tmp_path / "crl_jax"
-  (package / "data").mkdir(parents=True)
-  for name in ("eicu", "simulate", "prepared"):
-    (package / "data" / f"{name}.py").write_text("a = 1")
+  shutil.copytree(real, package)
   monkeypatch.setattr(prepared, "__file__", str(package / "data" / "prepared.py"))
-  digest = lambda: prepared._code.__wrapped__(())
-  before = digest()
-  (package / "data" / "simulate.py").write_text("a = 2")
-  assert digest() == before
-  (package / "data" / "eicu.py").write_text("a = 2")
-  assert digest() != before
+  digests = lambda: {cohort: prepared._code.__wrapped__(recipe.code, recipe.other_code)
+                     for cohort, recipe in (("eicu", eicu.RECIPE), ("mimic", mimic.RECIPE))}
+
+  def changed(name):
+    before = digests()
+    (package / name).write_text((package / name).read_text() + "\n")
+    return {cohort for cohort, digest in digests().items() if digest != before[cohort]}
+  folders = {path.parent.relative_to(real) for path in (real / "data").rglob("*.py")}
+  for folder in folders | {pathlib.Path("backbones")}:   # a file of every folder, new ones too
+    name = next(path for path in sorted((package / folder).glob("*.py"))
+                if path.name not in prepared._OTHER_CODE)
+    assert changed(name.relative_to(package)) == {
+        "data": {"eicu", "mimic"}, "data/tables": {"eicu", "mimic"}, "data/eicu": {"eicu"},
+        "data/mimic": {"mimic"}, "data/text": {"mimic"}, "data/mimic/simulated": set(),
+        "backbones": {"mimic"}}[str(folder)]
+  assert changed("data/simulate.py") == changed("data/mimic/verify.py") == set()
+  (package / "data/mimic/new.py").write_text("")   # a file that no list names
+  assert changed("data/mimic/new.py") == {"mimic"}
+  before = digests()
+  (package / "data/mimic/new.py").rename(package / "data/mimic/newer.py")
+  assert digests()["mimic"] != before["mimic"]
 
 
 def test_off_and_unknown_inputs_keep_nothing(config, maker, tmp_path):

@@ -1,0 +1,10 @@
+"""eICU-CRD: the cohort's public names are those of cohort.py."""
+
+_PUBLIC = ("RECIPE", "TASKS", "build")
+
+
+def __getattr__(name):   # late, so that python -m of a file here loads nothing else
+  if name not in _PUBLIC:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+  from crl_jax.data.eicu import cohort
+  return getattr(cohort, name)

@@ -1,7 +1,7 @@
 """Words of the eICU tables by clinical meaning: feature -> regular expression, matched in
 lower-cased text.
 
-Used by eicu_features.py. Fixed lists, written from the database's own vocabularies and drug names.
+Used by features.py. Fixed lists, written from the database's own vocabularies and drug names.
 """
 
 # Drug classes by name; the codes are First Databank's HICL sequence numbers (39% of the orders have

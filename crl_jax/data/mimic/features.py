@@ -34,8 +34,8 @@ def timeline(people, rows):
   t1, t2: the times of the patient's first and last row (the same where there is one).
 
   Args:
-    people: the frame of mimic_stays.select.
-    rows: the frame of mimic_stays.rows; gains the column `part`.
+    people: the frame of stays.select.
+    rows: the frame of stays.rows; gains the column `part`.
   """
   import pandas as pd
 
@@ -300,7 +300,7 @@ def earlier_query(table, admissions, people, *columns):
 
 
 def conditions_query(diagnoses):
-  """person, n, and 0/1 per condition of mimic_codes, of kept earlier diagnoses."""
+  """person, n, and 0/1 per condition of codes, of kept earlier diagnoses."""
   d = diagnoses
   d = d.mutate(name=d.icd_version.cast("string") + ":" + d.icd_code.strip())
   d = d.mutate(part=0, n=1)

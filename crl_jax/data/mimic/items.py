@@ -48,7 +48,7 @@ class Signal:
     stats: of FULL: count of the records (0 where nothing was recorded; the others are NaN), first,
       last, min, max, mean, slope (least squares, units a day); "sum" for doses and volumes.
     convert: item id -> (factor, offset) into the unit; items not named are in it already. (Doses
-      in mg whose record says mcg: see mimic_features.measured_query.)
+      in mg whose record says mcg: see features.measured_query.)
     fraction: values up to 1 are fractions of a percentage, multiplied by 100.
   """
   table: str
@@ -314,7 +314,7 @@ def main():
     print(f"\n{title}:")
     for name, pattern in patterns.items():
       print(f"  {name:<24} {pattern}")
-  print("\nEarlier admissions (diagnoses_icd of admissions that had ended): mimic_codes.py")
+  print("\nEarlier admissions (diagnoses_icd of admissions that had ended): codes.py")
   print(f"\n{len(feature_names())} features in all; a missing value has an indicator of its own.")
 
 

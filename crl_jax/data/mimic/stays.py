@@ -30,7 +30,7 @@ def admission_table(t):
   before. Times are minutes since 1970.
 
   Args:
-    t: name -> ibis table of mimic_tables.SCHEMA.
+    t: name -> ibis table of tables.SCHEMA.
   """
   import ibis
 
@@ -120,7 +120,7 @@ def rows(people, c, protocol, last_year, for_prediction):
     people: the frame of select().
     c: config.data.mimic.
     protocol: "honest" | "paper".
-    last_year: of the data (mimic_tables.last_year).
+    last_year: of the data (tables.last_year).
     for_prediction: outcomes may be unknown.
   """
   import pandas as pd

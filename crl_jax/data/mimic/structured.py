@@ -1,5 +1,5 @@
-"""The structured modality of MIMIC-IV: runs the queries of mimic_features.py and lays their results
-out as one row per patient and time, in the order of mimic_items.feature_names()."""
+"""The structured modality of MIMIC-IV: runs the queries of features.py and lays their results
+out as one row per patient and time, in the order of items.feature_names()."""
 
 import numpy as np
 
@@ -12,8 +12,8 @@ def collect(source, people, rows):
 
   Args:
     source: tables.Source.
-    people: the frame of mimic_stays.select.
-    rows: the frame of mimic_stays.rows.
+    people: the frame of stays.select.
+    rows: the frame of stays.rows.
   """
   line = queries.timeline(people, rows)
   layout = _Layout(source, people, rows, source.put(line))

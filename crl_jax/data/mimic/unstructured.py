@@ -6,7 +6,7 @@ become.
 - Discharge summaries are those of the admission itself and enter its discharge and whole-admission
   rows only: they are written when the patient leaves. Notes of earlier admissions do not enter.
 - A note without content (empty, or de-identification blanks alone) is no observation, and counted.
-- What is left out by its time is counted too (mimic_features.left_out).
+- What is left out by its time is counted too (features.left_out).
 """
 
 import os
@@ -68,8 +68,8 @@ def collect_notes(modality, source, people, rows, config):
   Args:
     modality: the table's name too.
     source: tables.Source.
-    people: the ibis table of mimic_features.timeline.
-    rows: the frame of mimic_stays.rows.
+    people: the ibis table of features.timeline.
+    rows: the frame of stays.rows.
     config: the whole tree.
   Returns:
     inputs: (N, W) float32, the mean over a row's notes, or (N, K, L) int32 windows of tokens where
@@ -172,7 +172,7 @@ def collect_images(source, place, people, rows, config):
 
   Args:
     source, people, rows, config: see collect_notes.
-    place: mimic_files.Place of the embeddings.
+    place: files.Place of the embeddings.
   Returns:
     inputs: (N, K, 1376) float32, a row's latest images, or (N, 1376), their mean; observed: (N,)
       bool; facts: JSON-able counts.

@@ -60,7 +60,7 @@ def verify(root, threads=0):
   """Checks all that lies under `root` against what the cohort needs.
 
   Args:
-    root: see mimic_files.
+    root: see files.
     threads: how many files are read at a time; 0: one a core.
   Returns:
     list of `Finding`.

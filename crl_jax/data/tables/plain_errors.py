@@ -16,7 +16,7 @@ def plain(tell):
   """Turns an error whose text is not crl_jax's own into a CohortError.
 
   Args:
-    tell: (error, kind) -> the message; kind is like "ValueError at mimic_stays.py:25".
+    tell: (error, kind) -> the message; kind is like "ValueError at mimic/stays.py:25".
   """
   try:
     yield

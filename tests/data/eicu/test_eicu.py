@@ -7,9 +7,9 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib, eicu
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.eicu import (features as spec, scores as eicu_scores, stays as eicu_stays,
+from crl_jax.data.eicu import (cohort as eicu_cohort, features as spec, scores as eicu_scores, stays as eicu_stays,
                                tables as eicu_tables)
-from tests.data.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows, save,
+from tests.data.eicu.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows, save,
                                       stay)
 
 
@@ -114,12 +114,12 @@ def test_a_modality_with_too_many_gaps_is_missing_and_zero():
                         "hospitaldischargestatus": "Alive", "unitdischargestatus": "Alive",
                         "age": 60.0, "gender": "Male", "ethnicity": "", "hospitalid": 1,
                         "region": None, "unittype": "MICU", "uniquepid": ["a", "b", "c"]})
-  c = eicu._assemble(values, frame, 0.7, {})
+  c = eicu_cohort._assemble(values, frame, 0.7, {})
   assert c.observed[:, 0].tolist() == [False, True, True]
   assert (not c.inputs["vitals"][0].any() and
           np.isnan(c.inputs["vitals"][1]).tolist() == [False, False, True, True, True])
-  assert eicu._assemble(values, frame, 0.8, {}).observed.all()
-  assert not eicu._assemble({m: {"a": nan} for m in spec.MODALITIES}, frame, 1.0, {}).observed.any()
+  assert eicu_cohort._assemble(values, frame, 0.8, {}).observed.all()
+  assert not eicu_cohort._assemble({m: {"a": nan} for m in spec.MODALITIES}, frame, 1.0, {}).observed.any()
   assert set(c.groups["ethnicity"]) == set(c.groups["region"]) == {"unknown"}
 
 
@@ -226,11 +226,11 @@ def test_every_query_compiles_for_other_engines():
     compiled.append(ibis.to_sql(expr, dialect="bigquery"))
     return ibis.table(expr.schema(), name=f"kept_{len(compiled)}")
 
-  t = eicu.prepare({n: ibis.table(table.types, name=n)
+  t = eicu_cohort.prepare({n: ibis.table(table.types, name=n)
                     for n, table in eicu_tables.schema().items()}, keep)
   rows = keep(eicu_stays.row_table(eicu_stays.stay_table(t["patient"], c), c, "honest"))
   for s in spec.SOURCES:
-    keep(eicu.feature_query(s, t[s.table], rows))
+    keep(eicu_cohort.feature_query(s, t[s.table], rows))
   assert len(compiled) == len(spec.SOURCES) + 3 and all("SELECT" in q for q in compiled)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from crl_jax.data.text import vectors
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def keys(*numbers):
@@ -109,7 +109,7 @@ def test_abandoned_parts_are_removed_and_young_ones_kept(tmp_path):
 
 
 def test_processes_write_into_one_folder_at_once(tmp_path):
-  code = ("import sys, numpy as np; from crl_jax.data import vectors\n"
+  code = ("import sys, numpy as np; from crl_jax.data.text import vectors\n"
           "store = vectors.Vectors(sys.argv[1], 3); which = int(sys.argv[2])\n"
           "every = np.random.default_rng(0).integers(0, 256, (256, 32)).astype(np.uint8)\n"
           "for i in range(40):\n"

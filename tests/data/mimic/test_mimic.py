@@ -11,8 +11,8 @@ from crl_jax import config as config_lib
 from crl_jax.data import mimic
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import items as mimic_items, stays as mimic_stays, tables as mimic_tables
-from tests.data import mimic_hospital as made
-from tests.data.mimic_hospital import build, rows_of
+from tests.data.mimic import mimic_hospital as made
+from tests.data.mimic.mimic_hospital import build, rows_of
 
 DAY = 24
 

@@ -6,7 +6,7 @@ import pytest
 
 from crl_jax.data import mimic, splits
 from crl_jax.data.mimic import items as mimic_items
-from tests.data.mimic_hospital import build, rows_of
+from tests.data.mimic.mimic_hospital import build, rows_of
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from configs import mimic
 from crl_jax import config as config_lib
 from crl_jax.engine import layout, writer
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("run_of", [

@@ -6,7 +6,7 @@ import pytest
 
 from crl_jax.data import eicu
 from crl_jax.data.eicu import features as spec, tables as eicu_tables
-from tests.data.eicu_hospital import DAY, feature, make_config, same_rows, save
+from tests.data.eicu.eicu_hospital import DAY, feature, make_config, same_rows, save
 
 
 @pytest.fixture(scope="module")

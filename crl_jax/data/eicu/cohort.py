@@ -1,7 +1,7 @@
 """The eICU-CRD cohort: unit stays as rows, ten virtual modalities, readmission to the unit and
 hospital mortality.
 
-eicu_features.py says which table and columns feed which modality, eicu_stays.py which stays become
+features.py says which table and columns feed which modality, stays.py which stays become
 rows. Here is the rule that keeps a row honest: a record enters only where the latest of its offsets
 lies before the row's minute. Everything is Ibis expressions over the tables that data/tables/source.py
 opens, executed once each.
@@ -23,7 +23,8 @@ from crl_jax.data.tables import source as tables
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.eicu"),
-    files=lambda config: tables.find(config.data.root, eicu_tables.schema()).values())
+    files=lambda config: tables.find(config.data.root, eicu_tables.schema()).values(),
+    other_code=("mimic", "text"))
 _YEAR = 365 * spec.DAY
 # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
 _UNIT = 1000
@@ -66,7 +67,7 @@ def build(config, for_prediction=False):
   kind = frame["kind"].to_numpy()
   scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
-  steps += [{"step": f"of which with rows at {eicu_stays.KINDS[k]}", "removed": None,
+  steps += [{"step": f"of which with rows at {stays.KINDS[k]}", "removed": None,
              "left": int((kind == k).sum())} for k in sorted(set(kind))]
   info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=source.inputs,
               absent_tables=source.absent, protocol=protocol,
@@ -94,11 +95,11 @@ def _notes(c, protocol, for_prediction):
 
 
 def prepare(t, keep=lambda table: table):
-  """Returns the tables with the derived columns that eicu_features.py names, and `stay` for
+  """Returns the tables with the derived columns that features.py names, and `stay` for
   patientunitstayid.
 
   Args:
-    t: name -> ibis table of eicu_tables.schema.
+    t: name -> ibis table of tables.schema.
     keep: stores a derived table that several queries read (tables.Source.keep); by default it is
       derived each time.
   """
@@ -135,7 +136,7 @@ def prepare(t, keep=lambda table: table):
 
 
 def feature_query(s, table, rows):
-  """Returns the Ibis expression that computes the source `s` (of eicu_features.SOURCES) for `rows`;
+  """Returns the Ibis expression that computes the source `s` (of features.SOURCES) for `rows`;
   any engine's."""
   make = {spec.Values: _values_query, spec.Flags: _flags_query,
           spec.Signals: _signals_query}[type(s)]

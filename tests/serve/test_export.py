@@ -19,7 +19,7 @@ from crl_jax import export, models, run
 from crl_jax.data import preprocess
 from crl_jax.serve import predictor as inference
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FILES = ["example.py", "model.stablehlo", "schema.json", "weights.npz"]
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import plain_errors, source as tables
-from tests.data import mimic_hospital as made
+from tests.data.mimic import mimic_hospital as made
 from tests.data.test_tables import GOOD, SCHEMA, write
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def call(module, body):

@@ -18,7 +18,7 @@ from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
                                 tables as mimic_tables)
 from crl_jax.data.tables.source import Table
-from tests.data import mimic_hospital as made
+from tests.data.mimic import mimic_hospital as made
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,13 @@ def test_every_query_compiles_for_every_engine(hospital, monkeypatch):
   plain = ibis.expr.types.core.Expr.execute
   monkeypatch.setattr(ibis.expr.types.core.Expr, "execute",
                       lambda self, **kwargs: (note(self), plain(self, **kwargs))[1])
-  opened = mimic.tables.open_files
+  opened = tables.open_files
 
   @contextlib.contextmanager
   def recording(*args, **kwargs):
     with opened(*args, **kwargs) as source:
       yield dataclasses.replace(source, keep=lambda e: (note(e), source.keep(e))[1])
-  monkeypatch.setattr(mimic.tables, "open_files", recording)
+  monkeypatch.setattr(tables, "open_files", recording)
   mimic.build(made.make_config(root, *overrides))
   for dialect, found in compiled.items():
     text = "\n".join(found)

@@ -14,7 +14,7 @@ from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images,
                                 items as mimic_items, unstructured as mimic_unstructured)
 from crl_jax.data.tables import source as tables
-from tests.data import mimic_hospital as made
+from tests.data.mimic import mimic_hospital as made
 
 PATIENTS = (11, 12, 13)
 ROW, LEAVE = 48, 100      # hours of the mortality row and of the discharge row

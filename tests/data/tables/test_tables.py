@@ -204,7 +204,7 @@ def test_the_database_draws_no_progress_into_what_a_program_prints(tmp_path):
   # DuckDB draws where the program is no file: a prompt, a notebook, python -c
   program = """
 import sys, duckdb
-from crl_jax.data import tables
+from crl_jax.data.tables import source as tables
 setting = "SELECT current_setting('enable_progress_bar')"
 schema = {"lab": tables.Table({"stay": "int64"})}
 with tables.open_folder(sys.argv[1], schema) as source:
@@ -212,7 +212,7 @@ with tables.open_folder(sys.argv[1], schema) as source:
 print(duckdb.connect().execute(setting).fetchall()[0][0], ours)
 """
   done = subprocess.run([sys.executable, "-c", program, str(write(tmp_path, GOOD))], text=True,
-                        cwd=pathlib.Path(__file__).parents[2], capture_output=True, check=True)
+                        cwd=pathlib.Path(__file__).parents[3], capture_output=True, check=True)
   default, ours = done.stdout.split()
   assert default == "True", "DuckDB no longer draws here: this test can show nothing"
   assert ours == "False"

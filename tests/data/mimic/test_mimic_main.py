@@ -16,7 +16,7 @@ from crl_jax import config as config_lib
 from crl_jax.data import mimic
 from crl_jax.data.mimic import simulate as simulate_mimic
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 # all that the BERT below can read: how a stay ended, so that few patients suffice
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "expired", "deceased", "stable", "coherent")
 # the task that the protocol changes, alone; half of the patients tested

@@ -10,7 +10,7 @@ import pytest
 
 from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.mimic import items as mimic_items
-from tests.data import mimic_hospital as made
+from tests.data.mimic import mimic_hospital as made
 
 ROWS = {0: 48 * 60, 1: 100 * 60}      # kind -> minutes after the admission
 SUBJECTS = tuple(range(11, 23))

@@ -16,7 +16,7 @@ from crl_jax import config as config_lib
 from crl_jax.backbones import bert
 from crl_jax.data.text import encode, notes
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SECRET = "zebra"   # no log and no message may hold it
 
 
@@ -247,7 +247,7 @@ def test_several_devices_give_the_numbers_of_one(config, tmp_path, monkeypatch):
 _WORK = """
 import sys, time
 from crl_jax import config as config_lib
-from crl_jax.data import text
+from crl_jax.data.text import encode as text
 sys.path.insert(0, {tests!r})
 import test_text
 c = config_lib.default().unlock()

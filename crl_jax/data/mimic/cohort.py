@@ -1,7 +1,7 @@
 """The MIMIC-IV cohort: hospital admissions with an ICU stay as rows, four modalities, three tasks.
 
-mimic_stays.py says who is included and when rows are, mimic_items.py which values are looked at,
-mimic_features.py and mimic_unstructured.py how a row is kept honest: a record enters only where the
+stays.py says who is included and when rows are, items.py which values are looked at,
+features.py and unstructured.py how a row is kept honest: a record enters only where the
 latest of its times lies before the row's minute. Everything is Ibis expressions over the tables
 that data/tables/source.py (csv.gz or Parquet on DuckDB) or data/mimic/engines.py (BigQuery, Spark) opens.
 
@@ -39,7 +39,7 @@ def _files(config):
     return None
   wanted = config.data.mimic.modalities
   places = mimic_files.locate(config.data.root)
-  out = [path for table, path in mimic_files.files(places).items() if table in _needed(wanted)]
+  out = [path for table, path in mimic_files.files(places).items() if table in needed(wanted)]
   model = pathlib.Path(config.text.model)
   if config.text.model and model.is_dir():
     out += [path for path in model.iterdir() if path.is_file()]
@@ -67,7 +67,8 @@ RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
         "window", "overlap", "max_windows", "pooling", "precision", "finetune",
         "finetune_windows"))),
-    files=_files, many=_embeddings, code=("backbones/bert.py",))
+    files=_files, many=_embeddings, code=("backbones/bert.py",),
+    other_code=("eicu", "mimic/simulate.py", "mimic/simulated", "mimic/verify.py"))
 
 
 def build(config, for_prediction=False):
@@ -117,7 +118,7 @@ def build(config, for_prediction=False):
   odd = stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
       attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),
-      absent_tables=[t for t in source.absent if t in _needed(wanted)], protocol=protocol,
+      absent_tables=[t for t in source.absent if t in needed(wanted)], protocol=protocol,
       version=_version(config, places, last_year),
       modality_facts=facts, notes=_notes(config, wanted, source.absent, last_year, for_prediction))
   return _assemble(people, rows, wanted, inputs, observed, features, info)
@@ -126,8 +127,8 @@ def build(config, for_prediction=False):
 @contextlib.contextmanager
 def open_source(config, modalities):
   """Yields (tables.Source, places): the tables that the `modalities` need, on config.data.engine,
-  and where the files lie (mimic_files.locate; empty for BigQuery without a data root)."""
-  c, schema = config.data, _needed(modalities)
+  and where the files lie (files.locate; empty for BigQuery without a data root)."""
+  c, schema = config.data, needed(modalities)
   with contextlib.ExitStack() as stack:
     places = mimic_files.locate(c.root) if c.root else {}
     files = {t: p for t, p in mimic_files.files(places).items() if t in schema}
@@ -149,8 +150,8 @@ def open_source(config, modalities):
     yield stack.enter_context(source), places
 
 
-def _needed(modalities):
-  """The part of mimic_tables.SCHEMA that the modalities are made of."""
+def needed(modalities):
+  """The part of tables.SCHEMA that the modalities are made of."""
   mine = {"discharge": "discharge", "radiology": "radiology", mimic_files.CXR_METADATA: "image"}
   return {t: table for t, table in mimic_tables.SCHEMA.items()
           if mine.get(t, "structured") in modalities}
