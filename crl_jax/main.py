@@ -30,11 +30,10 @@ def main(argv):
 
 
 def _run(name):
-  from crl_jax import run
-  from crl_jax.engine import layout   # after the flags are parsed, so that --help is quick
+  from crl_jax import processes, run   # after the flags are parsed, so that --help is quick
   try:
     if _DISTRIBUTED.value:
-      layout.join(_DISTRIBUTED.value)
+      processes.join(_DISTRIBUTED.value)
     workdir = _WORKDIR.value or run.default_workdir(_CONFIG.value, name)
     run.run(_CONFIG.value, workdir, shlex.join(["python", "-m", "crl_jax.main", *sys.argv[1:]]))
   except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

@@ -12,9 +12,9 @@ import sys
 
 import numpy as np
 
-from crl_jax import config as config_lib, files, stopping
+from crl_jax import config as config_lib, files, processes, stopping
 from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
-from crl_jax.engine import checkpoint, layout, members, writer
+from crl_jax.engine import checkpoint, members, writer
 from crl_jax.serve import predictor
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
@@ -39,11 +39,11 @@ def run(config, workdir, command=""):
     SystemExit: after an interruption has been saved.
   """
   config_lib.check(config)
-  devices = layout.select_devices(config.platform)
+  devices = processes.select_devices(config.platform)
   workdir = pathlib.Path(workdir)
   with _locked(workdir):
     _settle_config(workdir, config)
-    layout.together("config")
+    processes.wait_for_all("config")
     finished = _finished(workdir)
     if finished:
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
@@ -52,16 +52,16 @@ def run(config, workdir, command=""):
       try:
         if not finished:
           _execute(config, workdir, devices, stop)
-          layout.together("finished")
+          processes.wait_for_all("finished")
           finished = _finished(workdir)
-        if layout.leader():
+        if processes.leader():
           _explain(workdir, config.evaluate.explain)
       except stopping.Interrupted:
         print("\nStopped; all that was trained is saved. To go on where it was, run the same "
               f"command again:\n  {command}", flush=True)
         # one process may have stopped alone, once it waits for no other
-        sys.exit(128 + (stop() if stop.at_once else layout.agreed(stop())))
-  if layout.leader():
+        sys.exit(128 + (stop() if stop.at_once else processes.agreed(stop())))
+  if processes.leader():
     print(_table(workdir, finished, config.evaluate.min_cell))
     print(f"\nReport: {workdir / 'report.html'}")
   return finished
@@ -93,7 +93,7 @@ def _execute(config, workdir, devices, stop):
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   cohort = build_cohort(config)
-  if "banner" in cohort.info and layout.leader():
+  if "banner" in cohort.info and processes.leader():
     print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
   for warning in cohort.info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
@@ -107,19 +107,19 @@ def _execute(config, workdir, devices, stop):
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [fold["train"] for fold in rows], config.preprocess)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  log = writer.Writer(workdir) if layout.leader() else writer.Silent()
+  log = writer.Writer(workdir) if processes.leader() else writer.Silent()
   with log, writer.progress_bar(epochs + 1) as bar:
     with stop.after_epoch():
       ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
                           _fingerprint(config, facts), log, bar,
-                          lambda: layout.agreed(stop()))
-      if layout.agreed(stop()):   # asked for during the last epoch
+                          lambda: processes.agreed(stop()))
+      if processes.agreed(stop()):   # asked for during the last epoch
         raise stopping.Interrupted
     predictor.save(workdir / "checkpoints" / "final", ready, plans, stats)
     bar(epochs, "predicting and evaluating")
     base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
             for role in ("val", "test")}
-  if not layout.leader():
+  if not processes.leader():
     return
   parts = []
   for fold in range(config.members.folds):
@@ -170,7 +170,7 @@ def _locked(workdir):
   """Holds the run folder's lock, for all processes of a run. Raises RuntimeError at once if another
   run has it."""
   import filelock
-  if not layout.leader():
+  if not processes.leader():
     yield
     return
   lock = filelock.FileLock(str(workdir / ".lock"))
@@ -206,7 +206,7 @@ def _settle_config(workdir, config):
   """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
   Another evaluation is refused only where one is finished.
   """
-  if not layout.leader():
+  if not processes.leader():
     return
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
@@ -252,9 +252,9 @@ def _settle_data(workdir, cohort, splits, folds):
                        f"({', '.join(changed)} in data.json differ):\n  "
                        + "\n  ".join(_changes(old, facts))
                        + "\nRestore the files of data.root, or name another --workdir.")
-  if layout.leader():
+  if processes.leader():
     _write_json(path, facts)
-  layout.together("data")
+  processes.wait_for_all("data")
   return facts
 
 

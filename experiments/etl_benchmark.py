@@ -123,8 +123,7 @@ def table(found):
 
 def _files(folder, notes):
   """The csv.gz that the cohort reads."""
-  from crl_jax.data.mimic import cohort as mimic_cohort
-  from crl_jax.data.mimic import files as mimic_files
+  from crl_jax.data.mimic import cohort as mimic_cohort, files as mimic_files
   wanted = ["structured", "image"] + ["discharge", "radiology"] * notes
   schema = mimic_cohort.needed(wanted)
   return [path for name, path in mimic_files.files(mimic_files.locate(folder)).items()

@@ -17,10 +17,10 @@ import ml_collections
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, run, stopping
+from crl_jax import config as config_lib, processes, run, stopping
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
 from crl_jax.data.cohort import Cohort
-from crl_jax.engine import layout, members, writer
+from crl_jax.engine import members, writer
 from crl_jax.statistics import evaluate, metrics as metrics_lib, predictions
 from experiments import sweep
 
@@ -125,7 +125,7 @@ def _train(study, configs):
   epochs = sum(configs[0].train[phase].epochs for phase in ("pretrain", "joint"))
   with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, study.stop.after_epoch():
     ready = members.fit(plans, cohort, splits, stats,
-                        layout.select_devices(configs[0].platform), folder / "checkpoints",
+                        processes.select_devices(configs[0].platform), folder / "checkpoints",
                         {"settings": key, "data": cohort_lib.fingerprint(cohort),
                          "splits": splits.fingerprint()}, log, bar, study.stop)
   found = {role: ready.predict([splits.rows(plan.fold, role) for plan in plans])

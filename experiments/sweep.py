@@ -18,9 +18,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, run, stopping
+from crl_jax import config as config_lib, processes, run, stopping
 from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
-from crl_jax.engine import layout, members, writer
+from crl_jax.engine import members, writer
 from crl_jax.statistics import metrics
 
 # Around the paper's values: the default grid.
@@ -109,7 +109,7 @@ def validated(group, cohort, splits, out, stop):
   folder.mkdir(exist_ok=True)
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, stop.after_epoch():
-    ready = members.fit(plans, cohort, splits, stats, layout.select_devices(config.platform),
+    ready = members.fit(plans, cohort, splits, stats, processes.select_devices(config.platform),
                         folder / "checkpoints", _fingerprint(text, cohort, splits), log, bar,
                         stop)
   rows = [splits.rows(plan.fold, "val") for plan in plans]

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, models
-from crl_jax.data.cohort import Batch
+from crl_jax.models.record import Batch
 
 
 

@@ -1,5 +1,4 @@
-"""Cohort: what every data source delivers and everything else consumes; Batch: the part of it that
-a step sees."""
+"""Cohort: what every data source delivers and everything else consumes."""
 
 import dataclasses
 import hashlib
@@ -7,7 +6,6 @@ import json
 import math
 import pathlib
 
-import flax.struct
 import numpy as np
 
 _BLOCK = 16384   # rows that are checked at once
@@ -83,27 +81,6 @@ class Cohort:
         self, inputs=pick(self.inputs), observed=self.observed[rows], labels=self.labels[rows],
         row_id=self.row_id[rows], patient_id=self.patient_id[rows], groups=pick(self.groups),
         references=pick(self.references))
-
-
-@flax.struct.dataclass
-class Batch:
-  """What a train or eval step sees of B rows.
-
-  Attributes:
-    inputs: modality -> (B, ...) float, scaled, free of NaN where observed.
-    observed: (B, M) bool.
-    labels: (B, T) float, NaN where undefined.
-    valid: (B,) bool; False marks padding, which counts in nothing.
-    patient: (B,) int32, dense patient index (true ids overflow on the device and stay on the host).
-    slot: (B,) int32, the row's place in the global batch: the source of its own randomness on any
-      device layout.
-  """
-  inputs: dict
-  observed: np.ndarray
-  labels: np.ndarray
-  valid: np.ndarray
-  patient: np.ndarray
-  slot: np.ndarray
 
 
 def pattern_id(observed):

@@ -9,7 +9,7 @@ import numpy as np
 
 from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
-from crl_jax.engine import checkpoint, programs as programs_lib, step
+from crl_jax.engine import checkpoint, loop, programs as programs_lib, step
 
 # Settings in which members that share their programs may differ.
 SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.learning_rate",
@@ -86,7 +86,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     Ready.
   Raises:
     ValueError: plans that cannot share programs; a checkpoint of another config, data or splits.
-    stopping.Interrupted, FloatingPointError: see train.fit().
+    stopping.Interrupted, FloatingPointError: see loop.fit().
   """
   config = plans[0].config
   spec = make_spec(cohort, stats[0])
@@ -131,7 +131,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     tree = dict(phase=np.int64(phase), epoch=np.int64(epoch), member=_first(programs, member))
     # a phase that has ended is saved under its last epoch; 10 leaves room to tell both apart
     checkpoint.save(folder, total * 10 + phase, tree, config.checkpoint.keep, fingerprint)
-  member = step.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
+  member = loop.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
                      at, on_epoch, save, should_stop)
   return Ready(programs, member.best, programs.by_member(split.fold), data)
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax.data import preprocess, stream
-from crl_jax.data.cohort import Batch
 from crl_jax.engine import layout, step
+from crl_jax.models.record import Batch
 
 _EVALUATED = 1024   # rows of one evaluation step at most
 

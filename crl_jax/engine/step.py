@@ -1,8 +1,7 @@
 """The one pure step, and one epoch of one member as a pure function of arrays; programs.py compiles
-them, fit() drives them."""
+them, loop.py drives them."""
 
 import functools
-import time
 
 import flax.struct
 import jax
@@ -10,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from crl_jax import stopping
-from crl_jax.data.cohort import Batch
 from crl_jax.engine import validation
 from crl_jax.models.parts import losses
+from crl_jax.models.record import Batch
 
 
 @flax.struct.dataclass

@@ -29,6 +29,27 @@ class Spec:
 
 
 @flax.struct.dataclass
+class Batch:
+  """What a train or eval step sees of B rows.
+
+  Attributes:
+    inputs: modality -> (B, ...) float, scaled, free of NaN where observed.
+    observed: (B, M) bool.
+    labels: (B, T) float, NaN where undefined.
+    valid: (B,) bool; False marks padding, which counts in nothing.
+    patient: (B,) int32, dense patient index (true ids overflow on the device and stay on the host).
+    slot: (B,) int32, the row's place in the global batch: the source of its own randomness on any
+      device layout.
+  """
+  inputs: dict
+  observed: jnp.ndarray
+  labels: jnp.ndarray
+  valid: jnp.ndarray
+  patient: jnp.ndarray
+  slot: jnp.ndarray
+
+
+@flax.struct.dataclass
 class Outputs:
   """logits (B, T), representation h (B, D), and every other named intermediate (B, ...)."""
   logits: jnp.ndarray

@@ -10,7 +10,8 @@ import numpy as np
 
 from crl_jax import config as config_lib, files, models
 from crl_jax.data import preprocess
-from crl_jax.data.cohort import KINDS, Batch
+from crl_jax.data.cohort import KINDS
+from crl_jax.models.record import Batch
 from crl_jax.engine import checkpoint
 from crl_jax.posthoc import rectifier, residuals
 

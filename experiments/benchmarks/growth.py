@@ -66,9 +66,9 @@ def train(folder, settings):
   threading.Thread(target=watch, daemon=True).start()
 
   from configs import mimic
-  from crl_jax import config as config_lib, run
+  from crl_jax import config as config_lib, processes, run
   from crl_jax.data import preprocess, splits as splits_lib
-  from crl_jax.engine import layout, members
+  from crl_jax.engine import members
   config = config_lib.override(mimic.get_config(), [
       "data.cohort=saved", f"data.root={folder}", "train.data=streamed", "train.pretrain.epochs=0",
       "train.joint.epochs=2", "checkpoint.every_epochs=1", *settings])
@@ -78,7 +78,7 @@ def train(folder, settings):
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [splits.rows(0, "train")], config.preprocess)
   log = Seconds()
-  members.fit(members.grid(config), cohort, splits, stats, layout.select_devices(""),
+  members.fit(members.grid(config), cohort, splits, stats, processes.select_devices(""),
               folder / "checkpoints", {}, log, lambda *_: None, lambda: 0)
   return {"seconds": log.seconds[-1], "peak": peak[0]}
 

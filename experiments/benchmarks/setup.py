@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from configs import mimic
-from crl_jax import config as config_lib, models, run
+from crl_jax import config as config_lib, models, processes, run
 from crl_jax.data import preprocess, splits as splits_lib
-from crl_jax.engine import layout, members, programs, step
+from crl_jax.engine import members, programs, step
 
 
 def settings(options, *more):
@@ -60,7 +60,7 @@ class Bench:
     self.model = models.build(config, prepared.spec)
     self.optimizer = step.make_optimizer(config)
     self.programs = programs.Programs(self.model, self.optimizer, config, prepared.spec.modalities,
-                                      layout.select_devices(config.platform), len(folds))
+                                      processes.select_devices(config.platform), len(folds))
     most = max(len(rows) for rows in prepared.train)
     self.epoch_steps = -(-most // config.train.batch_size)
     self.steps = min(steps, self.epoch_steps) or self.epoch_steps

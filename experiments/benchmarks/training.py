@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax import config as config_lib
-from crl_jax.data.cohort import Batch
+from crl_jax.models.record import Batch
 from crl_jax.engine import step as train
 from experiments.benchmarks import interleaved, line, ratios, setup
 

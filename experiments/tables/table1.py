@@ -5,8 +5,7 @@ import numpy as np
 from crl_jax import models
 from crl_jax.report import svg
 from crl_jax.statistics import evaluate
-from experiments import study as study_lib
-from experiments import tables
+from experiments import study as study_lib, tables
 
 # arXiv 2509.17228, abstract: gain in AUROC over its strongest baseline, on MIMIC-IV. The values of
 # its Table 1 were not at hand.

@@ -2,8 +2,7 @@
 intervals."""
 
 from crl_jax.report import svg
-from experiments import study as study_lib
-from experiments import tables
+from experiments import study as study_lib, tables
 
 _NO_PATTERN, _NO_REBUILD, _NO_CONTRAST = (
     "model.conditioning=False", "model.reconstruction=False", "model.contrastive=False")

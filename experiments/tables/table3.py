@@ -6,8 +6,7 @@ import numpy as np
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.report import svg
 from crl_jax.statistics import disclosure
-from experiments import study as study_lib
-from experiments import tables
+from experiments import study as study_lib, tables
 
 _COMPARED = {"method": (), "zero_fill": ("model.name=zero_fill",),
              "mean_fill": ("model.name=mean_fill",)}

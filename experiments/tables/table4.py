@@ -2,8 +2,7 @@
 weight."""
 
 from crl_jax.report import svg
-from experiments import study as study_lib
-from experiments import tables
+from experiments import study as study_lib, tables
 
 # Around the paper's own values (2e-4, 1e-5, 128, 0.2, 0.15): the ranges of its Table 4 were not at
 # hand. Widths are shapes, a program each; the rest are members of one.

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import simulate
+from crl_jax.data import cohort as cohort_lib, simulate
 
 
 def _config(**overrides):

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from configs import mimic
-from crl_jax import config as config_lib
-from crl_jax.engine import layout, writer
+from crl_jax import config as config_lib, processes
+from crl_jax.engine import writer
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -48,4 +48,4 @@ def test_two_processes_give_the_numbers_of_one(run_of, request, tmp_path):
 
 def test_a_wrong_address_is_refused():
   with pytest.raises(ValueError, match="HOST:PORT,PROCESSES,INDEX"):
-    layout.join("127.0.0.1:1234")
+    processes.join("127.0.0.1:1234")

@@ -10,7 +10,8 @@ import pytest
 
 from crl_jax import config as config_lib, models, run
 from crl_jax.data import preprocess
-from crl_jax.data.cohort import Batch, pattern_id
+from crl_jax.data.cohort import pattern_id
+from crl_jax.models.record import Batch
 from crl_jax.engine import checkpoint
 from crl_jax.posthoc import rectifier
 from crl_jax.serve import predictor as inference

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crl_jax import processes
 from crl_jax.backbones import bert
 from crl_jax.data import checksums, prepared
 from crl_jax.data.text import notes, vectors
-from crl_jax.engine import layout
 
 _LOG = logging.getLogger("crl_jax")
 
@@ -152,7 +152,7 @@ def release():
 def _compute(rows, texts, keys, store, config, progress):
   """Embeds texts[rows] and adds them to the store, a file every so often."""
   c, tokenizer = config.text, _tokenizer(config)
-  devices = [d for d in layout.select_devices(config.platform)
+  devices = [d for d in processes.select_devices(config.platform)
              if d.process_index == jax.process_index()]
   encoder = _encoder(_digest_of_model(pathlib.Path(c.model)), c.model, c.window, c.pooling,
                      c.precision, c.batch_tokens, tuple(devices))

@@ -17,6 +17,7 @@ from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
                                 tables as mimic_tables)
+from crl_jax.data.tables import source as tables
 from crl_jax.data.tables.source import Table
 from tests.data.mimic import mimic_hospital as made
 

@@ -9,10 +9,11 @@ import pytest
 
 from crl_jax import models
 from crl_jax.backbones import bert
-from crl_jax.data.cohort import KINDS, Batch
+from crl_jax.data.cohort import KINDS
 from crl_jax.engine import layout, step
 from crl_jax.models.parts import encoders, losses
 from crl_jax.models.parts.noise import Noise
+from crl_jax.models.record import Batch
 
 
 def test_every_kind_of_input_has_an_encoder():

@@ -10,8 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from crl_jax.data import cohort as cohort_lib
-from crl_jax.data import simulate
+from crl_jax.data import cohort as cohort_lib, simulate
 
 DAY, HOUR = 86400, 3600
 EARLIER, INDEX, LATER = range(3)   # kinds of admissions
