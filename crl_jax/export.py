@@ -7,54 +7,12 @@ first argument), `schema.json` (what goes in, what comes out, what it was traine
 The weights were learned from patients: share them only as the data's use agreement allows.
 """
 
-import contextlib
-import hashlib
-import json
 import pathlib
 import sys
-import tempfile
 
 from absl import app, flags, logging
-import numpy as np
 
-from crl_jax import __version__, stopping
-
-PLATFORMS = ("cpu", "cuda")
-
-_DESCRIPTION = {
-    "float32": "raw values in the units of the training data, features on the last axis; NaN is a "
-               "missing feature, and features of NaN alone on any axis before are padding; ignored "
-               "where not observed",
-    "int32": "token ids of windows of text; 0 is padding; ignored where not observed"}
-
-_EXAMPLE = '''\
-"""Predicts made-up rows with the exported model, in 20 lines. It needs jax, NumPy and, because
-jax.export reads its files with it, flatbuffers: pip install jax numpy flatbuffers."""
-
-import hashlib
-import json
-import pathlib
-import jax.export
-import numpy as np
-
-here = pathlib.Path(__file__).parent
-schema = json.loads((here / "schema.json").read_text())
-for name, digest in schema["sha256"].items():
-  if hashlib.sha256((here / name).read_bytes()).hexdigest() != digest:
-    raise SystemExit(f"{name} is damaged: it is not what was exported. Copy or export it again.")
-model = jax.export.deserialize((here / "model.stablehlo").read_bytes())
-weights = dict(np.load(here / "weights.npz", allow_pickle=False))
-
-# Each modality alone, then all of them: zeros in the units of the training data, or empty texts.
-names = np.array(schema["inputs"]["observed"]["columns"])
-observed = np.concatenate([np.eye(len(names)), np.ones((1, len(names)))]).astype(bool)
-inputs = {m: np.zeros((len(observed), *about["shape"][1:]), about["dtype"])
-          for m, about in schema["inputs"]["inputs"].items()}
-base, rectified = map(np.asarray, model.call(weights, inputs, observed))
-for row, before, after in zip(observed, base, rectified):
-  for task, b, r in zip(schema["outputs"]["columns"], before, after):
-    print(f"{'+'.join(names[row])}: {task} {b:.6f}, rectified {r:.6f}")
-'''
+from crl_jax import stopping
 
 
 def main(argv):
@@ -62,140 +20,13 @@ def main(argv):
     raise app.UsageError(f"Unknown argument '{argv[1]}'.")
   logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
   with stopping.cleanly("crl_jax.export"):
+    from crl_jax.serve import export   # late, so that --help is quick
+    output = pathlib.Path(flags.FLAGS.output).resolve()
     try:
-      export(flags.FLAGS.workdir, flags.FLAGS.output)
+      members = export.export(flags.FLAGS.workdir, output)
     except (ValueError, OSError, RuntimeError) as error:
       sys.exit(f"\nError: {error}")
-
-
-def export(workdir, output):
-  """Writes the model of a finished run to the folder `output`, all of it or nothing.
-
-  Args:
-    workdir: a finished run folder.
-    output: folder to make; it may exist if it is empty.
-  Raises:
-    OSError: the run is not finished or damaged; `output` holds something or is a file.
-    ValueError: another version of crl_jax made the run.
-  """
-  from crl_jax.serve import predictor as inference
-  workdir, output = pathlib.Path(workdir), pathlib.Path(output).resolve()
-  if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-    raise OSError(f"--output {output} exists and is not an empty folder: name another, or remove "
-                  "it.")
-  config, facts, _ = inference.read_run(workdir)
-  predictor = inference.load(workdir)
-  staged, weights = stage(predictor)
-  output.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-    folder = pathlib.Path(temporary) / "export"
-    folder.mkdir()
-    (folder / "model.stablehlo").write_bytes(staged.serialize())
-    np.savez(folder / "weights.npz", allow_pickle=False, **weights)
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-               for name in ("model.stablehlo", "weights.npz")}
-    (folder / "schema.json").write_text(json.dumps(
-        schema(staged, weights, predictor, config, facts, digests), indent=1, allow_nan=False))
-    (folder / "example.py").write_text(_EXAMPLE)
-    folder.replace(output)   # an empty folder gives way, any other is an error
-  print(f"members averaged: {predictor.members} -> {output}\n"
-        f"Try it: python {output / 'example.py'}")
-
-
-def stage(predictor):
-  """Predictor.function for any number of rows and PLATFORMS.
-
-  Args:
-    predictor: inference.Predictor.
-  Returns:
-    (jax.export.Exported, weights): the former's call(weights, inputs, observed) is that of
-    Predictor.function with `weights` (name -> NumPy array) flat. The training data's range, which
-    the function does not use, is not among them: it shows single patients' values.
-  """
-  import jax
-  from jax import export as jax_export
-  stats = {m: {k: x for k, x in s.items() if k not in ("low", "high")}
-           for m, s in predictor.weights["stats"].items()}
-  leaves, structure = jax.tree_util.tree_flatten_with_path(dict(predictor.weights, stats=stats))
-  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-  weights = {name: np.asarray(x) for name, (_, x) in zip(names, leaves)}
-
-  def predict(weights, inputs, observed):
-    tree = jax.tree.unflatten(structure, [weights[name] for name in names])
-    return predictor.function(tree, inputs, observed)
-  rows, = jax_export.symbolic_shape("rows")
-  shaped = jax.ShapeDtypeStruct
-  with _without_source_paths():
-    return jax_export.export(jax.jit(predict), platforms=PLATFORMS)(
-        {name: shaped(x.shape, x.dtype) for name, x in weights.items()},
-        {m: shaped((rows, *shape), predictor.dtype(m)) for m, shape in predictor.shapes.items()},
-        shaped((rows, len(predictor.modalities)), np.bool_)), weights
-
-
-@contextlib.contextmanager
-def _without_source_paths():
-  """Keeps this machine's paths out of what is lowered: they name users and folders."""
-  import jax
-  key = "jax_traceback_in_locations_limit"
-  before = getattr(jax.config, key)
-  jax.config.update(key, 0)
-  try:
-    yield
-  finally:
-    jax.config.update(key, before)
-
-
-def schema(staged, weights, predictor, config, facts, digests):
-  """The content of schema.json: files, arguments and results of the call, facts of the training.
-
-  Args:
-    staged, weights: from stage().
-    predictor: inference.Predictor.
-    config, facts: from inference.read_run().
-    digests: file name -> SHA-256.
-  Returns:
-    dict of JSON types; no count, value or id of patients.
-  """
-  import jax
-  from crl_jax import config as config_lib
-  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
-  array = lambda x: {"dtype": x.dtype.name, "shape": list(x.shape)}
-  return {
-      "call": "jax.export.deserialize(bytes of model.stablehlo).call(weights, inputs, observed) -> "
-              "(base, rectified)",
-      "sha256": digests,
-      "inputs": {
-          "weights": {"description": "the arrays of weights.npz by name",
-                      "arrays": {name: array(x) for name, x in weights.items()}},
-          "inputs": {m: {
-              "dtype": predictor.dtype(m).name, "shape": ["rows", *predictor.shapes[m]],
-              "features": facts["features"][m],
-              "description": _DESCRIPTION[predictor.dtype(m).name]}
-                     for m in predictor.modalities},
-          "observed": {"dtype": "bool", "shape": ["rows", len(predictor.modalities)],
-                       "columns": list(predictor.modalities),
-                       "description": "True where the row has the modality; any pattern may "
-                                      "occur"}},
-      "outputs": {
-          "dtype": "float32", "shape": ["rows", len(predictor.tasks)],
-          "columns": list(predictor.tasks),
-          "base": "probability of each task, mean over members",
-          "rectified": "base with the pooled rectifier's correction of the row's pattern: the "
-                       "probability to use"},
-      "training": {
-          "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
-          "data_fingerprint": facts["fingerprint"], "cohort": config.data.cohort,
-          "protocol": config.data.protocol, "banner": facts.get("banner", ""),
-          "notes": facts.get("notes", []), "members": predictor.members,
-          "trained_patterns": [[m for i, m in enumerate(predictor.modalities) if p >> i & 1]
-                               for p in facts["trained_patterns"]],
-          "versions": facts["versions"]},
-      "export": {
-          "versions": {"crl_jax": __version__, "jax": jax.__version__, "numpy": np.__version__},
-          "platforms": list(staged.platforms),
-          "calling_convention": staged.calling_convention_version,
-          "readable": f"by jax {jax.__version__} and its releases of the following six months; "
-                      "after that, export the run again"}}
+  print(f"members averaged: {members} -> {output}\nTry it: python {output / 'example.py'}")
 
 
 if __name__ == "__main__":

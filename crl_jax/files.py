@@ -1,8 +1,46 @@
-"""Reading the files of a run folder: what is absent or damaged is named, with the way to have it
-again."""
+"""The files of a run folder: written whole or not at all; what is absent or damaged is named, with
+the way to have it again."""
 
+import contextlib
+import hashlib
 import json
 import pathlib
+
+
+@contextlib.contextmanager
+def replaced(path):
+  """Yields a path beside `path` to write a file or make a folder at; it takes the place of `path`
+  once it is whole, and is gone where writing it failed."""
+  part = path.with_name(path.name + ".part")
+  try:
+    yield part
+    part.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
+    raise
+
+
+def write_json(path, tree):
+  """Writes `tree`, all of it or nothing; NaN is refused, because it is not JSON."""
+  with replaced(path) as part:
+    part.write_text(json.dumps(tree, indent=1, allow_nan=False))
+
+
+def sha256(path):
+  """The digest of a file's content, 64 hex digits."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def history(folder):
+  """The records of metrics.jsonl, in order; a line cut short by a kill is left out."""
+  path = pathlib.Path(folder) / "metrics.jsonl"
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    with contextlib.suppress(json.JSONDecodeError):
+      records.append(json.loads(line))
+  return records
 
 
 def of_finished(workdir, *names):

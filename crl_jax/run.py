@@ -4,18 +4,15 @@ cohort -> members -> predictions -> rectifier -> evaluation -> report.
 
 import contextlib
 import hashlib
-import importlib
 import json
 import logging
 import pathlib
 import sys
 
-import numpy as np
-
-from crl_jax import config as config_lib, files, processes, stopping
-from crl_jax.data import cohort as cohort_lib, prepared, preprocess, splits as splits_lib
-from crl_jax.engine import checkpoint, members, writer
-from crl_jax.serve import predictor
+from crl_jax import config as config_lib, files, pipeline, processes, stopping
+from crl_jax.engine import checkpoint, members
+from crl_jax.report import explanations, page, tables
+from crl_jax.serve import explain, predictor
 
 # Settings that change nothing that is trained: a run may go on with others. What a finished run
 # found does depend on those of the evaluation.
@@ -67,102 +64,38 @@ def run(config, workdir, command=""):
   return finished
 
 
-def build_cohort(config, **options):
-  """The validated cohort of `config.data.cohort`.
-
-  Raises CohortError; ValueError for an unknown cohort.
-  """
-  try:
-    source = importlib.import_module(f"crl_jax.data.{config.data.cohort}")
-    build = source.build
-  except (ModuleNotFoundError, AttributeError) as error:
-    if getattr(error, "name", None) in (f"crl_jax.data.{config.data.cohort}", "build"):
-      raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with "
-                       "a build().") from error
-    raise
-  recipe = getattr(source, "RECIPE", None)
-  if recipe is None or options:   # new patients are read once
-    return cohort_lib.validate(build(config, **options))
-  return cohort_lib.validate(prepared.build(config, recipe, lambda: build(config)))
-
-
 def _execute(config, workdir, devices, stop):
-  import pandas as pd
-  from crl_jax.report import page
-  from crl_jax.statistics import conformal, evaluate, informative, predictions
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
-  cohort = build_cohort(config)
-  if "banner" in cohort.info and processes.leader():
-    print(f"\n*** {cohort.info['banner']} ***\n", flush=True)
-  for warning in cohort.info["warnings"]:
+  prepared = pipeline.prepare(config)
+  info = prepared.cohort.info
+  if "banner" in info and processes.leader():
+    print(f"\n*** {info['banner']} ***\n", flush=True)
+  for warning in info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
-  facts = _settle_data(workdir, cohort, splits, config.members.folds)
-
+  facts = _settle_data(workdir, prepared.facts)
   plans = members.grid(config)
-  rows = [{role: splits.rows(fold, role) for role in splits_lib.ROLES}
-          for fold in range(config.members.folds)]
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [fold["train"] for fold in rows], config.preprocess)
-  epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  log = writer.Writer(workdir) if processes.leader() else writer.Silent()
-  with log, writer.progress_bar(epochs + 1) as bar:
-    with stop.after_epoch():
-      ready = members.fit(plans, cohort, splits, stats, devices, workdir / "checkpoints",
-                          _fingerprint(config, facts), log, bar,
-                          lambda: processes.agreed(stop()))
-      if processes.agreed(stop()):   # asked for during the last epoch
-        raise stopping.Interrupted
-    predictor.save(workdir / "checkpoints" / "final", ready, plans, stats)
-    bar(epochs, "predicting and evaluating")
-    base = {role: ready.predict([rows[plan.fold][role] for plan in plans])
-            for role in ("val", "test")}
+  ready = pipeline.fit(prepared, plans, workdir, _settings(config), stop)
+  predictor.save(workdir / "checkpoints" / "final", ready, plans, prepared.stats)
+  base = pipeline.predict(prepared, plans, ready)
   if not processes.leader():
     return
-  parts = []
-  for fold in range(config.members.folds):
-    mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
-    parts.append(predictions.of_fold(
-        cohort, rows[fold], fold, [plans[m].seed for m in mine],
-        {role: [found[m] for m in mine] for role, found in base.items()},
-        config.members.ensemble, _references(config, cohort, rows[fold], stats[fold])))
-  table = pd.concat(parts, ignore_index=True)
-  table, rectifiers = predictions.rectify(table, cohort.tasks, cohort.modalities, config.rectifier,
-                                          config.seed)
-  metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
-  if config.evaluate.informative:
-    metrics["informative"] = informative.study(cohort, seed=config.seed,
-                                               min_cell=config.evaluate.min_cell)
-  table = conformal.add(table, cohort.tasks, config.evaluate)
+  table, rectifiers = pipeline.correct(prepared, pipeline.table(prepared, plans, base))
+  metrics = pipeline.judge(prepared, table)
   table.to_parquet(workdir / "predictions.parquet", index=False)
-  _write_json(workdir / "rectifier.json", rectifiers)
+  files.write_json(workdir / "rectifier.json", rectifiers)
   for name in ("explain.svg", "explain.json"):   # of a report before
     (workdir / name).unlink(missing_ok=True)
   page.write(workdir / "report.html", metrics, table, facts, rectifiers,
-               config_lib.as_dict(config), writer.history(workdir))
+             config_lib.as_dict(config), files.history(workdir))
   # Last: its presence says that the run is finished.
-  _write_json(workdir / "metrics.json", metrics)
+  files.write_json(workdir / "metrics.json", metrics)
 
 
 def _explain(workdir, rows):
   """Explains so many rows of a finished run, unless somebody has."""
-  from crl_jax import explain
-  if rows and not explain.is_written(workdir):
-    explain.write(workdir, rows)
-
-
-def _references(config, cohort, rows, stats):
-  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
-  yardsticks.
-  """
-  from crl_jax.engine import yardsticks
-  found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
-           for role in ("val", "test")}
-  if config.evaluate.yardsticks:
-    found["test"] |= yardsticks.of_cohort(cohort, stats, rows, config.seed)
-  return found
+  if rows and not explanations.is_written(workdir):
+    explanations.write(workdir, explain.of_run(workdir, rows))
 
 
 @contextlib.contextmanager
@@ -194,12 +127,11 @@ def _begun(workdir):
   return bool(checkpoint.steps(workdir / "checkpoints"))
 
 
-def _fingerprint(config, facts):
-  """What the checkpoints of a run depend on."""
+def _settings(config):
+  """Digest of the settings that the checkpoints of a run depend on."""
   lines = config_lib.difference({}, config_lib.as_dict(config))
   text = "\n".join(line for line in lines if not line.startswith(_FREE + _EVALUATION))
-  return {"config": hashlib.sha256(text.encode()).hexdigest(), "data": facts["fingerprint"],
-          "splits": facts["splits_fingerprint"]}
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _settle_config(workdir, config):
@@ -219,31 +151,12 @@ def _settle_config(workdir, config):
                        + "\nRun with the old values to go on there, or name another --workdir."
                        + " To evaluate it anew, delete its metrics.json." * again)
   if not finished:   # or it would tell of another run than its results
-    _write_json(path, new)
+    files.write_json(path, new)
 
 
-def _settle_data(workdir, cohort, splits, folds):
+def _settle_data(workdir, facts):
   """Writes data.json, or refuses a folder whose data or splits were others. Returns its content."""
   path = workdir / "data.json"
-  ids, counts = np.unique(cohort.pattern, return_counts=True)
-  trained = np.unique(np.concatenate([cohort.pattern[splits.rows(fold, "train")]
-                                      for fold in range(folds)]))
-  facts = {
-      **cohort.info, "fingerprint": cohort_lib.fingerprint(cohort),
-      "splits_fingerprint": splits.fingerprint(),
-      "modalities": list(cohort.modalities), "tasks": list(cohort.tasks),
-      "shapes": {m: list(cohort.inputs[m].shape[1:]) for m in cohort.modalities},
-      "kinds": {m: cohort.kind(m) for m in cohort.modalities},
-      "features": {m: list(names) for m, names in cohort.features.items()},
-      "labelled": {t: {"n": int(np.isfinite(cohort.labels[:, i]).sum()),
-                       "positives": int(np.nansum(cohort.labels[:, i]))}
-                   for i, t in enumerate(cohort.tasks)},
-      "observed": {m: int(cohort.observed[:, i].sum()) for i, m in enumerate(cohort.modalities)},
-      "patterns": [{"pattern": int(p), "name": cohort_lib.pattern_name(p, cohort.modalities),
-                    "rows": int(n)}
-                   for p, n in zip(ids, counts)],
-      "trained_patterns": trained.tolist(), "digests": _digests(cohort, splits),
-      "versions": _versions()}
   if path.exists() and _begun(workdir):
     old = files.read(path)
     changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
@@ -253,19 +166,9 @@ def _settle_data(workdir, cohort, splits, folds):
                        + "\n  ".join(_changes(old, facts))
                        + "\nRestore the files of data.root, or name another --workdir.")
   if processes.leader():
-    _write_json(path, facts)
+    files.write_json(path, facts)
   processes.wait_for_all("data")
   return facts
-
-
-def _digests(cohort, splits):
-  """Part of a cohort or of its splits -> start of its SHA-256, to tell which part has changed."""
-  parts = {"row ids": cohort.row_id, "patients": cohort.patient_id, "observed": cohort.observed,
-           "labels": cohort.labels} | {f"inputs of {m}": x for m, x in cohort.inputs.items()} | {
-               f"{role} rows of fold {k}": splits.rows(k, role)
-               for k in range(len(splits.validation)) for role in ("val", "test")}
-  return {name: hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()[:16]
-          for name, x in parts.items()}
 
 
 def _changes(old, new):
@@ -281,33 +184,14 @@ def _changes(old, new):
       if values.get(part, digest) != digest]
 
 
-def _versions():
-  import importlib.metadata
-  import platform
-  names = ("crl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "scikit-learn")
-  found = {"python": platform.python_version()}
-  for name in names:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[name] = importlib.metadata.version(name)
-  return found
-
-
 def _finished(workdir):
   path = workdir / "metrics.json"
   return files.read(path) if path.exists() else None
 
 
 def _table(workdir, metrics, min_cell):
-  from crl_jax.statistics import evaluate
   rectifiers, facts = files.of_finished(workdir, "rectifier.json", "data.json")
-  return evaluate.table(metrics, rectifiers, facts, min_cell)
-
-
-def _write_json(path, tree):
-  """Writes atomically; NaN is refused, because it is not JSON."""
-  part = path.with_suffix(".part")
-  part.write_text(json.dumps(tree, indent=1, allow_nan=False))
-  part.replace(path)
+  return tables.table(metrics, rectifiers, facts, min_cell)
 
 
 def default_workdir(config, name):

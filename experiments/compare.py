@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import files
-from crl_jax.report import page, svg
-from crl_jax.statistics import bootstrap, compare as compare_lib, evaluate, metrics as metrics_lib
+from crl_jax.report import page, svg, tables
+from crl_jax.statistics import bootstrap, compare as compare_lib, metrics as metrics_lib
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
 _PAIRED = ("auroc", "auprc", "brier")
@@ -95,7 +95,7 @@ def scores(runs, task):
     auroc = entry["auroc"]
     rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], color(i), "dot")], None))
     lines.append([run.name, f"{entry['n']} ({entry['positives']})",
-                  *(evaluate.interval_text(entry[m]) for m in shown)])
+                  *(tables.interval_text(entry[m]) for m in shown)])
   return dict(title=f"{task}: scores on test rows", heads=["run", "rows (positive)", *shown],
               lines=lines, figure=svg.forest(rows, f"{task}: AUROC", "AUROC", width=640),
               said=["After the rectifier; 95% intervals by patient."])
@@ -155,7 +155,7 @@ def differences(runs, task):
   compare_lib.adjust([found["delong"] for _, found in lines])
   p = lambda entry: "-" if entry["p"] is None else f"{entry['p_holm']:.2g}"
   lines = [[name, *(text for metric in _PAIRED for text in (
-      evaluate.interval_text(found[metric], "+.3f"), p(found[metric]))), p(found["delong"])]
+      tables.interval_text(found[metric], "+.3f"), p(found[metric]))), p(found["delong"])]
            for name, found in lines]
   said = [f"Against {runs[0].name}; seeds are averaged row by row first, so that one prediction "
           "of a row meets another. p by the same resamples and by DeLong, each after Holm's "

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from sklearn import linear_model
 
-from crl_jax import config as config_lib, run
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax import config as config_lib, pipeline
+from crl_jax.data import preprocess, sources
 from crl_jax.engine import yardsticks
 from crl_jax.statistics import conformal, predictions
 from experiments import sweep
@@ -29,13 +29,10 @@ BANDS = (0, 9, 30, 100, 10**9)   # calibration patients of a pattern
 def tables(cohort, config, splits):
   """Yields a predictions table per split, its base predictions by logistic regression."""
   for seed in range(splits):
-    dealt = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                              config.splits.validation, seed)
+    prepared = pipeline.prepare(config_lib.override(config, [
+        f"seed={seed}", f"members.folds={config.splits.folds}"]), cohort)
     parts = []
-    for fold in range(config.splits.folds):
-      rows = {role: dealt.rows(fold, role) for role in splits_lib.ROLES}
-      stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
-                             config.preprocess)
+    for fold, (rows, stats) in enumerate(zip(prepared.rows, prepared.stats)):
       x = yardsticks.design_matrix(
           preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities),
           cohort.observed, cohort.modalities)
@@ -81,7 +78,7 @@ def main():
   parser.add_argument("settings", nargs="*", help="key=value of the config")
   arguments = parser.parse_args()
   config = config_lib.override(sweep.read(arguments.config), arguments.settings)
-  cohort = run.build_cohort(config)
+  cohort = sources.build_cohort(config)
   lines = {alpha: [] for alpha in (0.1, 0.2)}
   for table in tables(cohort, config, arguments.splits):
     for alpha, found in lines.items():

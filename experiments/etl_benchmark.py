@@ -31,7 +31,7 @@ logging.basicConfig(level=logging.WARNING)
 from crl_jax import config as config_lib, run
 config = config_lib.override(config_lib.default(), sys.argv[1:])
 begun = time.perf_counter()
-cohort = run.build_cohort(config)
+cohort = sources.build_cohort(config)
 bytes_read = sum(x[:].nbytes for x in cohort.inputs.values())
 print(json.dumps(dict(build=time.perf_counter() - begun, rows=len(cohort), bytes=bytes_read,
                       patients=cohort.info["patients"],

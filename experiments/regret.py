@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from configs import mimic
-from crl_jax import config as config_lib, run
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax import config as config_lib, pipeline, run
+from crl_jax.data import preprocess
 from crl_jax.engine import yardsticks
 
 COMPONENTS = 16
@@ -59,13 +59,9 @@ def boosting_on_components(config):
   pattern bits."""
   from sklearn.decomposition import PCA
   from sklearn.metrics import roc_auc_score
-  cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
-  train, val, test = (splits.rows(0, role) for role in splits_lib.ROLES)
-  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, train,
-                         config.preprocess)
-  inputs = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)
+  prepared = pipeline.prepare(config)
+  cohort, (train, val, test) = prepared.cohort, prepared.rows[0].values()
+  inputs = preprocess.transform(prepared.stats[0], cohort.inputs, cohort.observed, cohort.modalities)
   reduced = {}
   for m, name in enumerate(cohort.modalities):
     pca = PCA(COMPONENTS, svd_solver="randomized", random_state=config.seed)

@@ -17,11 +17,9 @@ import ml_collections
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, processes, run, stopping
-from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
-from crl_jax.data.cohort import Cohort
-from crl_jax.engine import members, writer
-from crl_jax.statistics import evaluate, metrics as metrics_lib, predictions
+from crl_jax import config as config_lib, files, pipeline, run, stopping
+from crl_jax.engine import members
+from crl_jax.statistics import evaluate, metrics as metrics_lib
 from experiments import sweep
 
 METRICS = ("auroc", "auprc", "brier")
@@ -29,12 +27,15 @@ METRICS = ("auroc", "auprc", "brier")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """A config, its cohort and splits, and the folder in which everything about them is kept."""
+  """A config, its rows, and the folder in which everything about them is kept."""
   config: ml_collections.ConfigDict
-  cohort: Cohort
-  splits: splits_lib.Splits
+  prepared: pipeline.Prepared
   folder: pathlib.Path
   stop: stopping.Stop
+
+  @property
+  def cohort(self):
+    return self.prepared.cohort
 
   @property
   def run_folder(self):
@@ -68,12 +69,9 @@ def start(config, folder, stop=None):
   folder = pathlib.Path(folder)
   with contextlib.redirect_stdout(io.StringIO()):
     run.run(config, folder / "run")
-  cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
-  _settle(folder, {"fingerprint": cohort_lib.fingerprint(cohort),
-                   "splits_fingerprint": splits.fingerprint()})
-  return Study(config, cohort, splits, folder, stop or stopping.Stop())
+  prepared = pipeline.prepare(config)
+  _settle(folder, {key: prepared.facts[key] for key in ("fingerprint", "splits_fingerprint")})
+  return Study(config, prepared, folder, stop or stopping.Stop())
 
 
 def _settle(folder, facts):
@@ -112,38 +110,25 @@ def tables(study, variants):
 
 def _train(study, configs):
   """Trains the variants of one program and keeps the predictions of each."""
-  cohort, splits, folds = study.cohort, study.splits, range(configs[0].members.folds)
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [splits.rows(fold, "train") for fold in folds],
-                               configs[0].preprocess)
-  plans = [members.Plan(plan.fold, plan.seed, config, f"variant{v}")
-           for v, config in enumerate(configs) for plan in members.grid(config)]
+  prepared = pipeline.prepare(configs[0], study.cohort)
+  plans = [plan for v, config in enumerate(configs)
+           for plan in members.grid(config, f"variant{v}")]
   key = hashlib.sha256("".join(_key(config) for config in configs).encode()).hexdigest()[:12]
   folder = study.folder / "training" / key
   folder.mkdir(parents=True, exist_ok=True)
   began = time.time()
-  epochs = sum(configs[0].train[phase].epochs for phase in ("pretrain", "joint"))
-  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, study.stop.after_epoch():
-    ready = members.fit(plans, cohort, splits, stats,
-                        processes.select_devices(configs[0].platform), folder / "checkpoints",
-                        {"settings": key, "data": cohort_lib.fingerprint(cohort),
-                         "splits": splits.fingerprint()}, log, bar, study.stop)
-  found = {role: ready.predict([splits.rows(plan.fold, role) for plan in plans])
-           for role in ("val", "test")}
-  for v, config in enumerate(configs):
-    parts = []
-    for fold in folds:
-      mine = [m for m, plan in enumerate(plans) if plan.config is config and plan.fold == fold]
-      parts.append(predictions.of_fold(
-          cohort, {role: splits.rows(fold, role) for role in found}, fold,
-          [plans[m].seed for m in mine], {role: [p[m] for m in mine] for role, p in found.items()},
-          config.members.ensemble, dict.fromkeys(found, {})))
-    table, _ = predictions.rectify(pd.concat(parts, ignore_index=True), cohort.tasks,
-                                   cohort.modalities, config.rectifier, config.seed)
+  ready = pipeline.fit(prepared, plans, folder, key, study.stop)
+  found = pipeline.predict(prepared, plans, ready)
+  for config in configs:
+    mine = [m for m, plan in enumerate(plans) if plan.config is config]
+    one = dataclasses.replace(prepared, config=config)
+    table = pipeline.table(one, [plans[m] for m in mine],
+                           {role: [p[m] for m in mine] for role, p in found.items()},
+                           references=False)
     path = _path(study, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(path.with_suffix(".part"), index=False)
-    path.with_suffix(".part").replace(path)
+    with files.replaced(path) as part:
+      pipeline.correct(one, table)[0].to_parquet(part, index=False)
   (folder / "seconds.json").write_text(json.dumps(
       {"seconds": time.time() - began, "members": len(plans)}))
 

@@ -18,9 +18,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, processes, run, stopping
-from crl_jax.data import cohort as cohort_lib, preprocess, splits as splits_lib
-from crl_jax.engine import members, writer
+from crl_jax import config as config_lib, pipeline, stopping
+from crl_jax.data import sources
+from crl_jax.engine import members
 from crl_jax.statistics import metrics
 
 # Around the paper's values: the default grid.
@@ -70,12 +70,10 @@ def sweep(config, common, settings, seeds, out, stop):
   config = config_lib.override(config, [*common, f"members.seeds={seeds}"])
   groups = grouped(config, settings)   # before hours of reading
   out.mkdir(parents=True, exist_ok=True)
-  cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
+  cohort = sources.build_cohort(config)
   lines = []
   for group in groups:
-    lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, splits, out, stop)]
+    lines += [{"setting": s, **scores} for s, scores in validated(group, cohort, out, stop)]
     pd.DataFrame(lines).to_csv(out / "sweep.csv", index=False)
   return pd.DataFrame(lines)
 
@@ -96,37 +94,26 @@ def grouped(config, settings):
   return list(groups.values())
 
 
-def validated(group, cohort, splits, out, stop):
+def validated(group, cohort, out, stop):
   """Yields (setting, scores on validation rows) of the members of one program."""
   config = next(iter(group.values()))
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [splits.rows(fold, "train") for fold in range(config.members.folds)],
-                               config.preprocess)
-  plans = [members.Plan(plan.fold, plan.seed, changed, f"setting{s}")
-           for s, changed in enumerate(group.values()) for plan in members.grid(changed)]
+  prepared = pipeline.prepare(config, cohort)
+  plans = [plan for s, changed in enumerate(group.values())
+           for plan in members.grid(changed, f"setting{s}")]
   text = json.dumps([list(group), config_lib.as_dict(config)], sort_keys=True)
-  folder = out / hashlib.sha256(text.encode()).hexdigest()[:8]
+  digest = hashlib.sha256(text.encode()).hexdigest()
+  folder = out / digest[:8]
   folder.mkdir(exist_ok=True)
-  epochs = config.train.pretrain.epochs + config.train.joint.epochs
-  with writer.Writer(folder) as log, writer.progress_bar(epochs) as bar, stop.after_epoch():
-    ready = members.fit(plans, cohort, splits, stats, processes.select_devices(config.platform),
-                        folder / "checkpoints", _fingerprint(text, cohort, splits), log, bar,
-                        stop)
-  rows = [splits.rows(plan.fold, "val") for plan in plans]
-  found = ready.predict(rows)
+  ready = pipeline.fit(prepared, plans, folder, digest, stop)
+  found = pipeline.predict(prepared, plans, ready, ("val",))["val"]
   for s, setting in enumerate(group):
     y, p = [], []
-    for fold in range(config.members.folds):
+    for fold, rows in enumerate(prepared.rows):
       mine = [m for m, plan in enumerate(plans)
               if plan.label == f"setting{s}" and plan.fold == fold]
-      y.append(cohort.labels[rows[mine[0]]])
+      y.append(cohort.labels[rows["val"]])
       p.append(np.mean([found[m] for m in mine], 0))
     yield setting, scored(np.concatenate(y), np.concatenate(p), cohort.tasks)
-
-
-def _fingerprint(text, cohort, splits):
-  """What the checkpoints of a group depend on."""
-  return {"settings": text, "data": cohort_lib.fingerprint(cohort), "splits": splits.fingerprint()}
 
 
 def scored(y, p, tasks):

@@ -16,8 +16,8 @@ import time
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, run, stopping
-from crl_jax.data import mimic
+from crl_jax import config as config_lib, files, run, stopping
+from crl_jax.data import mimic, sources
 from crl_jax.engine import members, writer
 from crl_jax.statistics import evaluate
 
@@ -48,7 +48,7 @@ def launch(tiny_config, tmp_path_factory):
 
 
 def wait_for_epochs(process, folder, epochs):
-  while len(writer.history(folder)) < epochs:
+  while len(files.history(folder)) < epochs:
     assert process.poll() is None, process.communicate()
     time.sleep(0.02)
 
@@ -71,11 +71,11 @@ def test_a_terminated_run_says_how_to_go_on_and_ends_where_an_uninterrupted_one_
   assert process.returncode == 128 + number, errors
   command = shlex.split(printed.split("run the same command again:\n")[1])   # ready to be pasted
   assert "Traceback" not in errors and not (tmp_path / "metrics.json").exists()
-  before = writer.history(tmp_path)
+  before = files.history(tmp_path)
   assert 2 <= len(before) < 6
   assert mimic.BANNER in finish_process(launch(tmp_path, command))
   # Their seconds too: nothing was trained twice.
-  assert writer.history(tmp_path)[:len(before)] == before
+  assert files.history(tmp_path)[:len(before)] == before
   same_predictions(tmp_path, tiny_run)
 
 
@@ -99,13 +99,13 @@ def test_twenty_kills_change_nothing(launch, tmp_path):
   finish_process(launch(whole, more=more))
   seed, within = random.Random(0), 0
   for kill in range(20):
-    before = len(writer.history(killed))
+    before = len(files.history(killed))
     unfinished = lambda: {p for p in killed.glob("checkpoints/*") if p.is_dir()
                           and p.name != "final" and not p.with_suffix(".json").exists()}
     left = unfinished()   # by the kill before
     process = launch(killed, more=more)
     # at least one epoch further each time, or the last kills would find it finished
-    while len(writer.history(killed)) <= before and process.poll() is None:
+    while len(files.history(killed)) <= before and process.poll() is None:
       time.sleep(0.01)
     if kill % 2:
       while not unfinished() - left and process.poll() is None:
@@ -122,7 +122,7 @@ def test_twenty_kills_change_nothing(launch, tmp_path):
   read = lambda folder: pd.read_parquet(folder / "predictions.parquet")
   pd.testing.assert_frame_equal(read(killed), read(whole), check_exact=True)
   strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"}
-                          for r in writer.history(folder)]
+                          for r in files.history(folder)]
   assert strip(killed) == strip(whole)
 
 
@@ -143,7 +143,7 @@ def test_a_signal_when_no_epoch_follows_stops_too(tiny_config, tiny_run, finish,
     elif where == "evaluation":
       patch.setattr(evaluate, "evaluate", then(evaluate.evaluate))
     else:
-      patch.setattr(run, "build_cohort", then(run.build_cohort))
+      patch.setattr(run, "build_cohort", then(sources.build_cohort))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
       finish(tiny_config, tmp_path, "THE COMMAND")
@@ -250,5 +250,5 @@ def same_predictions(folder, tiny_run):
   assert fingerprint(folder) == fingerprint(tiny_run.folder)
   table = pd.read_parquet(folder / "predictions.parquet")
   pd.testing.assert_frame_equal(table, tiny_run.table[table.columns], check_exact=True)
-  records = writer.history(folder)
+  records = files.history(folder)
   assert [r["epoch"] for r in records] == list(range(1, 7))

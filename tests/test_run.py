@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from crl_jax import config as config_lib, run
-from crl_jax.data import mimic, splits as splits_lib
+from crl_jax import config as config_lib, files, run
+from crl_jax.data import mimic, sources, splits as splits_lib
 from crl_jax.engine import step, writer
 from crl_jax.report import page
 from crl_jax.serve import predictor
@@ -52,7 +52,7 @@ def test_the_run_folder_is_complete(tiny_run):
   facts = read("data.json")
   assert facts["rows"] == 300 and facts["banner"] == mimic.BANNER and facts["versions"]["jax"]
   assert sum(p["rows"] for p in facts["patterns"]) == 300
-  records = writer.history(tiny_run.folder)
+  records = files.history(tiny_run.folder)
   assert [r["epoch"] for r in records] == list(range(1, 7)) and records[1]["stage"] == "joint"
   assert list((tiny_run.folder / "events" / "fold0_seed0").glob("events.out.tfevents.*"))
   assert (tiny_run.folder / "checkpoints" / "final").is_dir()
@@ -66,7 +66,7 @@ def test_the_predictions_are_the_contract_and_their_outcomes_the_cohorts(tiny_ru
   columns = ["row_id", "patient_id", "fold", "role", "pattern"]
   columns += [f"{prefix}_{task}" for prefix in ("y", "p_base", "p") for task in TASKS]
   for found in (tiny_run, members_run):
-    table, cohort = found.table, run.build_cohort(found.config)
+    table, cohort = found.table, sources.build_cohort(found.config)
     assert set(columns) <= set(table) and set(table.role) == {"val", "test"}
     assert not table.duplicated(["row_id", "fold", "seed"]).any()
     rows = np.searchsorted(cohort.row_id, table.row_id)
@@ -115,7 +115,7 @@ def test_metrics_are_the_contract_and_equal_scikit_learns(tiny_run, members_run)
 
 def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, finish, tmp_path,
                                                                    monkeypatch):
-  cohort = run.build_cohort(tiny_run.config)
+  cohort = sources.build_cohort(tiny_run.config)
   c = tiny_run.config
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, c.splits.folds, c.splits.validation,
                              c.seed)
@@ -138,7 +138,7 @@ def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, fin
 def test_outcomes_independent_of_everything_cannot_be_predicted(tiny_config, finish, tmp_path,
                                                                 monkeypatch):
   config = config_lib.override(tiny_config, ["members.folds=3"])
-  cohort = run.build_cohort(config)
+  cohort = sources.build_cohort(config)
   labels = (np.random.default_rng(7).random(cohort.labels.shape) < 0.4).astype(np.float32)
   monkeypatch.setattr(run, "build_cohort",
                       lambda _: dataclasses.replace(cohort, labels=labels, references={}))
@@ -231,7 +231,7 @@ def test_what_is_damaged_is_made_again_as_the_error_says(name, tiny_run, tmp_pat
 def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finish):
   no_training(monkeypatch)
   folder = copy(tiny_run, tmp_path, "metrics.json")
-  cohort = run.build_cohort(tiny_run.config)
+  cohort = sources.build_cohort(tiny_run.config)
   with monkeypatch.context() as patch:
     x = cohort.inputs["structured"].copy()
     x[5, 1] += 1e-3
@@ -315,7 +315,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_numbers_stay(tiny_ru
   pd.testing.assert_frame_equal(again.table, tiny_run.table, check_exact=True)
   assert "damaged" in caplog.text
   strip = lambda folder: [{k: v for k, v in r.items() if k != "seconds"}
-                          for r in writer.history(folder)]
+                          for r in files.history(folder)]
   assert strip(folder) == strip(tiny_run.folder)
 
 

@@ -28,6 +28,12 @@ class Splits:
     return hashlib.sha256(self.fold.tobytes() + self.validation.tobytes()).hexdigest()
 
 
+def of_config(config, cohort):
+  """The Splits of a cohort under `config.splits` and `config.seed`; see assign()."""
+  return assign(cohort.patient_id, cohort.labels, config.splits.folds, config.splits.validation,
+                config.seed)
+
+
 def assign(patient_id, labels, folds, validation, seed):
   """Deals patients into folds, then holds a validation share out of each member's other folds.
 

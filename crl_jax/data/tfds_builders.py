@@ -81,8 +81,7 @@ class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     with tempfile.TemporaryDirectory() as folder:
       config = self._settings(self._root(dl_manager, pathlib.Path(folder)))
       cohort = cohort_lib.validate(self._build(config))
-    parts = splits.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                          config.splits.validation, config.seed)
+    parts = splits.of_config(config, cohort)
     self.info.metadata.update(
         modalities=list(cohort.modalities), tasks=list(cohort.tasks),
         features={m: list(names) for m, names in cohort.features.items()},

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from crl_jax import config as config_lib, models
+from crl_jax import config as config_lib, models, processes
 from crl_jax.data import preprocess, stream
 from crl_jax.engine import checkpoint, loop, programs as programs_lib, step
 
@@ -53,9 +53,9 @@ class Ready:
     return [p[m, :len(r)] for m, r in enumerate(rows)]
 
 
-def grid(config):
+def grid(config, label=""):
   """The plans of a config: every fold with every seed."""
-  return [Plan(fold, seed, config) for fold in range(config.members.folds)
+  return [Plan(fold, seed, config, label) for fold in range(config.members.folds)
           for seed in range(config.members.seeds)]
 
 
@@ -68,15 +68,14 @@ def make_spec(cohort, stats):
                      {m: cohort.kind(m) for m in cohort.modalities})
 
 
-def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update, should_stop):
+def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_stop):
   """Trains the members of `plans`, or goes on where `folder` says they were.
 
   Args:
     plans: list of Plan; their configs differ at most in SWEPT and in what the model lets vary.
     cohort: data.cohort.Cohort.
-    splits: data.splits.Splits.
+    rows: per fold, role -> (n,) row indices; "train" and "val" are looked at.
     stats: per fold, its preprocessing.
-    devices: to run on.
     folder: of the checkpoints.
     fingerprint: dict name -> str of what the checkpoints depend on.
     log: writer.Writer.
@@ -89,6 +88,7 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
     stopping.Interrupted, FloatingPointError: see loop.fit().
   """
   config = plans[0].config
+  devices = processes.select_devices(config.platform)
   spec = make_spec(cohort, stats[0])
   built = {}
   for plan in plans:
@@ -115,10 +115,9 @@ def fit(plans, cohort, splits, stats, devices, folder, fingerprint, log, update,
   log.rewind(done)
   update(done, "preparing")
 
-  rows = {role: _padded([splits.rows(plan.fold, role) for plan in plans])
-          for role in ("train", "val")}
-  split = step.Split(*programs.pad((rows["train"], rows["val"],
-                                     np.array([plan.fold for plan in plans], np.int32))))
+  split = step.Split(*programs.pad((
+      *(_padded([rows[plan.fold][role] for plan in plans]) for role in ("train", "val")),
+      np.array([plan.fold for plan in plans], np.int32))))
   mine = next(d for d in devices if d.process_index == jax.process_index())
   data = _placed(cohort, stats, programs, config, mine)
 

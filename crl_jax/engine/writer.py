@@ -5,6 +5,8 @@ import json
 import pathlib
 import sys
 
+from crl_jax import files
+
 
 class Writer:
   """Appends one record per epoch to metrics.jsonl and mirrors its scalars to TensorBoard events.
@@ -27,10 +29,9 @@ class Writer:
 
   def rewind(self, epoch):
     """Forgets records past `epoch`: those a killed run wrote after its last checkpoint."""
-    kept = [r for r in history(self._folder) if r["epoch"] <= epoch]
-    part = self._path.with_suffix(".part")
-    part.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    part.replace(self._path)
+    kept = [r for r in files.history(self._folder) if r["epoch"] <= epoch]
+    with files.replaced(self._path) as part:
+      part.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
   def write(self, member, stage, epoch, scalars):
     """Appends a record; `scalars` maps names to floats, NaN written as null."""
@@ -59,16 +60,6 @@ class Silent:
 
   def write(self, member, stage, epoch, scalars):
     pass
-
-
-def history(folder):
-  """The records of metrics.jsonl, in order; a line cut short by a kill is left out."""
-  path = pathlib.Path(folder) / "metrics.jsonl"
-  records = []
-  for line in path.read_text().splitlines() if path.exists() else []:
-    with contextlib.suppress(json.JSONDecodeError):
-      records.append(json.loads(line))
-  return records
 
 
 @contextlib.contextmanager

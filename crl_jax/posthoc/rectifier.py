@@ -15,6 +15,7 @@ import numpy as np
 
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.posthoc import residuals, segments
+from crl_jax.statistics import predictions
 
 _SURE = 1.645    # standard errors that a correction must gain: the one-sided 5% level
 
@@ -243,3 +244,41 @@ def _threshold(rows, estimates, config):
 
 def _corrected(f, gamma_NxT, threshold_T, scale):
   return np.where(np.abs(gamma_NxT) > threshold_T, residuals.shifted(f, gamma_NxT, scale), f)
+
+
+def rectify_table(table, tasks, modalities, config, seed):
+  """Adds p_<task> to every line of the table.
+
+  Each member's rectifier is fitted on its own validation lines: its test lines take the pooled
+  estimate, its validation lines that of the other calibration folds. The rectifier for new
+  patients, whose base prediction is the members' average, pools the validation lines of all
+  members.
+
+  Args:
+    table: the parts of all members, with p_base_<task>.
+    tasks, modalities: names.
+    config: config.rectifier.
+    seed: deals calibration patients into folds.
+  Returns:
+    (table, {"members": [...], "pooled": ...}): rectifiers as plain dicts.
+  """
+  base = predictions.matrix(table, "p_base_", tasks)
+  final = base.copy()
+  members = []
+  arguments = lambda mask: (
+      predictions.matrix(table[mask], "y_", tasks), base[mask], table.pattern[mask].to_numpy(),
+      table.patient_id[mask].to_numpy())
+  val = (table.role == "val").to_numpy()
+  if config.enabled:
+    for (fold, seed_of_member), lines in table.groupby(["fold", "seed"], sort=True).indices.items():
+      mine = np.zeros(len(table), bool)
+      mine[lines] = True
+      fitted = fit(*arguments(mine & val), config, seed)
+      final[mine & val] = cross_fitted(*arguments(mine & val), config, seed)
+      test = mine & ~val
+      final[test] = apply(fitted, base[test], table.pattern[test].to_numpy())
+      members.append({"fold": int(fold), "seed": int(seed_of_member),
+                      **to_dict(fitted, tasks, modalities)})
+  pooled = to_dict(fit(*arguments(val), config, seed), tasks, modalities)
+  table = table.assign(**{f"p_{task}": final[:, t] for t, task in enumerate(tasks)})
+  return table, {"enabled": bool(config.enabled), "members": members, "pooled": pooled}

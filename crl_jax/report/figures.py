@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from crl_jax.report import tables
 from crl_jax.report.svg import (BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot,
                                 forest, limits)
 from crl_jax.statistics import evaluate, fairness, metrics as metrics_lib
@@ -106,7 +107,7 @@ def gammas(task, rows):
     marks = [(cell["gamma"], cell["lo"], cell["hi"], ORANGE, "dot")]
     if row["true"] is not None:
       marks.append((row["true"], None, None, BLACK, "diamond"))
-    lines.append((evaluate.pattern_label(row, 200), marks, None))
+    lines.append((tables.pattern_label(row, 200), marks, None))
   names = [("gamma", ORANGE, "dot")]
   if any(len(marks) > 1 for _, marks, _ in lines):
     names.append(("true direct effect", BLACK, "diamond"))
@@ -116,7 +117,7 @@ def gammas(task, rows):
 
 def rates(task, rows, overall):
   """Outcome rate and mean predictions by pattern; None without rows."""
-  lines = [(evaluate.pattern_label(row, 200),
+  lines = [(tables.pattern_label(row, 200),
             [(row["rate"], row["rate_lo"], row["rate_hi"], BLACK, "dot")]
             + ([(row["predicted_base"], None, None, BLUE, "ring"),
                 (row["predicted"], None, None, ORANGE, "diamond")]

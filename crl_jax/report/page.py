@@ -6,9 +6,8 @@ No script, nothing from elsewhere, no patient row.
 import pathlib
 import re
 
-from crl_jax import files as run_files
-from crl_jax.engine import writer
-from crl_jax.report import figures as draw, text
+from crl_jax import files
+from crl_jax.report import figures as draw, tables, text
 from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
@@ -53,11 +52,11 @@ def rebuild(workdir):
   """Makes report.html and model_card.md of a finished run again. Raises OSError where it is not
   finished."""
   workdir = pathlib.Path(workdir)
-  found = run_files.of_finished(workdir, "metrics.json", "predictions.parquet", "data.json",
+  found = files.of_finished(workdir, "metrics.json", "predictions.parquet", "data.json",
                                 "rectifier.json", "config.json")
   path = workdir / "explain.json"
-  write(workdir / "report.html", *found, writer.history(workdir),
-        run_files.read(path) if path.exists() else None)
+  write(workdir / "report.html", *found, files.history(workdir),
+        files.read(path) if path.exists() else None)
 
 
 def write_tables(path, title, alarms, parts):
@@ -100,7 +99,7 @@ def _brief(task, metrics):
   roles = [role for role in evaluate.LABELS if role in metrics]
   names = [m for m in metrics_lib.METRICS if m in entry]
   line = [m for m in ("slope", "intercept") if m in entry]
-  cells = lambda found, form: [evaluate.interval_text(found[m], form) if m in found else "-"
+  cells = lambda found, form: [tables.interval_text(found[m], form) if m in found else "-"
                                for m in names]
   lines = [dict(kind="strong" if role == "test" else "", label=evaluate.LABELS[role],
                 cells=cells(metrics[role][task], ".3f")) for role in roles]
@@ -114,12 +113,12 @@ def _brief(task, metrics):
       metrics=[dict(name=_name(m), hint=_BETTER.get(m, "")) for m in names],
       auroc=entry["auroc"], beside=_beside(metrics, task),
       point=dict(names=[_name(m) for m in point], lines=[dict(
-          label=evaluate.LABELS[role], cells=[evaluate.interval_text(metrics[role][task][m])
+          label=evaluate.LABELS[role], cells=[tables.interval_text(metrics[role][task][m])
                                               for m in point])
           for role in roles if any(metrics[role][task].get(m, {}).get("value") is not None
                                    for m in point)]) if point else None,
       line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in line], lines=[
-          [evaluate.LABELS[role], *(evaluate.interval_text(metrics[role][task][m]) for m in line)]
+          [evaluate.LABELS[role], *(tables.interval_text(metrics[role][task][m]) for m in line)]
           for role in roles if all(m in metrics[role][task] for m in line)]) if line else None,
       tests=_tests(metrics, task),
       reasons=sorted({metrics[role][task][m]["reason"] for role in roles for m in names
@@ -132,13 +131,13 @@ def _beside(metrics, task):
   """Differences shown under the headline: label, text, what it is."""
   found, rival = [], text.best_yardstick(metrics, task, "auroc")
   if rival:
-    found.append((f"over {rival[0]}", evaluate.interval_text(rival[1], "+.3f"),
+    found.append((f"over {rival[0]}", tables.interval_text(rival[1], "+.3f"),
                   "Over: AUROC minus that of the yardstick with the highest."))
   if regret := metrics["differences"].get("test_bayes-test"):
-    found.append(("regret", evaluate.interval_text(regret[task]["auroc"], "+.3f"),
+    found.append(("regret", tables.interval_text(regret[task]["auroc"], "+.3f"),
                   "Regret: AUROC of the best possible predictor minus the model's."))
   if change := metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier"):
-    found.append(("rectifier, Brier", evaluate.interval_text(change, "+.3f"),
+    found.append(("rectifier, Brier", tables.interval_text(change, "+.3f"),
                   "Rectifier: its change of the Brier score; lower is better."))
   return found
 
@@ -161,22 +160,22 @@ def _tests(metrics, task):
 def _task(task, metrics, predictions, data, rectifier, settings):
   """The figures and finer tables of one task."""
   entry = metrics["test"][task]
-  rows = evaluate.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
+  rows = tables.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
   overall = entry["positives"] / entry["n"] if entry["n"] else None
   areas = _areas(predictions, task, [row["pattern"] for row in rows
                                      if row["positives"] is not None and not row.get("rare")])
   return dict(
       forest=_one(draw.discrimination(metrics, task)), unchanged=_unchanged(predictions, task),
       curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
-      patterns=[dict(name=evaluate.pattern_label(row, 200), n=row["n"],
-                     rate=evaluate.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
+      patterns=[dict(name=tables.pattern_label(row, 200), n=row["n"],
+                     rate=tables.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
                                                       hi=row["rate_hi"])),
                      before=_number(row.get("predicted_base")), after=_number(row.get("predicted")),
-                     auroc=areas.get(row["pattern"], "-"), gamma=evaluate.gamma_text(row),
+                     auroc=areas.get(row["pattern"], "-"), gamma=tables.gamma_text(row),
                      true="-" if row["true"] is None else f"{row['true']:+.3f}") for row in rows],
       truth=any(row["true"] is not None for row in rows),
       withheld=sorted({row["reason"] for row in rows if "reason" in row}),
-      threshold=evaluate.threshold(rectifier, task),
+      threshold=tables.threshold(rectifier, task),
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
       conformal=_conformal(metrics, task, data), fairness=_fairness(metrics, task))
@@ -196,7 +195,7 @@ def _areas(predictions, task, patterns):
       pattern=("pattern", "first"), patient=("patient_id", "first"), y=(f"y_{task}", "first"),
       p=(f"p_{task}", "mean"))
   by_pattern = dict(list(rows.groupby("pattern")))
-  return {pattern: evaluate.interval_text(compare.area(part.y, part.p, part.patient))
+  return {pattern: tables.interval_text(compare.area(part.y, part.p, part.patient))
           if (part := by_pattern.get(pattern)) is not None else "-" for pattern in patterns}
 
 
@@ -204,7 +203,7 @@ def _label(row, data):
   """A pattern's name, or what it lacks where that is shorter."""
   missing = [] if row["pattern"] is None else [
       m for i, m in enumerate(data.get("modalities", ())) if not row["pattern"] >> i & 1]
-  return evaluate.pattern_label({**row, "missing": missing}, 200)
+  return tables.pattern_label({**row, "missing": missing}, 200)
 
 
 def _conformal(metrics, task, data):
@@ -215,11 +214,11 @@ def _conformal(metrics, task, data):
   percent = lambda v: "-" if v is None else f"{v:.1%}"
   return dict(
       level=1 - found["alpha"], suppressed=mine.get("suppressed", 0),
-      coverage=evaluate.interval_text(mine["coverage"]), size=_number(mine.get("size")),
+      coverage=tables.interval_text(mine["coverage"]), size=_number(mine.get("size")),
       reasons=sorted({row["coverage"]["reason"] for row in mine["patterns"]
                       if "reason" in row["coverage"]}),
       rows=[dict(name=_label(row, data), n=row["n"],
-                 coverage=evaluate.interval_text(row["coverage"]),
+                 coverage=tables.interval_text(row["coverage"]),
                  calibration=_number(row.get("calibration_patients"), ".0f"),
                  **{key: percent(row[key]) for key in ("single", "both", "empty")})
             for row in mine["patterns"]])
@@ -242,9 +241,9 @@ def _fairness(metrics, task):
         reasons=sorted({g["reason"] for g in part["groups"] if "reason" in g}),
         heads=[titles.get(m, _name(m)) for m in names],
         groups=[dict(name=g["group"], n=g["n"], positives=_number(g["positives"], "d"), cells=[
-            evaluate.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
+            tables.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
             for m in names]) for g in part["groups"]],
-        gaps=[dict(name=name.replace("_", " "), text=evaluate.interval_text(gap),
+        gaps=[dict(name=name.replace("_", " "), text=tables.interval_text(gap),
                    expected=_number(gap.get("expected")), p=_p(gap.get("p")),
                    holm=_p(gap.get("p_holm")))
               for name, gap in part.get("gaps", {}).items() if gap["value"] is not None],
@@ -258,7 +257,7 @@ def _informative(metrics, data):
   found = metrics.get("informative") or data.get("informative")
   if not found:
     return None
-  area = lambda entry: evaluate.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
+  area = lambda entry: tables.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
   both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
   labels = lambda patterns: [{**row, "label": _label(row, data)} for row in patterns]
   tasks = [dict(
@@ -268,8 +267,8 @@ def _informative(metrics, data):
       share=_share(task["left"].get("share")),
       benchmark=task.get("benchmark"),
       reference=_label(task["reference"], data) if task.get("reference") else "",
-      patterns=[(row["label"], row["n"], evaluate.interval_text(row["raw"], "+.3f"),
-                 evaluate.interval_text(row["left"], "+.3f"), both(row, "robustness"),
+      patterns=[(row["label"], row["n"], tables.interval_text(row["raw"], "+.3f"),
+                 tables.interval_text(row["left"], "+.3f"), both(row, "robustness"),
                  both(row, "e_value")) for row in labels(task["patterns"])],
       figure=_one(draw.effects(name, labels(task["patterns"]))))
       for name, task in found.get("tasks", {}).items()]
@@ -295,8 +294,8 @@ def _explained(found):
     return None
   return dict(said=found["said"], tasks=[dict(
       name=task, figure=_one(draw.contributions(task, entry["contribution"])),
-      rows=[dict(name=name, value=evaluate.interval_text(entry["contribution"][name], ".4f"),
-                 signed=evaluate.interval_text(entry["signed"][name], "+.4f"),
+      rows=[dict(name=name, value=tables.interval_text(entry["contribution"][name], ".4f"),
+                 signed=tables.interval_text(entry["signed"][name], "+.4f"),
                  **{key: _number((found.get(key) or {}).get(name))
                     for key in ("attention", "gate")})
             for name in entry["contribution"]]) for task, entry in found["tasks"].items()])

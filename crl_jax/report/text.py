@@ -1,6 +1,7 @@
 """What a run's facts allow one to say, in sentences: the question, the findings, what may be
 concluded and what not. The report and the model card share them."""
 
+from crl_jax.report import tables
 from crl_jax.statistics import evaluate
 
 PAPER = ("PAPER PROTOCOL. Inputs hold everything recorded up to discharge and may contain the "
@@ -23,18 +24,18 @@ def findings(metrics, rectifier, data):
     if auroc["value"] is None:
       said.append(f"{task}: the AUROC cannot be computed ({auroc.get('reason', 'no value')}).")
       continue
-    text = f"{task}: AUROC {evaluate.interval_text(auroc)} on {entry['n']} test rows"
+    text = f"{task}: AUROC {tables.interval_text(auroc)} on {entry['n']} test rows"
     rival = best_yardstick(metrics, task, "auroc")
     if rival:
       name, difference = rival
       text += (f", {_compared(difference)} the best yardstick ({name}; "
-               f"{evaluate.interval_text(difference, '+.3f')})")
+               f"{tables.interval_text(difference, '+.3f')})")
     said += [text + ".", *_beside_ranking(metrics, task)]
     brier = metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier")
     if brier and brier["value"] is not None:
-      change = evaluate.interval_text(brier, "+.4f")
+      change = tables.interval_text(brier, "+.4f")
       said.append(f"{task}: the rectifier {_changed(brier)} the Brier score ({change}). "
-                  f"{evaluate.threshold(rectifier, task)}".rstrip())
+                  f"{tables.threshold(rectifier, task)}".rstrip())
   verdict = (metrics.get("informative") or data.get("informative") or {}).get("sentence")
   return said + ([f"Missingness: {verdict}"] if verdict else [])
 
@@ -102,14 +103,14 @@ def _beside_ranking(metrics, task):
     rival = best_yardstick(metrics, task, metric)
     if rival and (verdict := _compared(rival[1], metric)) in ("better than", "worse than"):
       said.append(f"{verdict} the best yardstick in {name} ({rival[0]}; "
-                  f"{evaluate.interval_text(rival[1], '+.3f')})")
+                  f"{tables.interval_text(rival[1], '+.3f')})")
   said = [f"{task}: " + ", and ".join(said) + "."] if said else []
   slope = metrics["test"][task].get("slope", {})
   if slope.get("lo") is not None and not slope["lo"] <= 1 <= slope["hi"]:
     far = ("too extreme (high ones too high, low ones too low)" if slope["hi"] < 1 else
            "too timid (high ones too low, low ones too high)")
     said.append(f"{task}: its probabilities are {far}: calibration slope "
-                f"{evaluate.interval_text(slope)}, where 1 is ideal.")
+                f"{tables.interval_text(slope)}, where 1 is ideal.")
   return said
 
 

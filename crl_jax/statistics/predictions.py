@@ -8,8 +8,6 @@ reference predictor, and the conformal_ and category_ columns of conformal.add.
 import numpy as np
 import pandas as pd
 
-from crl_jax.posthoc import rectifier
-
 
 def part(cohort, rows, fold, seed, role, base, references):
   """The table of one member and role.
@@ -55,41 +53,3 @@ def of_fold(cohort, rows, fold, seeds, base, ensemble, references):
 def matrix(table, prefix, tasks):
   """(n, T) float64 of the columns `<prefix><task>`."""
   return table[[prefix + task for task in tasks]].to_numpy(np.float64)
-
-
-def rectify(table, tasks, modalities, config, seed):
-  """Adds p_<task> to every line of the table.
-
-  Each member's rectifier is fitted on its own validation lines: its test lines take the pooled
-  estimate, its validation lines that of the other calibration folds. The rectifier for new
-  patients, whose base prediction is the members' average, pools the validation lines of all
-  members.
-
-  Args:
-    table: the parts of all members, with p_base_<task>.
-    tasks, modalities: names.
-    config: config.rectifier.
-    seed: deals calibration patients into folds.
-  Returns:
-    (table, {"members": [...], "pooled": ...}): rectifiers as plain dicts.
-  """
-  base = matrix(table, "p_base_", tasks)
-  final = base.copy()
-  members = []
-  arguments = lambda mask: (
-      matrix(table[mask], "y_", tasks), base[mask], table.pattern[mask].to_numpy(),
-      table.patient_id[mask].to_numpy())
-  val = (table.role == "val").to_numpy()
-  if config.enabled:
-    for (fold, seed_of_member), lines in table.groupby(["fold", "seed"], sort=True).indices.items():
-      mine = np.zeros(len(table), bool)
-      mine[lines] = True
-      fitted = rectifier.fit(*arguments(mine & val), config, seed)
-      final[mine & val] = rectifier.cross_fitted(*arguments(mine & val), config, seed)
-      test = mine & ~val
-      final[test] = rectifier.apply(fitted, base[test], table.pattern[test].to_numpy())
-      members.append({"fold": int(fold), "seed": int(seed_of_member),
-                      **rectifier.to_dict(fitted, tasks, modalities)})
-  pooled = rectifier.to_dict(rectifier.fit(*arguments(val), config, seed), tasks, modalities)
-  table = table.assign(**{f"p_{task}": final[:, t] for t, task in enumerate(tasks)})
-  return table, {"enabled": bool(config.enabled), "members": members, "pooled": pooled}

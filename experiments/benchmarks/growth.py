@@ -15,6 +15,7 @@ import time
 
 from experiments import benchmarks
 
+
 SIZES = 20_000, 200_000, 1_000_000
 LIMIT = 4   # GiB
 
@@ -66,34 +67,13 @@ def train(folder, settings):
   threading.Thread(target=watch, daemon=True).start()
 
   from configs import mimic
-  from crl_jax import config as config_lib, processes, run
-  from crl_jax.data import preprocess, splits as splits_lib
+  from crl_jax import config as config_lib, files, pipeline, stopping
   from crl_jax.engine import members
   config = config_lib.override(mimic.get_config(), [
       "data.cohort=saved", f"data.root={folder}", "train.data=streamed", "train.pretrain.epochs=0",
       "train.joint.epochs=2", "checkpoint.every_epochs=1", *settings])
-  cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [splits.rows(0, "train")], config.preprocess)
-  log = Seconds()
-  members.fit(members.grid(config), cohort, splits, stats, processes.select_devices(""),
-              folder / "checkpoints", {}, log, lambda *_: None, lambda: 0)
-  return {"seconds": log.seconds[-1], "peak": peak[0]}
-
-
-class Seconds:
-  """A writer.Writer that keeps the seconds of the epochs alone."""
-
-  def __init__(self):
-    self.seconds = []
-
-  def rewind(self, epoch):
-    pass
-
-  def write(self, member, stage, epoch, scalars):
-    self.seconds.append(scalars["seconds"])
+  pipeline.fit(pipeline.prepare(config), members.grid(config), folder, "", stopping.Stop())
+  return {"seconds": files.history(folder)[-1]["seconds"], "peak": peak[0]}
 
 
 if __name__ == "__main__":

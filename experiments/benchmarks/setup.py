@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from configs import mimic
-from crl_jax import config as config_lib, models, processes, run
-from crl_jax.data import preprocess, splits as splits_lib
+from crl_jax import config as config_lib, models, pipeline, processes
 from crl_jax.engine import members, programs, step
 
 
@@ -34,21 +33,16 @@ class Prepared:
   tasks: tuple
   spec: models.Spec
   data: dict
-  step: list
+  train: list
   val: list
 
 
 def prepare(options, folds=1):
   """The Prepared cohort."""
-  config = settings(options)
-  cohort = run.build_cohort(config)
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, config.splits.folds,
-                             config.splits.validation, config.seed)
-  rows = {role: [splits.rows(fold, role) for fold in range(folds)] for role in ("train", "val")}
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities, rows["train"],
-                               config.preprocess)
-  return Prepared(cohort.tasks, members.make_spec(cohort, stats[0]),
-                  members.member_data(cohort, stats), **rows)
+  found = pipeline.prepare(settings(options, f"members.folds={folds}"))
+  return Prepared(found.cohort.tasks, members.make_spec(found.cohort, found.stats[0]),
+                  members.member_data(found.cohort, found.stats),
+                  **{role: [rows[role] for rows in found.rows] for role in ("train", "val")})
 
 
 class Bench:

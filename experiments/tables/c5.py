@@ -4,10 +4,9 @@ import time
 
 import numpy as np
 
-from crl_jax.data import splits as splits_lib
-from crl_jax.engine import writer
 from crl_jax.report import svg
 from crl_jax.serve import predictor as inference
+from crl_jax import files
 from experiments import tables
 
 # arXiv 2509.17228, section C.5, for 20,000 patients on an RTX A6000.
@@ -23,8 +22,8 @@ def make(study):
   members = len(restored.tree["fold"])
   sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(restored.tree["params"])]
   parameters = sum(sizes) // members
-  by_stage = epochs(writer.history(study.run_folder))
-  train_rows = len(study.splits.rows(0, splits_lib.ROLES[0]))
+  by_stage = epochs(files.history(study.run_folder))
+  train_rows = len(study.prepared.rows[0]["train"])
   rows = [dict(measure="parameters of a member", value=parameters, unit="", paper=""),
           dict(measure="training rows of a member", value=train_rows, unit="", paper=""),
           dict(measure="members trained", value=members, unit="", paper="")]

@@ -96,7 +96,7 @@ def representations(study):
                  fold=run.tree["fold"][members])
   function = jax.jit(predictor.make_outputs(run.model, run.modalities))
   cohort = study.cohort
-  val, test = (study.splits.rows(0, role) for role in ("val", "test"))
+  val, test = (study.prepared.rows[0][role] for role in ("val", "test"))
   def outputs(rows):
     parts = []
     for start in range(0, len(rows), 256):

@@ -14,8 +14,8 @@ import types
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, run
-from crl_jax.data import checksums, cohort as cohort_lib, eicu, prepared, simulate
+from crl_jax import config as config_lib
+from crl_jax.data import checksums, cohort as cohort_lib, eicu, prepared, simulate, sources
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_the_folder_is_private_and_a_source_of_its_own(config, maker):
   assert folder.stat().st_mode & 0o077 == 0
   saved = config_lib.override(config, ["data.cohort=saved",
                                        f"data.root={folder / _folders(config)[0]}"])
-  assert cohort_lib.fingerprint(run.build_cohort(saved)) == cohort_lib.fingerprint(cohort)
+  assert cohort_lib.fingerprint(sources.build_cohort(saved)) == cohort_lib.fingerprint(cohort)
 
 
 def test_eicu_is_kept_and_new_patients_are_not(config, maker, tmp_path, monkeypatch):
@@ -283,11 +283,11 @@ def test_eicu_is_kept_and_new_patients_are_not(config, maker, tmp_path, monkeypa
   assert sorted(p.name.split(".")[0] for p in eicu.RECIPE.files(config)) == required
   c = config_lib.override(config, ["data.cohort=eicu"])
   monkeypatch.setattr(eicu, "build", lambda config, for_prediction=False: maker.make())
-  run.build_cohort(c), run.build_cohort(c)
+  sources.build_cohort(c), sources.build_cohort(c)
   assert maker.count == 1
-  run.build_cohort(config_lib.override(c, ["data.eicu.min_age=20"]))
+  sources.build_cohort(config_lib.override(c, ["data.eicu.min_age=20"]))
   assert maker.count == 2
-  run.build_cohort(c, for_prediction=True), run.build_cohort(c, for_prediction=True)
+  sources.build_cohort(c, for_prediction=True), sources.build_cohort(c, for_prediction=True)
   assert maker.count == 4
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from configs import cohort as config_file
-from crl_jax import config as config_lib, run
-from crl_jax.data import cohort as cohort_lib, saved
+from crl_jax import config as config_lib
+from crl_jax.data import cohort as cohort_lib, saved, sources
 
 
 def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finish, tmp_path):
-  cohort_lib.save(run.build_cohort(tiny_config), tmp_path / "cohort")
+  cohort_lib.save(sources.build_cohort(tiny_config), tmp_path / "cohort")
   settings = ["data.cohort=saved", f"data.root={tmp_path / 'cohort'}"]
   for how in ("resident", "streamed"):
     found = finish(config_lib.override(tiny_config, [*settings, f"train.data={how}"]),
@@ -23,9 +23,9 @@ def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finis
 def test_its_config_names_what_is_missing(tmp_path):
   config = config_file.get_config()
   with pytest.raises(cohort_lib.CohortError, match="data.root='' holds no cohort.json"):
-    run.build_cohort(config)
+    sources.build_cohort(config)
   with pytest.raises(cohort_lib.CohortError, match="cohort.save"):
-    run.build_cohort(config_lib.override(config, [f"data.root={tmp_path}"]))
+    sources.build_cohort(config_lib.override(config, [f"data.root={tmp_path}"]))
 
 
 def test_the_documented_way_to_bring_data_works(tmp_path, monkeypatch):
@@ -39,7 +39,7 @@ def test_the_documented_way_to_bring_data_works(tmp_path, monkeypatch):
   text = saved.__doc__.split("save it:\n")[1].split("    python -m")[0]
   exec(textwrap.dedent(text), names)
   config = config_lib.override(config_file.get_config(), ["data.root=DIR"])
-  found = run.build_cohort(config)
+  found = sources.build_cohort(config)
   assert found.tasks == ("death",) and len(found) == n
   np.testing.assert_array_equal(found.inputs["notes"], names["vectors"])
   for file in saved.__doc__.split("DIR then holds")[1].replace("\n", " ").split(", "):

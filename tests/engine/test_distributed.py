@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from configs import mimic
-from crl_jax import config as config_lib, processes
-from crl_jax.engine import writer
+from crl_jax import config as config_lib, files, processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -43,7 +42,7 @@ def test_two_processes_give_the_numbers_of_one(run_of, request, tmp_path):
   found, other = (t.sort_values(keys).reset_index(drop=True) for t in (table, expected.table))
   assert found[keys].equals(other[keys])
   np.testing.assert_allclose(found.p_base_mortality, other.p_base_mortality, atol=1e-4)
-  assert len(writer.history(tmp_path / "run")) == len(writer.history(expected.folder))
+  assert len(files.history(tmp_path / "run")) == len(files.history(expected.folder))
 
 
 def test_a_wrong_address_is_refused():

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, export, predict, run
+from crl_jax import config as config_lib, export, predict
 from crl_jax.backbones import bert
-from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import cohort as cohort_lib, sources
 from crl_jax.data.text import encode
 from crl_jax.engine import checkpoint, yardsticks
 from crl_jax.serve import predictor as inference
@@ -27,7 +27,7 @@ def finetuned(tiny_config, make_bert, finish, tmp_path_factory):
       "text.overlap=2", "text.finetune_windows=2", "text.dropout=0.0", "model.reconstruction=False",
       "train.pretrain.epochs=0", "train.joint.epochs=4", "train.joint.learning_rate=0.01",
       "train.ema=0.5"])
-  simulated = run.build_cohort(c)
+  simulated = sources.build_cohort(c)
   n = len(simulated)
   sick = np.nan_to_num(simulated.labels).any(1)
   notes = np.where(simulated.observed[:, 2], np.where(sick, "has pain. x1 the", "no pain. the"), "")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from crl_jax import config as config_lib, run
-from crl_jax.data import preprocess, splits as splits_lib, stream
+from crl_jax import config as config_lib
+from crl_jax.data import preprocess, sources, splits as splits_lib, stream
 from crl_jax.engine import members, step
 
 FIRST_STEPS = 50   # whose losses must agree to rounding; long training amplifies it
@@ -47,7 +47,7 @@ def twenty_five(quickly, tmp_path_factory):
   c.data.simulate.rows, c.data.simulate.sizes, c.data.simulate.draws = 1000, (6, 20, 12, 12), 64
   c.train.batch_size, c.train.pretrain.epochs, c.train.joint.epochs = 32, 1, 5
   c.checkpoint.every_epochs, c.members.folds, c.members.seeds = 10, 5, 5
-  cohort = run.build_cohort(c.lock())
+  cohort = sources.build_cohort(c.lock())
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, c.splits.validation, c.seed)
   stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
                                [splits.rows(fold, "train") for fold in range(5)], c.preprocess)
@@ -95,7 +95,7 @@ def test_data_is_resident_where_it_fits(tiny_config, data, resident_gb, limit, s
   """Half of the device's memory, or what the settings say."""
   config = config_lib.override(tiny_config, [f"train.data={data}",
                                              f"train.resident_gb={resident_gb}"])
-  cohort = run.build_cohort(config)
+  cohort = sources.build_cohort(config)
   stats = [preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, np.arange(200),
                           config.preprocess)] * 2
   device = types.SimpleNamespace(memory_stats=lambda: limit and {"bytes_limit": limit})
@@ -109,7 +109,7 @@ def test_data_is_resident_where_it_fits(tiny_config, data, resident_gb, limit, s
 
 
 def test_data_is_resident_up_to_the_very_byte(tiny_config):
-  cohort = run.build_cohort(tiny_config)
+  cohort = sources.build_cohort(tiny_config)
   stats = [preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, np.arange(200),
                           tiny_config.preprocess)]
   size = sum(x.nbytes for x in members.member_data(cohort, stats)["inputs"].values())

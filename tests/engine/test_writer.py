@@ -3,6 +3,7 @@
 import io
 import json
 
+from crl_jax import files
 from crl_jax.engine import writer
 
 
@@ -13,14 +14,14 @@ def write(folder, *records):
 
 
 def epochs(folder, member):
-  return [r["epoch"] for r in writer.history(folder) if r["member"] == member]
+  return [r["epoch"] for r in files.history(folder) if r["member"] == member]
 
 
 def test_records_come_back_and_what_is_not_finite_is_null(tmp_path):
-  assert writer.history(tmp_path) == []
+  assert files.history(tmp_path) == []
   with writer.Writer(tmp_path) as log:
     log.write("m", "pretrain", 1, {"loss": 0.5, "auroc": float("nan"), "norm": float("inf")})
-  assert writer.history(tmp_path) == [
+  assert files.history(tmp_path) == [
       {"member": "m", "stage": "pretrain", "epoch": 1, "loss": 0.5, "auroc": None, "norm": None}]
   assert list((tmp_path / "events" / "m").glob("events.out.tfevents.*"))
 
@@ -37,7 +38,7 @@ def test_rewind_forgets_later_epochs_of_all_members(tmp_path):
 def test_rewind_drops_a_line_cut_short_and_works_on_an_empty_folder(tmp_path):
   with writer.Writer(tmp_path) as log:
     log.rewind(5)
-  assert writer.history(tmp_path) == []
+  assert files.history(tmp_path) == []
   write(tmp_path, ("a", 1), ("a", 2))
   path = tmp_path / "metrics.jsonl"
   path.write_text(path.read_text() + '{"member": "a", "sta')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, run, stopping
+from crl_jax.data import sources
 from experiments import paper, sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_a_stopped_sweep_loses_no_epoch(tiny_config, quickly, tmp_path, sigterm_
 
 
 def test_a_sweep_refuses_other_data(tiny_config, quickly, tmp_path, monkeypatch):
-  cohort = run.build_cohort(tiny_config)
+  cohort = sources.build_cohort(tiny_config)
   with quickly():
     swept(tiny_config, [], [""], tmp_path)
     monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(

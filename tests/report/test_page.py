@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.report import figures as report_figures, page as report, text as report_text
+from crl_jax.report import figures as report_figures, page as report, tables, text as report_text
 from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib
 from test_evaluate import MODALITIES, TASKS, make, rectifier
 
@@ -271,7 +271,7 @@ def test_no_sentence_says_more_than_was_shown():
   assert "nothing recorded at or after it is an input" in said["eicu"]
   assert "the maker of this saved cohort" in said["saved"] and "5%" in said["saved"]
   rect = dict(tasks=dict(icu=dict(threshold=None, cells=())))
-  assert "one-sided 5%" in evaluate.threshold(rect, "icu")
+  assert "one-sided 5%" in tables.threshold(rect, "icu")
   table = make()
   c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)
   rule = conformal.study(conformal.add(table, TASKS, c), TASKS, MODALITIES, c)["rule"]

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, explain, run
-from crl_jax.data import cohort as cohort_lib
+from crl_jax import config as config_lib
+from crl_jax.data import cohort as cohort_lib, sources
 from crl_jax.data.cohort import Cohort
-from crl_jax.serve import predictor
+from crl_jax.report import explanations
+from crl_jax.serve import explain, predictor
 from crl_jax.statistics import shapley
 
 M, T = 3, 2
@@ -127,13 +128,13 @@ def explained(tiny_config, finish, tmp_path_factory):
   config = config_lib.override(tiny_config, ["members.folds=2", "members.seeds=2",
                                              "evaluate.explain=24", "evaluate.permutations=20"])
   done = finish(config, tmp_path_factory.mktemp("explained") / "run")
-  found, modalities, tasks = explain.of_run(done.folder, 24)
-  brief = json.loads((done.folder / "explain.json").read_text())
-  return done.folder, (found, modalities, tasks, brief)
+  found = explain.of_run(done.folder, 24)
+  return done.folder, found, json.loads((done.folder / "explain.json").read_text())
 
 
 def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
-  folder, (found, modalities, tasks, brief) = explained
+  folder, found, brief = explained
+  tasks = found.tasks
   table = pd.read_parquet(folder / "predictions.parquet").query("role == 'test'")
   base = table.groupby("row_id")[[f"p_base_{t}" for t in tasks]].mean().loc[found.row_id]
   np.testing.assert_allclose(found.prediction, base, atol=1e-5)
@@ -145,43 +146,45 @@ def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
   assert np.isnan(found.gate[~found.observed]).all() and (found.gate[found.observed] < 1).all()
   assert len(found.row_id) == 24 and set(brief["tasks"]) == set(tasks)
   for task in tasks:   # what the pattern says is beside the average of the same members
-    assert brief["tasks"][task]["signed"][explain.PATTERN]["value"] == pytest.approx(0, abs=1e-7)
-  away = explain.summary(found, modalities, tasks, "removed")["tasks"][tasks[0]]
-  assert set(away["contribution"]) == set(modalities)
+    assert brief["tasks"][task]["signed"][explanations.PATTERN]["value"] == pytest.approx(0, abs=1e-7)
+  away = explanations.summary(dataclasses.replace(found, absent="removed"))["tasks"][tasks[0]]
+  assert set(away["contribution"]) == set(found.modalities)
 
 
 def test_the_report_tells_of_it_and_no_patient_is_written(explained):
-  folder, (found, modalities, tasks, brief) = explained
+  folder, found, brief = explained
   page = (folder / "report.html").read_text()
   assert "What each modality contributed" in page and brief["said"][0][:40] in page
-  assert explain.summary(found, modalities, tasks, "replaced") == brief
+  assert explanations.summary(found) == brief
   assert (folder / "explain.svg").read_text().startswith("<svg xmlns")
   assert not list(folder.glob("*patient*"))
   assert "row_id" not in (folder / "explain.json").read_text()
 
 
 def test_single_patients_are_written_where_asked(explained, tmp_path):
-  _, (found, modalities, tasks, _) = explained
-  table = explain.lines(found, modalities, tasks)
+  _, found, _ = explained
+  modalities, tasks = found.modalities, found.tasks
+  table = explanations.lines(found)
   assert len(table) == len(found.row_id) * len(tasks)
   total = table.average + table.pattern + table[[f"contribution_{m}" for m in modalities]].sum(1)
   np.testing.assert_allclose(total, table.prediction, atol=1e-6)
   ids = [int(i) for i in found.row_id[:2]]
-  explain.patient_page(tmp_path / "page.html", table, ids, modalities)
+  explanations.patient_page(tmp_path / "page.html", table, ids, modalities)
   text = (tmp_path / "page.html").read_text()
   assert text.count("<svg") == 2 * len(tasks) and f"row {ids[0]}:" in text
   with pytest.raises(ValueError, match="1 of the 2 --row_ids"):
-    explain.patient_page(tmp_path / "no.html", table, [ids[0], -7], modalities)
+    explanations.patient_page(tmp_path / "no.html", table, [ids[0], -7], modalities)
 
 
 def test_no_mean_is_of_few_patients(explained):
   """Of 3 patients with the first modality neither a mean nor attention or gate is told."""
-  _, (found, modalities, tasks, _) = explained
+  _, found, _ = explained
+  modalities, tasks = found.modalities, found.tasks
   observed = found.observed.copy()
   observed[:, 0] = np.isin(found.patient_id, np.unique(found.patient_id)[:3])
   observed[:, 1] = True
   few = dataclasses.replace(found, observed=observed)
-  brief = explain.summary(few, modalities, tasks, "replaced")
+  brief = explanations.summary(few)
   for entry in brief["tasks"].values():
     for kind in ("contribution", "signed"):
       assert entry[kind][modalities[0]]["value"] is None
@@ -189,25 +192,25 @@ def test_no_mean_is_of_few_patients(explained):
       assert entry[kind][modalities[1]]["value"] is not None
   assert brief["attention"][modalities[0]] is brief["gate"][modalities[0]] is None
   assert "fewer than 10 of these patients" in brief["said"][-1]
-  assert "nan" not in explain.figure(brief)
-  told = explain.summary(few, modalities, tasks, "replaced", min_cell=3)["tasks"][tasks[0]]
+  assert "nan" not in explanations.figure(brief)
+  told = explanations.summary(few, min_cell=3)["tasks"][tasks[0]]
   assert told["contribution"][modalities[0]]["value"] is not None
 
 
 def test_data_of_another_split_are_refused(explained, monkeypatch):
-  folder, _ = explained
+  folder, *_ = explained
   restored = predictor.restore(folder)
-  monkeypatch.setattr(explain.inference, "restore", lambda _: type(restored)(
+  monkeypatch.setattr(explain.predictor, "restore", lambda _: type(restored)(
       **{**restored.__dict__, "facts": {**restored.facts, "splits_fingerprint": "other"}}))
   with pytest.raises(ValueError, match="splits differ"):
     explain.of_run(folder)
 
 
 def test_new_patients_are_explained_by_all_members(explained, tiny_config, tmp_path):
-  folder, _ = explained
-  new = run.build_cohort(tiny_config).take(np.arange(20))
+  folder, *_ = explained
+  new = sources.build_cohort(tiny_config).take(np.arange(20))
   cohort_lib.save(new, tmp_path / "new")
-  found, *_ = explain.of_run(folder, 20, data_root=str(tmp_path / "new"))
+  found = explain.of_run(folder, 20, data_root=str(tmp_path / "new"))
   np.testing.assert_array_equal(found.row_id, new.row_id)
   base, _ = predictor.load(folder)(new.inputs, new.observed)
   np.testing.assert_allclose(found.prediction, base, atol=1e-5)

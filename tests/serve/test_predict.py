@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, predict, run
-from crl_jax.data import cohort as cohort_lib
+from crl_jax import config as config_lib, predict
+from crl_jax.data import cohort as cohort_lib, sources
 from crl_jax.posthoc import rectifier
 from crl_jax.serve import predictor
 
@@ -22,7 +22,7 @@ MARK = 987_654_321_000   # begins every id of a new patient: no message may hold
 @pytest.fixture(scope="module")
 def new(tiny_config):
   """120 other patients of the same world."""
-  cohort = run.build_cohort(config_lib.override(tiny_config, ["seed=5", "data.simulate.rows=120"]))
+  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=5", "data.simulate.rows=120"]))
   return dataclasses.replace(cohort, row_id=cohort.row_id + MARK,
                              patient_id=cohort.patient_id + MARK)
 
@@ -104,7 +104,7 @@ def test_members_are_averaged_and_then_corrected_by_the_pooled_rectifier(members
 
 
 def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted, told):
-  cohort = run.build_cohort(tiny_run.config)
+  cohort = sources.build_cohort(tiny_run.config)
   expected = tiny_run.table[tiny_run.table.role == "test"]
   rows = np.searchsorted(cohort.row_id, expected.row_id)
   alone = predicted(tiny_run, cohort.take(rows))

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, models, run
-from crl_jax.data import preprocess
+from crl_jax import config as config_lib, models
+from crl_jax.data import preprocess, sources
 from crl_jax.data.cohort import pattern_id
-from crl_jax.models.record import Batch
 from crl_jax.engine import checkpoint
+from crl_jax.models.record import Batch
 from crl_jax.posthoc import rectifier
 from crl_jax.serve import predictor as inference
 
@@ -46,7 +46,7 @@ def predictor(folder, quickly):
 @pytest.fixture(scope="module")
 def rows(tiny_config):
   """Raw inputs with gaps, and every pattern there is: some that calibration never saw."""
-  cohort = run.build_cohort(config_lib.override(tiny_config, ["seed=7", "data.simulate.rows=40"]))
+  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=7", "data.simulate.rows=40"]))
   rng = np.random.default_rng(0)
   observed = (np.arange(40)[:, None] >> np.arange(3) & 1).astype(bool)
   inputs = {m: rng.normal(size=x.shape).astype(np.float32) for m, x in cohort.inputs.items()}

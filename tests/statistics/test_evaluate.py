@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from crl_jax import config as config_lib
+from crl_jax.report import tables
 from crl_jax.statistics import compare, evaluate, metrics as metrics_lib, scoring
 
 EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "conformal", "patterns"}
@@ -154,7 +155,7 @@ def test_undefined_is_null_with_a_reason(config):
   assert mortality["brier"]["reason"] == "no row with this outcome"
   assert found["patterns"]["mortality"] == []
   json.dumps(found, allow_nan=False)
-  assert "no value: only one class" in evaluate.table(found, None, {})
+  assert "no value: only one class" in tables.table(found, None, {})
 
 
 def test_tests_of_differences(config):
@@ -227,10 +228,10 @@ def test_few_outcomes_of_a_pattern_follow_from_nothing_that_is_told(config, outc
                                                 "predicted_base", "predicted"))
     assert "fewer than 10" in rows[p]["reason"]
   assert rows[1]["rate"] is not None
-  shown = evaluate.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=1)
+  shown = tables.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=1)
   assert (shown[1]["n"], shown[1]["positives"], shown[1]["rate"]) == (120, None, None)
-  for row in evaluate.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=12)[1:]:
-    assert row["cell"] is None and evaluate.gamma_text(row) == "-"
+  for row in tables.pattern_rows(found, rectifier(), {}, "icu", min_cell=10, top=12)[1:]:
+    assert row["cell"] is None and tables.gamma_text(row) == "-"
 
 
 def test_two_sizes_of_a_group_do_not_tell_how_many_died(config):
@@ -257,15 +258,15 @@ def test_two_sizes_of_a_group_do_not_tell_how_many_died(config):
   assert mortality["unit", "A"] is None and icu["unit", "A"] == 296
   key = "sets", "structured+image+text"
   assert key in icu and key not in mortality
-  rows = evaluate.pattern_rows(found, rectifier(), {}, "mortality", min_cell=10, top=1)
+  rows = tables.pattern_rows(found, rectifier(), {}, "mortality", min_cell=10, top=1)
   assert [row["n"] for row in rows] == [found["patterns"]["mortality"][0]["n"], None]
-  assert "None" not in evaluate.table(found, rectifier(), {})
+  assert "None" not in tables.table(found, rectifier(), {})
 
 
 def test_an_effect_of_few_calibration_rows_is_not_shown(whole):
   few = rectifier()
   few["pooled"]["tasks"]["icu"]["cells"][0]["n"] = 9   # of pattern 1
-  shown = lambda found: [row["pattern"] for row in evaluate.pattern_rows(
+  shown = lambda found: [row["pattern"] for row in tables.pattern_rows(
       whole, found, {}, "icu", min_cell=10, top=12) if row["cell"]]
   assert 1 in shown(rectifier()) and shown(few) == [p for p in shown(rectifier()) if p != 1]
 
@@ -298,24 +299,24 @@ def rectifier(threshold=0.02):
 
 def test_table(whole):
   info = {"banner": "SIMULATED", "truth": {"gamma": {"icu": {"1": 0.044}}}}
-  text = evaluate.table(whole, rectifier(), info, min_cell=20)
+  text = tables.table(whole, rectifier(), info, min_cell=20)
   assert text.splitlines()[0] == "SIMULATED" and text.isascii() and "\x1b" not in text
   assert max(map(len, text.splitlines())) < 120
   for words in ("base model", "with rectifier", "logistic reg.", "boosting", "Bayes-optimal",
                 "regret", "+0.044", "+0.030 [+0.010, +0.050]", "+ rarer patterns",
                 "absolute shrunken gamma exceeds 0.02"):
     assert words in text
-  bare = evaluate.table(whole, rectifier(threshold=None), {}, min_cell=20)
+  bare = tables.table(whole, rectifier(threshold=None), {}, min_cell=20)
   assert "true gamma" not in bare and "no threshold gained significantly" in bare
   assert max(map(len, bare.splitlines())) < 120
-  assert "The rectifier is off" in evaluate.table(whole, {**rectifier(), "enabled": False},
+  assert "The rectifier is off" in tables.table(whole, {**rectifier(), "enabled": False},
                                                   {})
 
 
 def test_small_patterns_are_pooled_without_a_rate(whole):
-  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=60, top=12)
+  rows = tables.pattern_rows(whole, rectifier(), {}, "icu", min_cell=60, top=12)
   assert rows[-1]["pattern"] is None and rows[-1]["n"] < 60 and rows[-1]["rate"] is None
-  rows = evaluate.pattern_rows(whole, rectifier(), {}, "icu", min_cell=1, top=1)
+  rows = tables.pattern_rows(whole, rectifier(), {}, "icu", min_cell=1, top=1)
   assert (len(rows) == 2 and rows[-1]["name"] == "other patterns (2)" and
           rows[-1]["rate"] is not None)
 

@@ -46,7 +46,7 @@ def rectify(table, **settings):
   config = config_lib.default().rectifier
   with config.unlocked():
     config.update(settings)
-  return predictions.rectify(table, TASKS, MODALITIES, config, 0)
+  return rectifier.rectify_table(table, TASKS, MODALITIES, config, 0)
 
 
 def test_a_part_holds_the_rows_asked_for_in_their_order(cohort):

@@ -1,0 +1,138 @@
+"""The one order of steps: prepare -> fit -> table -> correct -> judge. Runs, studies, sweeps and
+benchmarks call it; nobody else deals splits, fits preprocessing or joins members to a table."""
+
+import dataclasses
+import functools
+
+import ml_collections
+import pandas as pd
+
+from crl_jax import processes, stopping
+from crl_jax.data import facts, preprocess, sources, splits as splits_lib
+from crl_jax.data.cohort import Cohort
+from crl_jax.engine import members, writer, yardsticks
+from crl_jax.posthoc import rectifier
+from crl_jax.statistics import conformal, evaluate, informative, predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """Rows that members can be trained on.
+
+  Attributes:
+    config: the whole tree.
+    cohort: data.cohort.Cohort.
+    splits: data.splits.Splits.
+    rows: per fold of the members, role -> (n,) row indices.
+    stats: per fold, the preprocessing fitted on its training rows.
+  """
+  config: ml_collections.ConfigDict
+  cohort: Cohort
+  splits: splits_lib.Splits
+  rows: list
+  stats: list
+
+  @functools.cached_property
+  def facts(self):
+    """What data.json says of the cohort and its splits."""
+    return facts.describe(self.cohort, self.splits, len(self.rows))
+
+  @property
+  def fingerprints(self):
+    """What a training on these rows depends on, besides its config: name -> SHA-256."""
+    return {"data": self.facts["fingerprint"], "splits": self.facts["splits_fingerprint"]}
+
+
+def prepare(config, cohort=None):
+  """The Prepared rows of a config: its cohort (`cohort`, where somebody has it already) dealt into
+  folds and roles, with each fold's preprocessing. Raises ValueError, CohortError."""
+  cohort = sources.build_cohort(config) if cohort is None else cohort
+  splits = splits_lib.of_config(config, cohort)
+  rows = [{role: splits.rows(fold, role) for role in splits_lib.ROLES}
+          for fold in range(config.members.folds)]
+  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
+                               [fold["train"] for fold in rows], config.preprocess)
+  return Prepared(config, cohort, splits, rows, stats)
+
+
+def fit(prepared, plans, folder, settings, stop):
+  """Trains members, or goes on where `folder` says they were. Curves go to its metrics.jsonl.
+
+  Args:
+    prepared: Prepared.
+    plans: list of engine.members.Plan.
+    folder: an existing folder.
+    settings: a digest of the settings that the checkpoints depend on.
+    stop: stopping.Stop, asked before every epoch.
+  Returns:
+    engine.members.Ready.
+  Raises:
+    as engine.members.fit(); stopping.Interrupted once all that was trained is saved.
+  """
+  config = plans[0].config
+  epochs = config.train.pretrain.epochs + config.train.joint.epochs
+  log = writer.Writer(folder) if processes.leader() else writer.Silent()
+  with log, writer.progress_bar(epochs) as bar, stop.after_epoch():
+    ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats, folder / "checkpoints",
+                        {"config": settings, **prepared.fingerprints}, log, bar,
+                        lambda: processes.agreed(stop()))
+    if processes.agreed(stop()):   # asked for during the last epoch
+      raise stopping.Interrupted
+  return ready
+
+
+def predict(prepared, plans, ready, roles=("val", "test")):
+  """role -> per member, (n, T) float32 probabilities of its held-out rows."""
+  return {role: ready.predict([prepared.rows[plan.fold][role] for plan in plans])
+          for role in roles}
+
+
+def table(prepared, plans, base, references=True):
+  """The predictions table of members, before any correction.
+
+  Args:
+    prepared: Prepared; its config says whether seeds are averaged and yardsticks fitted.
+    plans: those members.
+    base: role -> their probabilities, from predict().
+    references: with the cohort's own predictors and, on test rows, the yardsticks.
+  Returns:
+    DataFrame, see statistics.predictions.
+  """
+  parts = []
+  for fold, rows in enumerate(prepared.rows):
+    mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
+    parts.append(predictions.of_fold(
+        prepared.cohort, rows, fold, [plans[m].seed for m in mine],
+        {role: [found[m] for m in mine] for role, found in base.items()},
+        prepared.config.members.ensemble,
+        _references(prepared, fold) if references else dict.fromkeys(base, {})))
+  return pd.concat(parts, ignore_index=True)
+
+
+def _references(prepared, fold):
+  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
+  yardsticks."""
+  cohort, rows, config = prepared.cohort, prepared.rows[fold], prepared.config
+  found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
+           for role in ("val", "test")}
+  if config.evaluate.yardsticks:
+    found["test"] |= yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.seed)
+  return found
+
+
+def correct(prepared, table):
+  """(table with p_<task> and the conformal columns, the rectifiers as plain dicts)."""
+  cohort, config = prepared.cohort, prepared.config
+  table, rectifiers = rectifier.rectify_table(table, cohort.tasks, cohort.modalities,
+                                              config.rectifier, config.seed)
+  return conformal.add(table, cohort.tasks, config.evaluate), rectifiers
+
+
+def judge(prepared, table):
+  """The content of metrics.json; see statistics.evaluate.evaluate and informative.study."""
+  cohort, config = prepared.cohort, prepared.config
+  metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  if config.evaluate.informative:
+    metrics["informative"] = informative.study(cohort, seed=config.seed,
+                                               min_cell=config.evaluate.min_cell)
+  return metrics
