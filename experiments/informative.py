@@ -1,5 +1,5 @@
-"""Does crl_jax.statistics.informative name the right mechanism, are its tests at their level, and does what is
-left of a pattern's effect equal gamma where it should?
+"""Does statistics/informative.py name the right mechanism, are its tests at their level, and does
+what is left of a pattern's effect equal gamma where it should?
 
     python -m experiments.informative [--cohorts=200] [--rows=2000] [--out=DIR]
 

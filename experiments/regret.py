@@ -61,7 +61,8 @@ def boosting_on_components(config):
   from sklearn.metrics import roc_auc_score
   prepared = pipeline.prepare(config)
   cohort, (train, val, test) = prepared.cohort, prepared.rows[0].values()
-  inputs = preprocess.transform(prepared.stats[0], cohort.inputs, cohort.observed, cohort.modalities)
+  inputs = preprocess.transform(prepared.stats[0], cohort.inputs, cohort.observed,
+                                cohort.modalities)
   reduced = {}
   for m, name in enumerate(cohort.modalities):
     pca = PCA(COMPONENTS, svd_solver="randomized", random_state=config.seed)

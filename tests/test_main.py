@@ -54,7 +54,8 @@ def test_importing_main_loads_nothing_heavy():
     (["--config=README.md"], ["--config", "no Python", "README.md, line"]),
     (["--config=configs/absent.py"], ["No such file", "'configs/absent.py'", "Name one"]),
     (["--config=configs/absent.py", "--config.seed=3"], ["No such file", "'configs/absent.py'"]),
-    (["--config=crl_jax/statistics/metrics.py", "--config.seed=3"], ["defines no get_config()", "configs/"]),
+    (["--config=crl_jax/statistics/metrics.py", "--config.seed=3"],
+     ["defines no get_config()", "configs/"]),
     (["--config=crl_jax/statistics/metrics.py"], ["defines no get_config()", "configs/"]),
     (["--config=configs"], ["Is a directory", "'configs'"]),
 ])

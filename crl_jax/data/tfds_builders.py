@@ -155,8 +155,8 @@ class CrlMimic(_CohortBuilder):
       "MIMIC-IV needs a PhysioNet account with signed agreements. Put the files into manual_dir, "
       "for example by running there:\n  "
       + "\n  ".join(mimic_files.command(source, "/MANUAL_DIR") for source in mimic_files.PROJECTS)
-      + "\nand check them with: python -m crl_jax.data.mimic.verify --root=MANUAL_DIR\nNotes need a "
-      "BERT: config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
+      + "\nand check them with: python -m crl_jax.data.mimic.verify --root=MANUAL_DIR\nNotes need "
+      "a BERT: config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
   COHORT, TASKS = "mimic", mimic_stays.TASKS
   GROUPS = ("sex", "age_band", "ethnicity", "insurance", "unit", "time")
 

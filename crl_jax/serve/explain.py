@@ -107,9 +107,9 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
   found = [None if p[0] is None else np.concatenate(p) for p in zip(*parts)]
   prediction, nothing, phi, error, attention, gate = found
   return Explained(cohort.modalities, cohort.tasks, absent,
-                   0 if len(modalities) <= _EXACT else _ORDERS, cohort.row_id[rows], cohort.patient_id[rows], cohort.observed[rows], prediction,
-                   nothing, np.broadcast_to(nothing.mean(0), nothing.shape), phi, error, attention,
-                   gate)
+                   0 if len(modalities) <= _EXACT else _ORDERS, cohort.row_id[rows],
+                   cohort.patient_id[rows], cohort.observed[rows], prediction, nothing,
+                   np.broadcast_to(nothing.mean(0), nothing.shape), phi, error, attention, gate)
 
 
 def _design(players, absent, seed):

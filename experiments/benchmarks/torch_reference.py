@@ -104,7 +104,8 @@ class CrlMmnar(nn.Module):
 
 
 def total_loss(out, observed, labels, patient, alpha, gamma, task_weight, weights, temperature):
-  """The joint phase's loss, (): crl_jax/models/parts/losses.py term by term. alpha, gamma, task_weight: (T,)."""
+  """The joint phase's loss, (): models/parts/losses.py term by term. alpha, gamma and
+    task_weight: (T,)."""
   defined = ~labels.isnan()
   y = labels.nan_to_num()
   log_p, log_q = F.logsigmoid(out["logits"]), F.logsigmoid(-out["logits"])

@@ -146,7 +146,8 @@ def test_a_run_is_explained_by_members_that_never_saw_the_row(explained):
   assert np.isnan(found.gate[~found.observed]).all() and (found.gate[found.observed] < 1).all()
   assert len(found.row_id) == 24 and set(brief["tasks"]) == set(tasks)
   for task in tasks:   # what the pattern says is beside the average of the same members
-    assert brief["tasks"][task]["signed"][explanations.PATTERN]["value"] == pytest.approx(0, abs=1e-7)
+    pattern = brief["tasks"][task]["signed"][explanations.PATTERN]
+    assert pattern["value"] == pytest.approx(0, abs=1e-7)
   away = explanations.summary(dataclasses.replace(found, absent="removed"))["tasks"][tasks[0]]
   assert set(away["contribution"]) == set(found.modalities)
 

@@ -22,7 +22,8 @@ MARK = 987_654_321_000   # begins every id of a new patient: no message may hold
 @pytest.fixture(scope="module")
 def new(tiny_config):
   """120 other patients of the same world."""
-  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=5", "data.simulate.rows=120"]))
+  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=5",
+                                                                  "data.simulate.rows=120"]))
   return dataclasses.replace(cohort, row_id=cohort.row_id + MARK,
                              patient_id=cohort.patient_id + MARK)
 

@@ -46,7 +46,8 @@ def predictor(folder, quickly):
 @pytest.fixture(scope="module")
 def rows(tiny_config):
   """Raw inputs with gaps, and every pattern there is: some that calibration never saw."""
-  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=7", "data.simulate.rows=40"]))
+  cohort = sources.build_cohort(config_lib.override(tiny_config, ["seed=7",
+                                                                  "data.simulate.rows=40"]))
   rng = np.random.default_rng(0)
   observed = (np.arange(40)[:, None] >> np.arange(3) & 1).astype(bool)
   inputs = {m: rng.normal(size=x.shape).astype(np.float32) for m, x in cohort.inputs.items()}

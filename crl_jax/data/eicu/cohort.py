@@ -1,9 +1,9 @@
 """The eICU-CRD cohort: unit stays as rows, ten virtual modalities, readmission to the unit and
 hospital mortality.
 
-features.py says which table and columns feed which modality, stays.py which stays become
-rows. Here is the rule that keeps a row honest: a record enters only where the latest of its offsets
-lies before the row's minute. Everything is Ibis expressions over the tables that data/tables/source.py
+features.py says which table and columns feed which modality, stays.py which stays become rows. Here
+is the rule that keeps a row honest: a record enters only where the latest of its offsets lies
+before the row's minute. Everything is Ibis expressions over the tables that data/tables/source.py
 opens, executed once each.
 
 Rows. Honest protocol: one at `prediction_hour` for each stay still in the unit (task mortality),

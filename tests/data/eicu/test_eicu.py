@@ -7,10 +7,10 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib, eicu
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.eicu import (cohort as eicu_cohort, features as spec, scores as eicu_scores, stays as eicu_stays,
-                               tables as eicu_tables)
-from tests.data.eicu.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows, save,
-                                      stay)
+from crl_jax.data.eicu import (cohort as eicu_cohort, features as spec, scores as eicu_scores,
+                               stays as eicu_stays, tables as eicu_tables)
+from tests.data.eicu.eicu_hospital import (DAY, HOUR, feature, hospital, make_config, same_rows,
+                                           save, stay)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,8 @@ def test_a_modality_with_too_many_gaps_is_missing_and_zero():
   assert (not c.inputs["vitals"][0].any() and
           np.isnan(c.inputs["vitals"][1]).tolist() == [False, False, True, True, True])
   assert eicu_cohort._assemble(values, frame, 0.8, {}).observed.all()
-  assert not eicu_cohort._assemble({m: {"a": nan} for m in spec.MODALITIES}, frame, 1.0, {}).observed.any()
+  none = {m: {"a": nan} for m in spec.MODALITIES}
+  assert not eicu_cohort._assemble(none, frame, 1.0, {}).observed.any()
   assert set(c.groups["ethnicity"]) == set(c.groups["region"]) == {"unknown"}
 
 

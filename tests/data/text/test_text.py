@@ -225,7 +225,8 @@ def test_what_cannot_work_is_said_before_anything_is_read(config, make_bert, tmp
     encode.require_model(config)
   config.text.window = 16
   config.text.model = ""
-  for call in (encode.require_model, lambda c: encode.embed(["x"], c), lambda c: encode.tokens(["x"], c)):
+  for call in (encode.require_model, lambda c: encode.embed(["x"], c),
+               lambda c: encode.tokens(["x"], c)):
     with pytest.raises(FileNotFoundError, match="Bio_ClinicalBERT"):
       call(config)
   folder = make_bert(tmp_path / "small", vocab_size=50)
