@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from crl_jax import config as config_lib, files, run
 from crl_jax.data import facts, mimic, sources, splits as splits_lib
-from crl_jax.engine import loop, step, writer
+from crl_jax.engine import loop, writer
 from crl_jax.report import page
 from crl_jax.serve import predictor
 
@@ -33,7 +33,7 @@ def copy(tiny_run, tmp_path, *without):
 def no_training(monkeypatch):
   def refuse(*args, **kwargs):
     raise AssertionError("something is trained")
-  monkeypatch.setattr(step, "fit", refuse)
+  monkeypatch.setattr(loop, "fit", refuse)
 
 
 def predictions(table, *names):
