@@ -67,7 +67,7 @@ def build(config, for_prediction=False):
   kind = frame["kind"].to_numpy()
   scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
-  steps += [{"step": f"of which with rows at {stays.KINDS[k]}", "removed": None,
+  steps += [{"step": f"of which with rows at {eicu_stays.KINDS[k]}", "removed": None,
              "left": int((kind == k).sum())} for k in sorted(set(kind))]
   info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=source.inputs,
               absent_tables=source.absent, protocol=protocol,
