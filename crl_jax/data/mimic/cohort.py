@@ -67,7 +67,7 @@ RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
         "window", "overlap", "max_windows", "pooling", "precision", "finetune",
         "finetune_windows"))),
-    files=_files, many=_embeddings, code=("backbones/bert.py",),
+    files=_files, many=_embeddings, code=("backbones/__init__.py", "backbones/bert.py"),
     other_code=("eicu", "mimic/simulate.py", "mimic/simulated", "mimic/verify.py"))
 
 

@@ -17,6 +17,7 @@ import sys
 
 from absl import app, flags
 
+from crl_jax import files as files_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import files, versions
@@ -184,7 +185,7 @@ def _check_embeddings(place, sums, fetch, threads):
   def check(pair):
     name, path = pair
     if sums and name in sums:
-      return ("" if checksums.sha256(path) == sums[name] else
+      return ("" if files_lib.sha256(path) == sums[name] else
               f"its checksum is not that of {_SUMS}")
     from crl_jax.data.mimic import images
     try:

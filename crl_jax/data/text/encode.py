@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import processes
+from crl_jax import files, processes
 from crl_jax.backbones import bert
-from crl_jax.data import checksums, prepared
+from crl_jax.data import prepared
 from crl_jax.data.text import notes, vectors
 
 _LOG = logging.getLogger("crl_jax")
@@ -323,7 +323,7 @@ def _digest_of_model(folder):
 @functools.lru_cache(maxsize=16)
 def _digest_of_file(path, changed, size):
   """SHA-256 of a file, read once as long as it does not change."""
-  return checksums.sha256(path)
+  return files.sha256(path)
 
 
 def _digest(content):

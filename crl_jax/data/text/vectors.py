@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from crl_jax import files
 from crl_jax.data import prepared
 
 _LOG = logging.getLogger("crl_jax")
@@ -85,18 +86,13 @@ class Vectors:
     records["key"], records["vector"] = keys, vectors
     records["check"] = [_check(r["key"], r["vector"]) for r in records]
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"   # newer ones sort behind
-    part = self._folder / f"{name}.part"
 
     def write():
       prepared.make_private(self._folder)   # vectors tell of their notes
-      try:
-        with open(part, "wb") as file:
-          np.save(file, records, allow_pickle=False)
-          file.flush()
-          os.fsync(file.fileno())
-        part.replace(self._folder / f"{name}.npy")
-      finally:
-        part.unlink(missing_ok=True)
+      with files.replaced(self._folder / f"{name}.npy") as part, open(part, "wb") as file:
+        np.save(file, records, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
     _kept(self._folder, write)
 
 
