@@ -112,13 +112,6 @@ def files(places):
   return {table: path for place in places.values() for table, path in place.files.items()}
 
 
-def embeddings(place, subject_id, study_id):
-  """The TFRecord files of one study, by name; empty where the study has none."""
-  subject = str(int(subject_id))
-  folder = place.folder / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{int(study_id)}"
-  return sorted(folder.glob("*.tfrecord"))
-
-
 def what(source):
   """The source in words: its project and the file by which it is known."""
   project = PROJECTS[source]
