@@ -94,7 +94,7 @@ def build(config, recipe, make):
       _LOG.warning("The cohort is not kept: %s", _why(folder, error))
       return cohort
     except TypeError as error:
-      raise TypeError(f"The cohort's info is not JSON ({error}); it cannot be kept.") from error
+      raise cohort_lib.CohortError("The cohort's info is not JSON: it cannot be kept.") from error
     _LOG.info("The prepared cohort is kept in %s (data.cache)", folder / name)
     return _load(folder / name) or cohort
 
@@ -148,7 +148,7 @@ def _load(place):
           lambda name: files_lib.sha256(place / name), manifest["files"])))
     changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
     if changed:
-      raise ValueError(f"{', '.join(changed)} changed on disk")
+      raise cohort_lib.CohortError(f"{', '.join(changed)} changed on disk")
     return cohort_lib.load(place)
   except FileNotFoundError:
     if place.exists():

@@ -20,7 +20,7 @@ import pathlib
 import numpy as np
 
 from crl_jax.data import prepared, simulate
-from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.cohort import AbsentError, Cohort, CohortError
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
                                 structured, tables as mimic_tables, unstructured)
 from crl_jax.data.tables import csv_files, source as tables
@@ -188,8 +188,8 @@ def _require_bert(config, wanted):
     encode.require_model(config)
   except FileNotFoundError as error:
     rest = tuple(m for m in wanted if m not in NOTES)
-    raise FileNotFoundError(f"{error}\nOr leave the notes out: "
-                            f'--config.data.mimic.modalities="{rest}"') from None
+    raise AbsentError(f"{error}\nOr leave the notes out: "
+                      f'--config.data.mimic.modalities="{rest}"') from None
 
 
 def _version(config, places, last_year):

@@ -5,6 +5,7 @@ import concurrent.futures
 
 import numpy as np
 
+from crl_jax.data.cohort import AbsentError
 from crl_jax.data.mimic import tfrecord
 
 WIDTH = 1376
@@ -29,7 +30,7 @@ def read(paths, threads=8):
     (n, 1376) float32.
   Raises:
     DamagedImage: a file that is cut off, changed, or holds something else, by its name.
-    FileNotFoundError: an absent one, by its name.
+    AbsentError: an absent one, by its name.
   """
   result = np.empty((len(paths), WIDTH), np.float32)
   def fill(start):
@@ -50,8 +51,8 @@ def read_one(path):
   try:
     values = tfrecord.read(path)
   except FileNotFoundError:
-    raise FileNotFoundError(f"{path} is absent: the download is not complete. Run python -m "
-                            "crl_jax.data.mimic.verify to see what is missing.") from None
+    raise AbsentError(f"{path} is absent: the download is not complete. Run python -m "
+                      "crl_jax.data.mimic.verify to see what is missing.") from None
   except tfrecord.DamagedRecord as error:
     raise DamagedImage(f"{path}: {error}") from None
   if len(values) != WIDTH:
@@ -63,7 +64,7 @@ def read_one(path):
   return values
 
 
-def as_sets(vectors, row, rows, most, out=None):
+def as_sets(vectors, row, rows, most):
   """Images by the row they belong to, as a cohort's input of kind "set".
 
   Args:
@@ -71,7 +72,6 @@ def as_sets(vectors, row, rows, most, out=None):
     row: (n,) int, which row an image belongs to; a row's images in the order of time.
     rows: N, the number of rows.
     most: K, images of a row at most; the latest are kept.
-    out: an array (N, K, F) to fill, on disk for example; a new one by default.
   Returns:
     (N, K, F) float32: NaN in places without an image, zero in rows without any.
   """
@@ -80,7 +80,7 @@ def as_sets(vectors, row, rows, most, out=None):
   count = np.bincount(row, minlength=rows)
   place = np.arange(len(row)) - (np.cumsum(count) - count)[row[order]]
   place -= np.maximum(count - most, 0)[row[order]]      # the oldest fall out below zero
-  out = np.zeros((rows, most, vectors.shape[1]), np.float32) if out is None else out
+  out = np.zeros((rows, most, vectors.shape[1]), np.float32)
   out[np.flatnonzero(count)] = np.nan
   kept = place >= 0
   out[row[order][kept], place[kept]] = vectors[order[kept]]

@@ -160,5 +160,3 @@ def test_sets_keep_the_latest_images_of_each_row(vectors):
   wide = images.as_sets(vectors, row, rows=4, most=4)
   np.testing.assert_array_equal(wide[2, :3], vectors[[0, 2, 3]])
   assert np.isnan(wide[2, 3]).all() and np.isnan(wide[0, 2:]).all()
-  given = np.full((4, 2, images.WIDTH), 5, np.float32)
-  assert images.as_sets(vectors, row, 4, 2, out=given) is given
