@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import shutil
 
 
 @contextlib.contextmanager
@@ -16,8 +17,8 @@ def replaced(path):
     yield part
     part.replace(path)
   except BaseException:
-    with contextlib.suppress(OSError):
-      part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):   # what went wrong first is what is told
+      shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
     raise
 
 

@@ -1,17 +1,10 @@
-"""SHA-256 of files, and the lists of them that PhysioNet publishes."""
+"""The lists of SHA-256 that PhysioNet publishes with its files."""
 
-import hashlib
 import re
 
 from crl_jax.data.cohort import CohortError
 
 LIST = "SHA256SUMS.txt"
-
-
-def sha256(path):
-  """The SHA-256 of a file's bytes, in hexadecimal digits."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def published(folder):

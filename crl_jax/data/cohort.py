@@ -20,8 +20,20 @@ KINDS = {
 
 
 class CohortError(ValueError):
-  """Data that cannot be used as it is; the message names the place and the next step, never a
-  patient's values."""
+  """Data, files or settings that cannot be used as they are; the message names the place and the
+  next step, never a patient's values. All that crl_jax/data raises with words of its own is one."""
+
+
+class AbsentError(FileNotFoundError, CohortError):
+  """A file or folder is not there."""
+
+
+class OccupiedError(FileExistsError, CohortError):
+  """A folder to be written holds something."""
+
+
+class DiskError(OSError, CohortError):
+  """A disk does not take, or does not give back, what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +248,7 @@ def save(cohort, folder):
   lying = {pathlib.Path(x.filename).absolute(): x for x in cohort.inputs.values()
            if isinstance(x, np.memmap)}
   if {path.absolute() for path in folder.iterdir()} - set(lying):
-    raise FileExistsError(f"{folder} is not empty: name a new folder for the cohort.")
+    raise OccupiedError(f"{folder} is not empty: name a new folder for the cohort.")
   for kind, arrays in _arrays(cohort).items():
     for name, array in arrays.items():
       path = folder / f"{kind}.{name}.npy"
@@ -275,8 +287,9 @@ def load(folder):
         references=references, info=about["info"], kinds=about.get("kinds", {}),
         inputs=read("inputs", "r"), **rows)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise CohortError(f"{folder} is not a complete saved cohort ({error}); write it again with "
-                      "cohort.save().") from error
+    why = f"{type(error).__name__}: {getattr(error, 'filename', None) or 'damaged'}"
+    raise CohortError(f"{folder} is not a complete saved cohort ({why}); write it again with "
+                      "cohort.save().") from None
 
 
 def _arrays(cohort):

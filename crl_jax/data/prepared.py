@@ -33,7 +33,8 @@ import typing
 
 import numpy as np
 
-from crl_jax.data import checksums, cohort as cohort_lib
+from crl_jax import files as files_lib
+from crl_jax.data import cohort as cohort_lib
 
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
@@ -93,7 +94,7 @@ def build(config, recipe, make):
       _LOG.warning("The cohort is not kept: %s", _why(folder, error))
       return cohort
     except TypeError as error:
-      raise TypeError(f"The cohort's info is not JSON ({error}); it cannot be kept.") from error
+      raise cohort_lib.CohortError("The cohort's info is not JSON: it cannot be kept.") from error
     _LOG.info("The prepared cohort is kept in %s (data.cache)", folder / name)
     return _load(folder / name) or cohort
 
@@ -129,18 +130,13 @@ def key_parts(config, recipe, files, folder):
 
 def _save(cohort, place, parts):
   """Writes the folder `place` and its manifest: all or nothing. Raises OSError."""
-  part = place.with_name(place.name + ".part")
-  shutil.rmtree(part, ignore_errors=True)    # of a run that was killed; we hold the lock
-  try:
+  with files_lib.replaced(place) as part:
+    shutil.rmtree(part, ignore_errors=True)    # of a run that was killed; we hold the lock
     cohort_lib.save(cohort, part)
-    sums = {p.name: checksums.sha256(p) for p in sorted(part.iterdir())}
+    sums = {p.name: files_lib.sha256(p) for p in sorted(part.iterdir())}
     (part / "manifest.json").write_text(json.dumps({"key": parts, "files": sums}, indent=1))
     _sync(part)
     shutil.rmtree(place, ignore_errors=True)   # a damaged one
-    part.rename(place)
-  except BaseException:
-    shutil.rmtree(part, ignore_errors=True)
-    raise
 
 
 def _load(place):
@@ -149,10 +145,10 @@ def _load(place):
     manifest = json.loads((place / "manifest.json").read_text())
     with concurrent.futures.ThreadPoolExecutor() as pool:
       found = dict(zip(manifest["files"], pool.map(
-          lambda name: checksums.sha256(place / name), manifest["files"])))
+          lambda name: files_lib.sha256(place / name), manifest["files"])))
     changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
     if changed:
-      raise ValueError(f"{', '.join(changed)} changed on disk")
+      raise cohort_lib.CohortError(f"{', '.join(changed)} changed on disk")
     return cohort_lib.load(place)
   except FileNotFoundError:
     if place.exists():
@@ -174,16 +170,10 @@ def _hash_files(paths, folder):
     entry = lambda p: known.get(str(p.absolute()), [None, None, None])
     new = [p for p in paths if entry(p)[:2] != stamps[p]]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      for path, digest in zip(new, pool.map(checksums.sha256, new)):
+      for path, digest in zip(new, pool.map(files_lib.sha256, new)):
         known[str(path.absolute())] = [*stamps[path], digest]
     if new:
-      part = record.with_suffix(".part")
-      try:
-        part.write_text(json.dumps(known, indent=0))
-        part.replace(record)
-      except OSError:
-        part.unlink(missing_ok=True)
-        raise
+      files_lib.write_json(record, known)
   return {p: entry(p)[2] for p in paths}
 
 

@@ -9,7 +9,7 @@ def build_cohort(config, **options):
   """The validated cohort of `config.data.cohort`: build(config, **options) of that module, prepared
   on disk where it has a RECIPE.
 
-  Raises CohortError; ValueError for an unknown cohort.
+  Raises CohortError, for an unknown cohort too.
   """
   name = f"crl_jax.data.{config.data.cohort}"
   try:
@@ -17,8 +17,8 @@ def build_cohort(config, **options):
     build = source.build
   except (ModuleNotFoundError, AttributeError) as error:
     if error.name in (name, "build"):
-      raise ValueError(f"config.data.cohort '{config.data.cohort}': no module of crl_jax/data with "
-                       "a build().") from error
+      raise cohort_lib.CohortError(f"config.data.cohort '{config.data.cohort}': no module of "
+                                   "crl_jax/data with a build().") from error
     raise
   recipe = getattr(source, "RECIPE", None)
   if recipe is None or options:   # new patients are read once

@@ -24,8 +24,8 @@ import tempfile
 import numpy as np
 import tensorflow_datasets as tfds
 
-from crl_jax import config as config_lib
-from crl_jax.data import checksums, cohort as cohort_lib, eicu, mimic, splits
+from crl_jax import config as config_lib, files
+from crl_jax.data import cohort as cohort_lib, eicu, mimic, splits
 from crl_jax.data.eicu import features as eicu_features
 from crl_jax.data.mimic import files as mimic_files, stays as mimic_stays
 
@@ -138,7 +138,7 @@ class CrlEicu(_CohortBuilder):
     the published file."""
     paths = dl_manager.download({t: f"{self.URL}/{t}.csv.gz" for t in self.SHA256})
     for table, path in paths.items():
-      if checksums.sha256(path) != self.SHA256[table]:
+      if files.sha256(path) != self.SHA256[table]:
         raise cohort_lib.CohortError(
             f"{table}.csv.gz is not the file that PhysioNet published: its checksum differs. "
             f"Delete {path} and download it again.")

@@ -13,6 +13,8 @@ import shutil
 import jax
 import numpy as np
 
+from crl_jax import files
+
 
 def save(folder, step, tree, keep, fingerprint=None):
   """Writes `tree` (of arrays) as step `step`, then its manifest; removes all but the newest
@@ -34,11 +36,10 @@ def save(folder, step, tree, keep, fingerprint=None):
   try:
     with _checkpointer() as checkpointer:
       checkpointer.save(target, jax.tree.map(np.asarray, tree))
-    files = {str(path.relative_to(target)): _digest(path) for path in sorted(target.rglob("*"))
-                if path.is_file()}
-    part, manifest = folder / f"{step}.part", {"fingerprint": fingerprint or {}, "files": files}
-    part.write_text(json.dumps(manifest | {"sha256": _digest_of(manifest)}, indent=1))
-    part.rename(_manifest(folder, step))
+    sums = {str(path.relative_to(target)): files.sha256(path) for path in sorted(target.rglob("*"))
+            if path.is_file()}
+    manifest = {"fingerprint": fingerprint or {}, "files": sums}
+    files.write_json(_manifest(folder, step), manifest | {"sha256": _digest_of(manifest)})
   except (OSError, ValueError) as error:
     code = _os_error(error)
     if code is None:      # a tree that cannot be saved, say: no disk is to blame
@@ -133,15 +134,10 @@ def _intact(folder, step):
   if manifest.pop("sha256") != _digest_of(manifest):
     raise ValueError("checksum of the manifest")
   for name, digest in manifest["files"].items():
-    if _digest(folder / str(step) / name) != digest:
+    if files.sha256(folder / str(step) / name) != digest:
       raise ValueError(f"checksum of {name}")
   return manifest["fingerprint"]
 
 
 def _digest_of(manifest):
   return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path):
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -347,9 +347,8 @@ def _render(template, path, values):
       loader=jinja2.PackageLoader("crl_jax.report", "templates"), autoescape=not markdown,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
       finalize=lambda value: "-" if value is None else plain(value))
-  part = path.with_name(path.name + ".part")
-  part.write_text(environment.get_template(template).render(values), encoding="utf-8")
-  part.replace(path)
+  with files.replaced(path) as part:
+    part.write_text(environment.get_template(template).render(values), encoding="utf-8")
 
 
 def _one(svg):

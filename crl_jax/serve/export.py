@@ -14,7 +14,7 @@ import jax
 from jax import export as jax_export
 import numpy as np
 
-from crl_jax import __version__, config as config_lib
+from crl_jax import __version__, config as config_lib, files
 from crl_jax.serve import predictor as predictor_lib
 
 PLATFORMS = ("cpu", "cuda")
@@ -80,10 +80,9 @@ def export(workdir, output):
     folder.mkdir()
     (folder / "model.stablehlo").write_bytes(staged.serialize())
     np.savez(folder / "weights.npz", allow_pickle=False, **weights)
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-               for name in ("model.stablehlo", "weights.npz")}
-    (folder / "schema.json").write_text(json.dumps(
-        schema(staged, weights, predictor, config, facts, digests), indent=1, allow_nan=False))
+    digests = {name: files.sha256(folder / name) for name in ("model.stablehlo", "weights.npz")}
+    files.write_json(folder / "schema.json",
+                     schema(staged, weights, predictor, config, facts, digests))
     (folder / "example.py").write_text(_EXAMPLE)
     folder.replace(output)   # an empty folder gives way, any other is an error
   return predictor.members

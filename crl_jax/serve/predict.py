@@ -73,9 +73,8 @@ def predict(workdir, root, output):
                     "over patterns (column unseen_pattern).", table.unseen_pattern.sum(),
                     len(table))
   output.parent.mkdir(parents=True, exist_ok=True)
-  part = output.with_suffix(".part")
-  table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
-  part.replace(output)
+  with files.replaced(output) as part:
+    table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
   known = np.isfinite(cohort.labels).any()
   return Predicted(table, evaluate.evaluate(table, cohort.tasks, config, config.seed,
                                             cohort.modalities) if known else None,

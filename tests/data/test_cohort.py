@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import traceback
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,14 @@ def test_a_cohort_json_by_other_hands_is_refused(cohort, change, tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text()) | change))
   with pytest.raises(CohortError, match="not a complete saved cohort.*cohort.save"):
     cohort_lib.load(tmp_path / "c")
+
+
+def test_what_a_damaged_file_holds_is_not_told(cohort, tmp_path):
+  cohort_lib.save(cohort, tmp_path / "c")
+  (tmp_path / "c" / "rows.row_id.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00ZEBRA\n")
+  with pytest.raises(CohortError, match="not a complete saved cohort") as error:
+    cohort_lib.load(tmp_path / "c")
+  assert "ZEBRA" not in "".join(traceback.format_exception(error.value))
 
 
 def test_inputs_may_lie_on_disk_from_the_start(cohort, tmp_path):

@@ -14,8 +14,8 @@ import types
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib
-from crl_jax.data import checksums, cohort as cohort_lib, eicu, prepared, simulate, sources
+from crl_jax import config as config_lib, files
+from crl_jax.data import cohort as cohort_lib, eicu, prepared, simulate, sources
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_what_it_is_no_function_of_makes_none(config, maker, tmp_path):
 def test_unchanged_files_are_not_read_again(config, maker, monkeypatch):
   maker.build()
   read = []
-  monkeypatch.setattr(checksums, "sha256", lambda path, real=checksums.sha256: (
+  monkeypatch.setattr(files, "sha256", lambda path, real=files.sha256: (
       read.append(path.name), real(path))[1])
   maker.build()
   assert "a.csv.gz" not in read and "cohort.json" in read
@@ -206,7 +206,7 @@ def test_a_really_full_disk(tmp_path):
   code = f"""
 import logging, os, resource, signal, sys
 sys.path.insert(0, {str(os.getcwd())!r})
-from crl_jax import config as config_lib
+from crl_jax import config as config_lib, files
 from crl_jax.data import cohort as cohort_lib, prepared, simulate
 c = config_lib.default().unlock()
 c.data.simulate.rows, c.data.simulate.draws, c.data.cache = 400, 16, {str(tmp_path / 'cache')!r}

@@ -20,7 +20,7 @@ import pathlib
 import numpy as np
 
 from crl_jax.data import prepared, simulate
-from crl_jax.data.cohort import Cohort, CohortError
+from crl_jax.data.cohort import AbsentError, Cohort, CohortError
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
                                 structured, tables as mimic_tables, unstructured)
 from crl_jax.data.tables import csv_files, source as tables
@@ -67,7 +67,7 @@ RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.mimic", *(f"text.{key}" for key in (
         "window", "overlap", "max_windows", "pooling", "precision", "finetune",
         "finetune_windows"))),
-    files=_files, many=_embeddings, code=("backbones/bert.py",),
+    files=_files, many=_embeddings, code=("backbones/__init__.py", "backbones/bert.py"),
     other_code=("eicu", "mimic/simulate.py", "mimic/simulated", "mimic/verify.py"))
 
 
@@ -188,8 +188,8 @@ def _require_bert(config, wanted):
     encode.require_model(config)
   except FileNotFoundError as error:
     rest = tuple(m for m in wanted if m not in NOTES)
-    raise FileNotFoundError(f"{error}\nOr leave the notes out: "
-                            f'--config.data.mimic.modalities="{rest}"') from None
+    raise AbsentError(f"{error}\nOr leave the notes out: "
+                      f'--config.data.mimic.modalities="{rest}"') from None
 
 
 def _version(config, places, last_year):

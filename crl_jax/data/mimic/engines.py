@@ -5,6 +5,7 @@ import contextlib
 import functools
 import uuid
 
+from crl_jax import files as files_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import tables
@@ -157,7 +158,7 @@ def _spark_file(session, path, table, encoding):
   file = None    # of a csv.gz
   sql = {"int64": "bigint", "float64": "double", "string": "string", "timestamp": "timestamp"}
   if path.suffix == ".parquet":
-    frame, facts = session.read.parquet(str(path)), {"sha256": checksums.sha256(path)}
+    frame, facts = session.read.parquet(str(path)), {"sha256": files_lib.sha256(path)}
     found = parquet_files.kinds(path)
   else:
     file = csv_files.check(path, encoding, table)

@@ -19,6 +19,8 @@ import pathlib
 import re
 import shlex
 
+from crl_jax.data.cohort import AbsentError, CohortError
+
 ENDINGS = (".csv.gz", ".parquet")
 CXR_METADATA = "mimic-cxr-2.0.0-metadata"   # its name in every release of MIMIC-CXR
 
@@ -90,18 +92,18 @@ def locate(root, required=("tables",), sources=tuple(PROJECTS)):
   Returns:
     source -> `Place`, for those of `sources` that were found.
   Raises:
-    FileNotFoundError: `root` is no folder, or a required source is not in it; the message holds the
+    AbsentError: `root` is no folder, or a required source is not in it; the message holds the
       command that fetches it.
-    ValueError: only versions that cannot be read are there, by name, or a table lies there twice.
+    CohortError: only versions that cannot be read are there, by name, or a table lies there twice.
   """
   root = pathlib.Path(root)
   if not root.is_dir():
-    raise FileNotFoundError(f"data.root='{root}' is not a folder. Give the folder of the "
-                            f"downloaded files; to fetch them:\n  {command('tables', root)}")
+    raise AbsentError(f"data.root='{root}' is not a folder. Give the folder of the "
+                      f"downloaded files; to fetch them:\n  {command('tables', root)}")
   found = {source: place for source in sources if (place := _find(source, root))}
   missing = [source for source in required if source not in found]
   if missing:
-    raise FileNotFoundError(
+    raise AbsentError(
         "\n".join(f"data.root='{root}' holds no {what(source)}. To fetch it:\n  "
                   f"{command(source, root)}" for source in missing))
   return found
@@ -110,13 +112,6 @@ def locate(root, required=("tables",), sources=tuple(PROJECTS)):
 def files(places):
   """table -> path over all sources that locate() found; table names are unique among them."""
   return {table: path for place in places.values() for table, path in place.files.items()}
-
-
-def embeddings(place, subject_id, study_id):
-  """The TFRecord files of one study, by name; empty where the study has none."""
-  subject = str(int(subject_id))
-  folder = place.folder / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{int(study_id)}"
-  return sorted(folder.glob("*.tfrecord"))
 
 
 def what(source):
@@ -190,15 +185,15 @@ def _find(source, root):
     return min(known, key=lambda pair: project.versions.index(pair[1]))[0]
   if strange:
     place, version = strange[0]
-    raise ValueError(f"{place.folder} is version {version} of {project.slug}, which cannot be "
-                     f"read: version {supported(project)} can. To fetch it:\n  "
-                     + command(source, root))
+    raise CohortError(f"{place.folder} is version {version} of {project.slug}, which cannot be "
+                      f"read: version {supported(project)} can. To fetch it:\n  "
+                      + command(source, root))
   return None
 
 
 def _look(source, project, folder, version):
-  """The `Place` at `folder` if the source lies there, else None. Raises ValueError for a table that
-  is there both as csv.gz and as Parquet."""
+  """The `Place` at `folder` if the source lies there, else None. Raises CohortError for a table
+  that is there both as csv.gz and as Parquet."""
   if not folder.is_dir():
     return None
   if source == "embeddings":
@@ -210,7 +205,7 @@ def _look(source, project, folder, version):
     for place in dict.fromkeys((folder / part, folder)):
       paths = [p for e in ENDINGS if (p := place / (table + e)).is_file()]
       if len(paths) > 1:
-        raise ValueError(f"{place} holds both {paths[0].name} and {paths[1].name}: remove one.")
+        raise CohortError(f"{place} holds both {paths[0].name} and {paths[1].name}: remove one.")
       if paths and table not in found:
         found[table] = paths[0]
   if not any(mark in found for mark in project.mark):

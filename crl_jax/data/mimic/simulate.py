@@ -16,6 +16,7 @@ from absl import app, flags
 import numpy as np
 
 from crl_jax.data import checksums
+from crl_jax.data.cohort import CohortError, OccupiedError
 from crl_jax.data.mimic.simulated import (csv_gz, images as images_lib, measurements, notes, orders,
                                           people as people_lib, stays)
 
@@ -40,20 +41,20 @@ def write(config, out, patients, seed=0, density=1.0, threads=2, level=1, versio
   Returns:
     table -> rows.
   Raises:
-    ValueError: wrong arguments.
-    FileExistsError: the folder holds something.
+    CohortError: wrong arguments.
+    OccupiedError: the folder holds something.
   """
   out = pathlib.Path(out)
   names = tuple(config.modalities), tuple(config.tasks)
   if names != (("structured", "image", "discharge", "radiology"),
                ("readmission", "icu", "mortality")) or config.sizes[1] != 1376:
-    raise ValueError("config.data.simulate must have MIMIC's modalities (structured, image of "
-                     "1376, discharge, radiology) and tasks (readmission, icu, mortality), not "
-                     f"{names}.")
+    raise CohortError("config.data.simulate must have MIMIC's modalities (structured, image of "
+                      "1376, discharge, radiology) and tasks (readmission, icu, mortality), not "
+                      f"{names}.")
   if patients < 1 or density <= 0 or threads < 1 or not 1 <= level <= 9:
-    raise ValueError("patients and threads must be at least 1, density positive, level 1 to 9.")
+    raise CohortError("patients and threads must be at least 1, density positive, level 1 to 9.")
   if out.exists() and any(out.iterdir()):
-    raise FileExistsError(f"{out} is not empty: name a new folder.")
+    raise OccupiedError(f"{out} is not empty: name a new folder.")
   people = people_lib.draw(config, patients, seed)
   top = out / "physionet.org" / "files"
   mimic, note = top / "mimiciv" / version, top / "mimic-iv-note" / "2.2"
@@ -144,7 +145,7 @@ def main(argv):
   c.world = f.world
   try:
     rows = write(c, f.out, f.patients, f.seed, f.density, f.threads, f.level, f.version)
-  except (ValueError, FileExistsError) as error:
+  except CohortError as error:
     raise SystemExit(str(error)) from None
   for table, count in rows.items():
     print(f"{table:28s}{count:14,d}")

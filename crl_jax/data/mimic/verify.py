@@ -17,8 +17,9 @@ import sys
 
 from absl import app, flags
 
+from crl_jax import files as files_lib
 from crl_jax.data import checksums
-from crl_jax.data.cohort import CohortError
+from crl_jax.data.cohort import AbsentError, CohortError
 from crl_jax.data.mimic import files, versions
 from crl_jax.data.tables import csv_files
 
@@ -65,14 +66,15 @@ def verify(root, threads=0):
   Returns:
     list of `Finding`.
   Raises:
-    FileNotFoundError: root is no folder.
+    AbsentError: root is no folder.
   """
+  files.locate(root, required=(), sources=())
   threads = threads or os.cpu_count()
   findings = []
   for source, project in files.PROJECTS.items():
     try:
       place = files.locate(root, required=(), sources=(source,)).get(source)
-    except ValueError as error:   # a version that cannot be read, or a table twice
+    except CohortError as error:   # a version that cannot be read, or a table twice
       text, _, command = str(error).partition(" To fetch it:\n  ")
       findings.append(Finding("version", project.slug, text, command))
       continue
@@ -184,12 +186,12 @@ def _check_embeddings(place, sums, fetch, threads):
   def check(pair):
     name, path = pair
     if sums and name in sums:
-      return ("" if checksums.sha256(path) == sums[name] else
+      return ("" if files_lib.sha256(path) == sums[name] else
               f"its checksum is not that of {_SUMS}")
     from crl_jax.data.mimic import images
     try:
       images.read([path])
-    except ValueError as error:
+    except CohortError as error:
       return str(error)
     return ""
 
@@ -237,7 +239,7 @@ def main(argv):
     raise app.UsageError(f"Unexpected argument: {argv[1]}")
   try:
     findings = verify(flags.FLAGS.root, flags.FLAGS.threads)
-  except FileNotFoundError as error:
+  except AbsentError as error:
     raise SystemExit(str(error)) from None
   print(report(findings))
   sys.exit(any(f.bad for f in findings))

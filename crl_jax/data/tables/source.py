@@ -18,6 +18,7 @@ import re
 import tempfile
 import uuid
 
+from crl_jax import files as files_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors
@@ -250,7 +251,7 @@ def _load(con, name, table, path, encoding):
   parquet = path.suffix == ".parquet"
   if parquet:
     found = parquet_files.kinds(path)
-    header, facts = list(found), {"sha256": checksums.sha256(path)}
+    header, facts = list(found), {"sha256": files_lib.sha256(path)}
     raw = f"read_parquet({_literal(str(path))})"
   else:
     file = csv_files.check(path, encoding, table)

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import processes
+from crl_jax import files, processes
 from crl_jax.backbones import bert
-from crl_jax.data import checksums, prepared
+from crl_jax.data import prepared
+from crl_jax.data.cohort import CohortError, DiskError
 from crl_jax.data.text import notes, vectors
 
 _LOG = logging.getLogger("crl_jax")
@@ -36,11 +37,11 @@ def require_model(config):
   bert.require(config.text.model)
   found = bert.read_architecture(config.text.model)
   if config.text.window > found.max_position_embeddings:
-    raise ValueError(f"config.text.window is {config.text.window}; the BERT in {config.text.model} "
-                     f"reads {found.max_position_embeddings} tokens at most.")
+    raise CohortError(f"config.text.window is {config.text.window}; the BERT in "
+                      f"{config.text.model} reads {found.max_position_embeddings} tokens at most.")
   if config.text.finetune and found.pad_token_id:
-    raise ValueError(f"{config.text.model}/config.json: pad_token_id is {found.pad_token_id}; "
-                     "config.text.finetune needs 0, as all of BERT's vocabularies have it.")
+    raise CohortError(f"{config.text.model}/config.json: pad_token_id is {found.pad_token_id}; "
+                      "config.text.finetune needs 0, as all of BERT's vocabularies have it.")
 
 
 def has_content(texts):
@@ -111,8 +112,8 @@ def embed(texts, config, progress=None):
     store.refresh()
     found, result[todo] = store.find(keys[todo])
     if not found.all():   # a disk that loses what it took
-      raise OSError(f"{(~found).sum()} embeddings that were written cannot be read again: check "
-                    "the disk of config.text.cache.")
+      raise DiskError(f"{(~found).sum()} embeddings that were written cannot be read again: check "
+                      "the disk of config.text.cache.")
   if progress:
     progress(len(texts), len(texts))
   return result
@@ -295,8 +296,8 @@ def _read_tokenizer(digest, folder):
   found = notes.Tokenizer(folder)
   words = bert.read_architecture(folder).vocab_size
   if found.size > words:
-    raise ValueError(f"{folder}: its tokenizer has {found.size} words, its config.json vocab_size "
-                     f"{words}. Take all files from one place.")
+    raise CohortError(f"{folder}: its tokenizer has {found.size} words, its config.json vocab_size "
+                      f"{words}. Take all files from one place.")
   return found
 
 
@@ -323,7 +324,7 @@ def _digest_of_model(folder):
 @functools.lru_cache(maxsize=16)
 def _digest_of_file(path, changed, size):
   """SHA-256 of a file, read once as long as it does not change."""
-  return checksums.sha256(path)
+  return files.sha256(path)
 
 
 def _digest(content):
@@ -340,9 +341,9 @@ def _decoded(text, index, encoding):
   if isinstance(text, str):
     return text
   if not isinstance(text, bytes):
-    raise ValueError(f"note {index} is a {type(text).__name__}, not text.")
+    raise CohortError(f"note {index} is a {type(text).__name__}, not text.")
   try:
     return text.decode(encoding)
   except UnicodeDecodeError as error:
-    raise ValueError(f"note {index} is not {encoding} at its byte {error.start}: if the files are "
-                     "in latin-1, set config.data.encoding=latin-1.") from None
+    raise CohortError(f"note {index} is not {encoding} at its byte {error.start}: if the files are "
+                      "in latin-1, set config.data.encoding=latin-1.") from None

@@ -9,6 +9,8 @@ import re
 
 import numpy as np
 
+from crl_jax.data.cohort import CohortError
+
 _LOG = logging.getLogger("crl_jax")
 
 VERSION = 1   # of what this file makes of a note: a change makes cached embeddings stale
@@ -109,17 +111,17 @@ class Tokenizer:
   """The tokenizer of a BERT folder, and the windows it makes."""
 
   def __init__(self, folder):
-    """Raises ValueError, naming the folder, where transformers reads no fast tokenizer there."""
+    """Raises CohortError, naming the folder, where transformers reads no fast tokenizer there."""
     import transformers
     try:
       found = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
       backend = found.backend_tokenizer
     except Exception as error:   # transformers and tokenizers raise whatever they meet
-      raise ValueError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}): "
-                       "tokenizer.json or vocab.txt is damaged. Download it again.") from error
+      raise CohortError(f"{folder}: its tokenizer cannot be read ({type(error).__name__}): "
+                        "tokenizer.json or vocab.txt is damaged. Download it again.") from error
     marks = found.cls_token_id, found.sep_token_id
     if None in marks:
-      raise ValueError(f"{folder}: its tokenizer has no [CLS] or [SEP]; it is not a BERT's.")
+      raise CohortError(f"{folder}: its tokenizer has no [CLS] or [SEP]; it is not a BERT's.")
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True   # "[SEP]" in a note is text

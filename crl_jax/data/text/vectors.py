@@ -12,7 +12,9 @@ import zlib
 
 import numpy as np
 
+from crl_jax import files
 from crl_jax.data import prepared
+from crl_jax.data.cohort import DiskError
 
 _LOG = logging.getLogger("crl_jax")
 _ABANDONED = 86400   # seconds after which an unfinished file is nobody's
@@ -47,7 +49,7 @@ class Vectors:
       try:
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         if records.dtype != self._record or records.ndim != 1:
-          raise ValueError("other records")
+          raise ValueError   # other records
       except (OSError, ValueError, EOFError):
         _LOG.warning("%s is damaged: what it held is computed again. Delete it.", path)
         continue
@@ -85,18 +87,13 @@ class Vectors:
     records["key"], records["vector"] = keys, vectors
     records["check"] = [_check(r["key"], r["vector"]) for r in records]
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex}"   # newer ones sort behind
-    part = self._folder / f"{name}.part"
 
     def write():
       prepared.make_private(self._folder)   # vectors tell of their notes
-      try:
-        with open(part, "wb") as file:
-          np.save(file, records, allow_pickle=False)
-          file.flush()
-          os.fsync(file.fileno())
-        part.replace(self._folder / f"{name}.npy")
-      finally:
-        part.unlink(missing_ok=True)
+      with files.replaced(self._folder / f"{name}.npy") as part, open(part, "wb") as file:
+        np.save(file, records, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
     _kept(self._folder, write)
 
 
@@ -115,7 +112,7 @@ def _kept(folder, write):
   except OSError as error:
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free / 2 ** 30
-    raise OSError(
-        error.errno, f"Embeddings cannot be written to {folder} ({error.strerror}; {free:.2f} GiB "
-        "are free): free some space or set config.text.cache to another folder, and run again. "
+    raise DiskError(
+        error.errno, f"Embeddings cannot be written to {folder} "
+        f"({error.strerror or 'not all was taken'}; {free:.2f} GiB are free): free some space or set config.text.cache to another folder, and run again. "
         "What was written before is kept.") from error

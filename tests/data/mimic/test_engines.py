@@ -16,7 +16,7 @@ import pytest
 from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
-                                tables as mimic_tables)
+                                tables as mimic_tables, tfrecord)
 from crl_jax.data.tables import source as tables
 from crl_jax.data.tables.source import Table
 from tests.data.mimic import mimic_hospital as made
@@ -31,8 +31,8 @@ def hospital(make_bert, tmp_path_factory):
                           for hour, value in ((10, 80.), (20, 999999.), (60, 5000.))))
   root = made.save(folder / "files", content)
   for x in content[mimic_files.CXR_METADATA]:
-    images.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
-                 np.full(images.WIDTH, x["study_id"]))
+    tfrecord.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
+                   np.full(images.WIDTH, x["study_id"]))
   bert = make_bert(folder / "bert")
   return root, (f"text.model={bert}", f"text.cache={folder / 'cache'}", "text.window=32",
                 "text.overlap=4")

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from crl_jax.data.mimic import images
+from crl_jax.data.mimic import images, tfrecord
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def vectors():
 
 def framed(record):
   length = struct.pack("<Q", len(record))
-  return (length + struct.pack("<I", images.masked_crc(length)) + record
-          + struct.pack("<I", images.masked_crc(record)))
+  return (length + struct.pack("<I", tfrecord.masked_crc(length)) + record
+          + struct.pack("<I", tfrecord.masked_crc(record)))
 
 
 def example(**features):
@@ -59,17 +59,17 @@ def test_known_checksums():
   """RFC 3720, appendix B.4, and the check value of CRC-32C."""
   for content, crc in ((b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA),
                        (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (b"", 0)):
-    assert images._crc32c(content) == crc
+    assert tfrecord._crc32c(content) == crc
 
 
 def test_checksums_of_any_length_are_those_of_another_implementation():
   from tensorboardX import crc32c
   rng = np.random.default_rng(0)
-  for size in (1, 3, 4, 5, 8, 9, 1000, images._BLOCK, images._BLOCK + 2, 2 * images._BLOCK + 77):
+  for size in (1, 3, 4, 5, 8, 9, 1000, tfrecord._BLOCK, tfrecord._BLOCK + 2, 2 * tfrecord._BLOCK + 77):
     content = rng.bytes(size)
-    assert images._crc32c(content) == crc32c.crc32c(content)
+    assert tfrecord._crc32c(content) == crc32c.crc32c(content)
     masked = ((crc := crc32c.crc32c(content)) >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF
-    assert images.masked_crc(content) == masked
+    assert tfrecord.masked_crc(content) == masked
 
 
 def test_files_of_another_writer_are_read(tmp_path, vectors):
@@ -84,7 +84,7 @@ def test_files_of_another_writer_are_read(tmp_path, vectors):
 
 def test_unpacked_floats_are_read(tmp_path, vectors):
   """Old writers put each float in a field of its own."""
-  field = lambda number, content: images._varint(number << 3 | 2) + images._varint(
+  field = lambda number, content: tfrecord._varint(number << 3 | 2) + tfrecord._varint(
       len(content)) + content
   floats = b"".join(b"\x0d" + struct.pack("<f", x) for x in vectors[0])
   entry = field(1, b"embedding") + field(2, field(2, floats))
@@ -96,7 +96,7 @@ def test_many_files_come_back_in_order_by_any_number_of_threads(tmp_path, vector
   paths = [images.path(tmp_path, 10000032 + i, 50414267 + i, f"dicom{i}") for i in range(150)]
   assert paths[0] == f"{tmp_path}/files/p10/p10000032/s50414267/dicom0.tfrecord"
   for i, path in enumerate(paths):
-    images.write(path, vectors[i % 5] + i)
+    tfrecord.write(path, vectors[i % 5] + i)
   expected = np.stack([vectors[i % 5] + np.float32(i) for i in range(150)])
   for threads in (1, 8):
     np.testing.assert_array_equal(images.read(paths, threads), expected)
@@ -104,7 +104,7 @@ def test_many_files_come_back_in_order_by_any_number_of_threads(tmp_path, vector
 
 
 def test_a_protobuf_reader_agrees_with_what_is_written(tmp_path, vectors):
-  images.write(tmp_path / "a", vectors[0])
+  tfrecord.write(tmp_path / "a", vectors[0])
   assert (tmp_path / "a").read_bytes() == framed(example(embedding=vectors[0].tolist()))
 
 
@@ -130,7 +130,7 @@ def test_a_protobuf_reader_agrees_with_what_is_written(tmp_path, vectors):
 def test_damage_is_refused_by_the_files_name(tmp_path, vectors, change, message):
   good, bad = (pathlib.Path(images.path(tmp_path, 1, i, "x")) for i in (1, 2))
   for path in (good, bad):
-    images.write(path, vectors[0])
+    tfrecord.write(path, vectors[0])
   bad.write_bytes(change(bad.read_bytes()))
   with pytest.raises(images.DamagedImage, match=message) as error:
     images.read([good, bad, good])
@@ -143,7 +143,7 @@ def test_an_absent_file_is_named(tmp_path):
 
 
 def test_a_failure_stops_the_threads(tmp_path, vectors):
-  images.write(tmp_path / "a", vectors[0])
+  tfrecord.write(tmp_path / "a", vectors[0])
   before = threading.active_count()
   with pytest.raises(FileNotFoundError):
     images.read([tmp_path / "none"] + [tmp_path / "a"] * 300)
@@ -160,5 +160,3 @@ def test_sets_keep_the_latest_images_of_each_row(vectors):
   wide = images.as_sets(vectors, row, rows=4, most=4)
   np.testing.assert_array_equal(wide[2, :3], vectors[[0, 2, 3]])
   assert np.isnan(wide[2, 3]).all() and np.isnan(wide[0, 2:]).all()
-  given = np.full((4, 2, images.WIDTH), 5, np.float32)
-  assert images.as_sets(vectors, row, 4, 2, out=given) is given

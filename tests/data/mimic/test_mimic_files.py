@@ -2,7 +2,7 @@
 
 import pytest
 
-from crl_jax.data.mimic import files as mimic_files
+from crl_jax.data.mimic import files as mimic_files, images
 
 
 def _write(root, *names):
@@ -21,9 +21,8 @@ def test_folders_directly_under_the_root(tmp_path):
       "radiology": tmp_path / "note/radiology.csv.gz",
       "mimic-cxr-2.0.0-metadata": tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz"}
   assert {place.version for place in found.values()} == {""}
-  assert mimic_files.embeddings(found["embeddings"], 10000032, 50414267) == [
-      tmp_path / "files/p10/p10000032/s50414267/a.tfrecord"]
-  assert mimic_files.embeddings(found["embeddings"], 10000032, 1) == []
+  assert images.path(found["embeddings"].folder, 10000032, 50414267, "a") == str(
+      tmp_path / "files/p10/p10000032/s50414267/a.tfrecord")
 
 
 @pytest.mark.parametrize("where", ["", "physionet.org", "physionet.org/files",

@@ -12,7 +12,8 @@ import pytest
 
 from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images,
-                                items as mimic_items, unstructured as mimic_unstructured)
+                                items as mimic_items, tfrecord,
+                                unstructured as mimic_unstructured)
 from crl_jax.data.tables import source as tables
 from tests.data.mimic import mimic_hospital as made
 
@@ -56,8 +57,8 @@ def build(make_bert, tmp_path_factory):
     root = made.save(tmp_path_factory.mktemp("hospital"), content)
     for x in content[mimic_files.CXR_METADATA]:
       rng = np.random.default_rng([x["subject_id"], x["study_id"]])
-      images.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
-                   rng.normal(size=images.WIDTH))
+      tfrecord.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
+                     rng.normal(size=images.WIDTH))
     c = made.make_config(root, f"text.model={bert}", f"text.cache={folder / 'cache'}",
                          "text.window=32", "text.overlap=4", *overrides)
     return cohort_lib.validate(mimic.build(c))

@@ -1,6 +1,7 @@
 """The simulated files of MIMIC-IV: layout, headers, ids, times, truth, and the same bytes again."""
 
 import gzip
+import pathlib
 import struct
 import subprocess
 
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data.mimic import files as mimic_files, simulate as simulate_mimic
-from crl_jax.data.mimic.simulated import csv_gz, images, people as people_lib
+from crl_jax.data.mimic import (files as mimic_files, images, simulate as simulate_mimic,
+                                tfrecord)
+from crl_jax.data.mimic.simulated import csv_gz, people as people_lib
 
 PATIENTS = 250
 
@@ -135,10 +137,10 @@ def test_latent_health_drives_values_and_pictures(folder, read):
   ok = np.isfinite(y)
   fitted = u[ok] @ np.linalg.lstsq(u[ok], y[ok], rcond=None)[0]
   assert np.corrcoef(fitted, y[ok])[0, 1] > 0.5
-  places = mimic_files.locate(folder, ["embeddings"])["embeddings"]
+  place = mimic_files.locate(folder, ["embeddings"])["embeddings"]
   meta = read("mimic-cxr-2.0.0-metadata").drop_duplicates("study_id")
-  x = np.array([_embedding(mimic_files.embeddings(places, s, t)[0])
-                for s, t in zip(meta.subject_id, meta.study_id)])
+  x = np.array([_embedding(pathlib.Path(images.path(place.folder, *image))) for image in zip(
+      meta.subject_id, meta.study_id, meta.dicom_id)])
   same = meta.subject_id.to_numpy()[:, None] == meta.subject_id.to_numpy()
   close = np.corrcoef(x)
   np.fill_diagonal(same, False)
@@ -197,7 +199,7 @@ def _masked(data):
 
 def test_crc_is_castagnolis():
   # the check value of CRC-32C in the catalogue of parametrised CRC algorithms
-  crc = int(images._masked(np.frombuffer(b"123456789", np.uint8)[None])[0])
+  crc = tfrecord.masked_crc(b"123456789")
   unmasked = crc - 0xa282ead8 & 0xffffffff
   assert (unmasked << 15 | unmasked >> 17) & 0xffffffff == 0xe3069283
 

@@ -1,5 +1,6 @@
 """No message shows what another library said of a patient's row."""
 
+import ast
 import gzip
 import os
 import pathlib
@@ -11,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from crl_jax.data import cohort
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import plain_errors, source as tables
 from tests.data.mimic import mimic_hospital as made
@@ -21,13 +23,15 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def call(module, body):
   """Runs `body` as the code of a module of that name."""
-  exec(compile(body, "made_up.py", "exec"), {"__name__": module, "pd": pd, "np": np, "pa": pa})
+  exec(compile(body, "made_up.py", "exec"), {
+      "__name__": module, "pd": pd, "np": np, "pa": pa, "cohort": cohort})
 
 
 @pytest.mark.parametrize("body", [
     "pd.Series(['secret']).astype(float)", "np.array(['secret']).astype(float)", "float('secret')",
     "pd.to_datetime('secret')", "{}['secret']", "pa.scalar('secret').cast(pa.int64())",
-    "import datetime; datetime.datetime.strptime('secret', '%Y')"])
+    "import datetime; datetime.datetime.strptime('secret', '%Y')", "raise ValueError('secret')",
+    "raise type('CohortError', (ValueError,), {})('secret')", "raise OSError('secret')"])
 def test_only_kind_and_place_of_a_library_error_are_told(body):
   with pytest.raises(CohortError) as error:
     with plain_errors.plain(lambda error, kind: f"told: {kind}"):
@@ -36,13 +40,81 @@ def test_only_kind_and_place_of_a_library_error_are_told(body):
   assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("body, kind", [
-    ("raise ValueError('Set data.root.')", ValueError), ("open('/nowhere/x')", FileNotFoundError),
-    ("import jax.numpy as jnp; jnp.zeros(3) + jnp.zeros(2)", TypeError)])
-def test_what_crl_jax_the_system_and_jax_say_is_told(body, kind):
-  with pytest.raises(kind):
+@pytest.mark.parametrize("body, kind, word", [
+    ("raise cohort.CohortError('Set data.root.')", ValueError, "Set data.root."),
+    ("raise cohort.AbsentError('no folder x')", FileNotFoundError, "no folder x"),
+    ("raise cohort.DiskError(28, 'no room in x')", OSError, "no room in x"),
+    ("open('/nowhere/x')", FileNotFoundError, "/nowhere/x"),
+    ("import jax.numpy as jnp; jnp.zeros(3) + jnp.zeros(2)", TypeError, "shapes")])
+def test_what_crl_jax_the_system_and_jax_say_is_told(body, kind, word):
+  with pytest.raises(kind, match=word):
     with plain_errors.plain(lambda error, kind: "told"):
       call("crl_jax.data.made_up", body)
+
+
+def test_what_a_backbone_says_of_its_files_is_told():
+  with pytest.raises(ValueError, match="lacks a tensor"):
+    with plain_errors.plain(lambda error, kind: "told"):
+      call("crl_jax.backbones.made_up", "raise ValueError('x lacks a tensor')")
+
+
+def raised(root):
+  """Per `raise Name(...)` in the files under `root`: (file, Name, the text of its arguments, the
+  error being handled and its types)."""
+  for path in sorted(root.rglob("*.py")):
+    handled = {}     # raise -> (name, types) of the handler around it
+    tree = ast.parse(path.read_text())
+    for handler in (x for x in ast.walk(tree) if isinstance(x, ast.ExceptHandler)):
+      handled |= {x: (handler.name, ast.unparse(handler.type)) for x in ast.walk(handler)
+                  if isinstance(x, ast.Raise)}
+    for node in (x for x in ast.walk(tree) if isinstance(x, ast.Raise)):
+      if isinstance(node.exc, ast.Call):
+        yield (path.relative_to(root).as_posix(), ast.unparse(node.exc.func).split(".")[-1],
+               node.exc.args, handled.get(node, (None, "")))
+
+
+def own_types(root):
+  """The names of CohortError and of all classes under `root` that are made of it."""
+  classes = {x.name: {ast.unparse(base).split(".")[-1] for base in x.bases}
+             for path in root.rglob("*.py") for x in ast.walk(ast.parse(path.read_text()))
+             if isinstance(x, ast.ClassDef)}
+  own = {"CohortError"}
+  while more := {name for name, bases in classes.items() if bases & own} - own:
+    own |= more
+  return own
+
+
+def faults(root):
+  """What is raised with words and is not told as our own, or is and quotes another's error."""
+  own, found = own_types(root), []
+  for file, kind, args, (name, types) in raised(root):
+    if kind not in own | {"failed"}:      # csv_files' own: a CohortError
+      found.append(f"{file}: {kind}")
+    quoted = {ast.unparse(x.value) for arg in args for x in ast.walk(arg)
+              if isinstance(x, ast.FormattedValue)} | {ast.unparse(arg) for arg in args}
+    if kind in own and types.split(".")[-1] not in own and quoted & {name, f"str({name})"}:
+      found.append(f"{file}: quotes {types}")
+  return found
+
+
+def test_what_data_raises_is_ours_by_its_type_and_quotes_nobody():
+  """But Python's protocol of modules, the commands' ends, and what a backbone says of its files."""
+  assert faults(pathlib.Path(cohort.__file__).parent) == [
+      "eicu/__init__.py: AttributeError", "mimic/__init__.py: AttributeError",
+      "mimic/cohort.py: quotes FileNotFoundError", "mimic/simulate.py: UsageError",
+      "mimic/simulate.py: SystemExit", "mimic/verify.py: UsageError",
+      "mimic/verify.py: SystemExit"]
+
+
+@pytest.mark.parametrize("line, fault", [
+    ("raise ValueError('x')", "ValueError"), ("raise Mine('x')", ""),
+    ("try: f()\nexcept ValueError as e: raise Mine(f'x {e}')", "quotes ValueError"),
+    ("try: f()\nexcept ValueError as e: raise Mine(str(e))", "quotes ValueError"),
+    ("try: f()\nexcept ValueError as e: raise Mine(f'{type(e).__name__}')", ""),
+    ("try: f()\nexcept Mine as e: raise Mine(f'x {e}')", "")])
+def test_such_a_raise_is_found(tmp_path, line, fault):
+  (tmp_path / "a.py").write_text(f"class Mine(OSError, lib.CohortError): pass\n{line}\n")
+  assert faults(tmp_path) == [f"a.py: {fault}"] * bool(fault)
 
 
 def test_an_error_of_the_database_is_told_without_its_text(tmp_path):

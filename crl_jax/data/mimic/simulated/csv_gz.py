@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crl_jax.data.cohort import CohortError
+
 _HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"   # no name and no time: the same bytes always
 
 
@@ -111,7 +113,7 @@ def _strings(column):
 
 def _rows(columns, header, path):
   if len(columns) != len(header):
-    raise ValueError(f"{path.name}: {len(columns)} columns for {len(header)} names.")
+    raise CohortError(f"{path.name}: {len(columns)} columns for {len(header)} names.")
   count = len(columns[0])
   return (lines(columns) if count else b""), count
 

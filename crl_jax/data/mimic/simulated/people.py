@@ -170,5 +170,6 @@ def _seconds(year, days, seconds):
 def _unique(rng, n, below):
   """(n,) different integers in [0, below) in random order."""
   if n > below // 2:
-    raise ValueError(f"{n:,} ids do not fit MIMIC's eight digits; ask for fewer patients.")
+    raise cohort_lib.CohortError(f"{n:,} ids do not fit MIMIC's eight digits; ask for fewer "
+                                 "patients.")
   return rng.choice(below, n, replace=False).astype(np.int64)
