@@ -102,7 +102,7 @@ def test_the_rooms_have_an_order():
   assert len(floors) > 5
 
 
-@pytest.mark.parametrize("room", ["statistics", "report", "files", "config"])
+@pytest.mark.parametrize("room", ["posthoc", "statistics", "report", "files", "config"])
 def test_what_works_on_tables_loads_neither_jax_nor_a_model(room):
   loaded = {name for path in (ROOT / "crl_jax").rglob("*.py")
             if path.relative_to(ROOT / "crl_jax").with_suffix("").parts[0] == room

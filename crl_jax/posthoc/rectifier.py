@@ -5,8 +5,9 @@ out, no model.
     f_rect     = clip(f + 1[|gamma| > threshold_t] gamma, 0, 1)
 
 A calibration row is corrected with an estimate that its patient's fold had no part in, a new row
-with the pooled one. What it is made of is added up in residuals.py. Axes in names: N rows, T tasks,
-P patterns, K folds, G = K + 1 estimates: for g < K that of all folds but g, last the pooled one.
+with the pooled one. `checked` rows, their `estimate` and `thresholds` are the steps of `fit` and
+`cross_fitted`; what they add up is in residuals.py. Axes in names: N rows, T tasks, P patterns, K
+folds, G = K + 1 estimates: for g < K that of all folds but g, last the pooled one.
 """
 
 import dataclasses
@@ -76,17 +77,17 @@ def fit(y, f, pattern, patient, config, seed):
     ValueError: shapes that do not match, f outside 0..1, y other than 0, 1 or NaN, an impossible
       config.
   """
-  rows = _checked(y, f, pattern, patient, config, seed)
-  estimates = _estimate(rows, config)
-  return dataclasses.replace(_at(estimates, -1), threshold=_threshold(rows, estimates, config))
+  rows = checked(y, f, pattern, patient, config, seed)
+  estimates = estimate(rows, config)
+  return dataclasses.replace(_at(estimates, -1), threshold=thresholds(rows, estimates, config))
 
 
 def cross_fitted(y, f, pattern, patient, config, seed):
   """Returns calibration rows (N, T), each corrected with the estimate of the other folds. Arguments
   as `fit`."""
-  rows = _checked(y, f, pattern, patient, config, seed)
-  estimates = _estimate(rows, config)
-  return _corrected(rows.f, _held_out(rows, estimates), _threshold(rows, estimates, config),
+  rows = checked(y, f, pattern, patient, config, seed)
+  estimates = estimate(rows, config)
+  return _corrected(rows.f, _held_out(rows, estimates), thresholds(rows, estimates, config),
                     config.scale)
 
 
@@ -132,7 +133,9 @@ def from_dict(entry, tasks):
       scale=entry["scale"], shrinkage=entry["shrinkage"])
 
 
-def _checked(y, f, pattern, patient, config, seed):
+def checked(y, f, pattern, patient, config, seed):
+  """Returns the calibration rows as `residuals.Rows`: ids dense, patients dealt into folds.
+  Arguments and errors as of `fit`."""
   y, f, pattern, patient = (np.asarray(y, float), _probabilities(f), np.asarray(pattern),
                             np.asarray(patient))
   if y.shape != f.shape or pattern.shape != (len(y),) or patient.shape != (len(y),):
@@ -175,8 +178,9 @@ def _slot(patterns, pattern):
   return np.where(np.append(patterns, -1)[slot] == pattern, slot, len(patterns))
 
 
-def _estimate(rows, config):
-  """Returns a `Rectifier` without thresholds whose arrays have an axis G after T."""
+def estimate(rows, config):
+  """Returns a `Rectifier` of the `checked` rows whose arrays have an axis G after T, without
+  thresholds."""
   from scipy import special
   cells = residuals.probability_cells if config.scale == "probability" else residuals.logit_cells
   n, gamma, variance, freedom = (x.astype(float) for x in cells(rows))   # (T, G, P) each
@@ -226,10 +230,10 @@ def _prior(gamma, variance, some):
   return mean(weight), np.sqrt(tau2), 1 / np.sqrt(np.maximum(total(weight), residuals.EDGE))
 
 
-def _threshold(rows, estimates, config):
-  """(T,) thresholds: the smallest Brier score of the held-out corrections, if its gain on no
-  correction is significant (by patient, one-sided at 5%); else inf. Among equals the largest, which
-  changes least."""
+def thresholds(rows, estimates, config):
+  """Returns (T,) thresholds for the `estimates` of the `checked` rows: the smallest Brier score of
+  the held-out corrections, if its gain on no correction is significant (by patient, one-sided at
+  5%); else inf. Among equals the largest, which changes least."""
   gamma_TxKxP = _folds_table(rows, estimates)[..., :-1].transpose(1, 0, 2)
   gains = residuals.alone_gains if rows.alone else residuals.patient_gains
   n = np.maximum(estimates.n[:, -1].sum(-1), 1)

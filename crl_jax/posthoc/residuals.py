@@ -1,10 +1,9 @@
 """What the residuals of calibration rows add up to, in every (task, fold, pattern): the rectifier's
 numbers before its decisions.
 
-Everything is a segment sum over the id (task, fold, pattern), each one pass over the rows: NumPy's
-where they are few, a compiled program's where they are many. Axes in names as in rectifier.py: N
-rows, T tasks, P patterns, C clusters (the rows of one patient in one pattern), K folds, G = K + 1
-estimates: for g < K that of all folds but g, and last the pooled one.
+Everything is a segment sum over the id (task, fold, pattern), each one pass over the rows. Axes in
+names as in rectifier.py: N rows, T tasks, P patterns, C clusters (the rows of one patient in one
+pattern), K folds, G = K + 1 estimates: for g < K that of all folds but g, and last the pooled one.
 """
 
 import functools
@@ -49,25 +48,24 @@ def _sums(terms, rows, kinds, *tables):
   """Sums over the rows of every (task, fold, pattern), in float64.
 
   Args:
-    terms: (xp, y, f, cell, *tables) -> ids (n, T) of (cell, kind, task) and values (n, T, Q) of n
-      rows, xp NumPy or jax.numpy. Where y is NaN, values must be 0 or of a kind that nobody asks
-      for.
+    terms: (y, f, cell, *tables) of n rows of one task -> ids (n,) of (cell, kind) and Q values
+      (n,), None for ones. Where y is NaN, values must be 0 or of a kind that nobody asks for.
     rows: Rows.
     kinds: number of values that the id may have in a cell.
-    *tables: arrays common to all rows.
+    *tables: (T, ...) arrays, of which terms gets its task's.
   Returns:
     (Q, kinds, T, K, P).
   """
-  shape = rows.folds, len(rows.patterns), kinds, rows.y.shape[1]
-  sums = segments.total(terms, (rows.y, rows.f, rows.cell), (np.nan, 0, 0), tables,
-                        math.prod(shape))
-  return sums.reshape(*shape, sums.shape[-1]).transpose(4, 2, 3, 0, 1)
+  shape = rows.folds, len(rows.patterns), kinds
 
-
-def _ids(xp, cell, tasks, kind=None, kinds=1):
-  """(n, T) ids of (cell, kind, task)."""
-  ids = cell[:, None] if kind is None else cell[:, None] * kinds + kind
-  return ids * tasks + xp.arange(tasks, dtype=np.int32)[None]
+  def part(at):
+    found, cell = [], rows.cell[at].astype(np.intp)   # as bincount and take want it
+    for y, f, *of_task in zip(rows.y[at].T.copy(), rows.f[at].T.copy(), *tables):
+      ids, values = terms(y, f, cell, *of_task)
+      found.append(np.stack([np.bincount(ids, value, math.prod(shape)) for value in values], -1))
+    return np.stack(found, 1)
+  sums = segments.total(part, len(rows.y))
+  return sums.reshape(*shape, *sums.shape[1:]).transpose(4, 2, 3, 0, 1)
 
 
 def _clusters(rows):
@@ -108,10 +106,9 @@ def probability_cells(rows):
           freedom + _PRIOR_ROWS)
 
 
-def _moment_terms(xp, y, f, cell):
+def _moment_terms(y, f, cell):
   """1, f and f^2 where y is 0, 1 and undefined."""
-  kind = (y == 1).astype(np.int32) + 2 * xp.isnan(y).astype(np.int32)
-  return _ids(xp, cell, y.shape[1], kind, 3), xp.stack([xp.ones_like(f), f, f * f], -1)
+  return 3 * cell + ((y == 1) + np.int8(2) * np.isnan(y)), (None, f, f * f)
 
 
 def _cluster_cells(rows):
@@ -120,8 +117,8 @@ def _cluster_cells(rows):
   valid = ~np.isnan(rows.y.T)
   cluster, first = _clusters(rows)
   residual = np.where(valid, rows.y.T - rows.f.T, 0)
-  n, r = segments.few(cluster, np.stack([valid, residual]), len(first))
-  sums = segments.few(rows.cell[first], np.stack([n > 0, r**2, n * r, n**2]),
+  n, r = segments.by_id(cluster, np.stack([valid, residual]), len(first))
+  sums = segments.by_id(rows.cell[first], np.stack([n > 0, r**2, n * r, n**2]),
                   rows.folds * len(rows.patterns))
   return sums.reshape(*sums.shape[:-1], rows.folds, len(rows.patterns))
 
@@ -132,15 +129,14 @@ def logit_cells(rows):
 
   The variance is the inverse information, times the clusters' design effect where that is above 1.
   """
-  tasks, estimates, patterns = rows.y.shape[1], rows.folds + 1, len(rows.patterns)
   n = np.einsum("gk,tkp->tgp", rows.mix, _sums(_moment_terms, rows, 3)[0, :2].sum(0))
+  on_logits = rows._replace(f=_logit(rows.f))
   gamma, moving = np.zeros(n.shape), np.ones(n.shape, bool)
   for _ in range(_NEWTON):
     # an estimate's sums are taken in every fold, and the folds then mixed
-    table = np.tile(gamma.transpose(2, 0, 1).reshape(patterns * tasks, estimates), (rows.folds, 1))
-    sums = _sums(_logit_terms, rows, 1, table)[:, 0]
-    r, information = np.einsum("gk,qgtkp->qtgp", rows.mix,
-                               sums.reshape(2, estimates, *sums.shape[1:]))
+    sums = _sums(_logit_terms, on_logits, 2, np.tile(gamma, rows.folds))[:, 0]
+    r, information = np.einsum("gk,gqtkp->qtgp", rows.mix,
+                               sums.reshape(len(rows.mix), 2, *sums.shape[1:]))
     information = information + _RIDGE
     step = np.clip((r - _RIDGE * gamma) / information, -1, 1)
     gamma = gamma + moving * step
@@ -152,13 +148,10 @@ def logit_cells(rows):
   return n, gamma, design / information, np.maximum(clusters - 1, 0) + _PRIOR_ROWS
 
 
-def _logit_terms(xp, y, f, cell, table_xG):
-  """Residuals, then variances of the outcome, under each estimate's gamma."""
-  ids = _ids(xp, cell, y.shape[1])
-  p_NxTxG = _sigmoid(_logit(f, xp)[..., None] + table_xG[ids], xp)
-  y_NxTx1 = y[..., None]
-  values = xp.concatenate([y_NxTx1 - p_NxTxG, p_NxTxG * (1 - p_NxTxG)], -1)
-  return ids, xp.where(xp.isnan(y_NxTx1), 0, values)
+def _logit_terms(y, logit, cell, table_Gx):
+  """Residual and variance of the outcome under each estimate's gamma, where y is known and not."""
+  p_G = (_sigmoid(logit + table_x.take(cell)) for table_x in table_Gx)
+  return 2 * cell + np.isnan(y), (value for p in p_G for value in (y - p, p * (1 - p)))
 
 
 def _logit_clusters(rows, gamma):
@@ -168,9 +161,9 @@ def _logit_clusters(rows, gamma):
   p = _sigmoid(_logit(rows.f).T[:, None] + gamma[..., rows.pattern])
   residual = weight_TxGxN * (np.nan_to_num(rows.y.T)[:, None] - p)
   cluster, first = _clusters(rows)
-  n, r = segments.few(cluster, np.stack([weight_TxGxN, residual]), len(first))
-  by_cluster = lambda values: segments.few(rows.pattern[first], values, gamma.shape[-1])
-  independent = np.maximum(segments.few(rows.pattern, residual**2, gamma.shape[-1]), EDGE**2)
+  n, r = segments.by_id(cluster, np.stack([weight_TxGxN, residual]), len(first))
+  by_cluster = lambda values: segments.by_id(rows.pattern[first], values, gamma.shape[-1])
+  independent = np.maximum(segments.by_id(rows.pattern, residual**2, gamma.shape[-1]), EDGE**2)
   return by_cluster(n > 0), np.maximum(by_cluster(r**2) / independent, 1)
 
 
@@ -188,7 +181,8 @@ def alone_gains(rows, n, gamma_TxKxP, candidates, scale):
     for each candidate the sum of the gains, (T,), and the sum over patients of (sum of his gains,
     the mean taken out)^2, (T,).
   """
-  gain, squares = _sums(_GAIN_TERMS[scale], rows, 1, _cell_table(gamma_TxKxP))[:, 0]
+  terms = functools.partial(_gain_terms, scale=scale)
+  gain, squares = _sums(terms, rows, 1, _cells(gamma_TxKxP))[:, 0]
   for candidate in candidates:
     on = np.abs(gamma_TxKxP) > candidate
     total = (on * gain).sum((1, 2))
@@ -197,45 +191,42 @@ def alone_gains(rows, n, gamma_TxKxP, candidates, scale):
 
 def patient_gains(rows, n, gamma_TxKxP, candidates, scale):
   """As alone_gains, where patients have several rows."""
-  patients, table = int(rows.patient.max()) + 1, _cell_table(gamma_TxKxP)
-  ids, values = _GAIN_TERMS[scale](np, rows.y, rows.f, rows.cell, table)
-  count = segments.few(rows.patient, ~np.isnan(rows.y.T), patients)
+  patients = int(rows.patient.max()) + 1
+  gamma_TxN = _cells(gamma_TxKxP)[:, rows.cell]
+  gain_TxN = _gain(rows.y.T, rows.f.T, gamma_TxN, scale)
+  count = segments.by_id(rows.patient, ~np.isnan(rows.y.T), patients)
   for candidate in candidates:
-    g = segments.few(rows.patient, np.where(np.abs(table[ids]) > candidate, values[..., 0], 0).T,
-                 patients)
+    g = segments.by_id(rows.patient, np.where(np.abs(gamma_TxN) > candidate, gain_TxN, 0), patients)
     total = g.sum(-1)
     yield total, ((g - (total / n)[:, None] * count)**2).sum(-1)
 
 
-def _gain_terms(xp, y, f, cell, table, scale):
+def _gain_terms(y, f, cell, gamma_x, scale):
   """The Brier score's gain by the correction, and its square."""
-  ids = _ids(xp, cell, y.shape[1])
-  better = shifted(f, table[ids], scale, xp)
-  gain = xp.where(xp.isnan(y), 0, (f - y)**2 - (better - y)**2)
-  return ids, xp.stack([gain, gain * gain], -1)
+  gain = _gain(y, f, gamma_x.take(cell), scale)
+  return cell, (gain, gain * gain)
 
 
-# named once: a program is compiled for each function that it is given
-_GAIN_TERMS = {scale: functools.partial(_gain_terms, scale=scale)
-               for scale in ("probability", "logit")}
+def _gain(y, f, gamma, scale):
+  return np.where(np.isnan(y), 0, (f - y)**2 - (shifted(f, gamma, scale) - y)**2)
 
 
-def _cell_table(values_TxKxP):
-  """(K P T,) in the order of _ids."""
-  return np.ascontiguousarray(values_TxKxP.transpose(1, 2, 0)).ravel()
+def _cells(values_TxKxP):
+  """(T, K P): a column for each of Rows.cell."""
+  return values_TxKxP.reshape(len(values_TxKxP), -1)
 
 
-def shifted(f, gamma, scale, xp=np):
+def shifted(f, gamma, scale):
   """Probabilities f with gamma added on the scale "probability" or "logit"."""
   if scale == "probability":
-    return xp.clip(f + gamma, 0, 1)
-  return _sigmoid(_logit(f, xp) + gamma, xp)
+    return np.clip(f + gamma, 0, 1)
+  return _sigmoid(_logit(f) + gamma)
 
 
-def _logit(f, xp=np):
-  f = xp.clip(f, EDGE, 1 - EDGE)
-  return xp.log(f) - xp.log1p(-f)
+def _logit(f):
+  f = np.clip(f, EDGE, 1 - EDGE)
+  return np.log(f) - np.log1p(-f)
 
 
-def _sigmoid(x, xp=np):
-  return 0.5 + 0.5 * xp.tanh(0.5 * x)
+def _sigmoid(x):
+  return 0.5 + 0.5 * np.tanh(0.5 * x)

@@ -1,73 +1,28 @@
-"""Sums over rows of equal id: NumPy where rows are few, one compiled program where they are
-many."""
+"""Sums over rows of equal id, and ids made dense: float64, many rows in parts on all cores."""
 
 import concurrent.futures
-import functools
+import math
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-# rows from which the compilation pays: NumPy takes about as long for them
-_MANY = 1 << 18
-# rows that the compiled program sees at a time: they stay in the cache, and one compilation fits
-# any number of rows
-_CHUNK = 1 << 16
+_PART = 1 << 14   # rows of a part: what is computed of them stays in the cache
 
 
-def few(ids_N, values, size):
-  """Sums `values` (..., N) over equal `ids_N`: (..., size), by NumPy."""
-  flat = values.reshape(int(np.prod(values.shape[:-1])), values.shape[-1])
-  ids = ids_N + size * np.arange(len(flat))[:, None]
-  return np.bincount(ids.ravel(), flat.ravel(), len(flat) * size).reshape(*values.shape[:-1], size)
+def by_id(ids_N, values, size):
+  """Sums `values` (..., N) over equal `ids_N`: (..., size)."""
+  sums = [np.bincount(ids_N, row, size) for row in values.reshape(math.prod(values.shape[:-1]), -1)]
+  return np.reshape(sums, (*values.shape[:-1], size))
 
 
-def total(terms, arrays, fills, tables, size):
-  """Sums what `terms` makes of the rows over equal ids, in float64.
-
-  Args:
-    terms: (xp, *arrays, *tables) -> ids (n, ...) and values (n, ..., Q) of n rows, xp NumPy or
-      jax.numpy; a module-level function, for each of which a program is compiled.
-    arrays: of N rows each.
-    fills: a value per array that makes a row whose values are 0 or whose id nobody asks for.
-    tables: arrays common to all rows.
-    size: number of ids.
-  Returns:
-    (size, Q).
-  """
-  if len(arrays[0]) < _MANY:
-    ids, values = terms(np, *arrays, *tables)
-    return np.stack([np.bincount(ids.ravel(), values[..., q].ravel(), size)
-                     for q in range(values.shape[-1])], -1)
-
-  def part(start):
-    with jax.enable_x64(True):   # in this thread alone
-      rows = [_chunk(x, start, fill) for x, fill in zip(arrays, fills)]
-      return np.asarray(_compiled(rows, tables, terms=terms, size=size))
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    return np.sum(list(threads.map(part, range(0, len(arrays[0]), _CHUNK))), 0)
-
-
-@functools.partial(jax.jit, static_argnames=("terms", "size"))
-def _compiled(arrays, tables, terms, size):
-  ids, values = terms(jnp, *arrays, *tables)
-  count = values.shape[-1]
-  if count == 3:   # an addition four wide is one vector instruction
-    values = jnp.concatenate([values, values[..., :1]], -1)
-  elif count > 4:   # else each would be computed again for every other
-    values = jax.lax.optimization_barrier(values)
-  sums = jnp.zeros((size, values.shape[-1]), values.dtype)
-  return sums.at[ids].add(values, mode="promise_in_bounds")[:, :count]
-
-
-def _chunk(x, start, fill):
-  """_CHUNK rows of x, filled up past its last."""
-  part = x[start:start + _CHUNK]
-  if len(part) < _CHUNK:
-    part = np.pad(part, ((0, _CHUNK - len(part)),) + ((0, 0),) * (x.ndim - 1),
-                  constant_values=fill)
-  return part
+def total(sums, n):
+  """Adds up what `sums` (slice of rows -> array of one shape) finds in each part of `n` rows, in
+  the order of the parts: it is the same on any number of cores."""
+  parts = [slice(start, start + _PART) for start in range(0, max(n, 1), _PART)]
+  if len(parts) == 1:
+    return sums(parts[0])
+  with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    return sum(threads.map(sums, parts))
 
 
 def dense(ids):
@@ -87,5 +42,5 @@ def dense(ids):
 
 
 def count(odd, x):
-  """How many entries of x are odd(x), taken in parts: temporaries stay in the cache."""
-  return sum(int(odd(x[start:start + _CHUNK]).sum()) for start in range(0, len(x), _CHUNK))
+  """How many entries of x are odd(x)."""
+  return int(total(lambda part: odd(x[part]).sum(), len(x)))

@@ -24,14 +24,10 @@ def rows(options):
   y, f, pattern = draw(n)
   patient = np.arange(n)   # one row each
   fit = lambda: rectifier.fit(y, f, pattern, patient, config, 0)
-  start = time.perf_counter()
-  fitted = fit()
-  first = time.perf_counter() - start
-
-  # what fit is made of
-  checked = lambda: rectifier._checked(y, f, pattern, patient, config, 0)
+  # what it is made of
+  checked = lambda: rectifier.checked(y, f, pattern, patient, config, 0)
   prepared = checked()
-  estimate = lambda: rectifier._estimate(prepared, config)
+  estimate = lambda: rectifier.estimate(prepared, config)
   estimates = estimate()
 
   table = pd.DataFrame({"pattern": pattern, "fold": prepared.fold,
@@ -42,11 +38,11 @@ def rows(options):
       {f"r_{t}": table[f"y_{t}"] - table[f"p_{t}"] for t in range(TASKS)}).groupby(keys).agg(
           ["mean", "count", "var"])
   means = by(["pattern"]).xs("mean", axis=1, level=1).to_numpy().T
-  np.testing.assert_allclose(fitted.gamma, means, rtol=1e-9, atol=1e-12)
+  np.testing.assert_allclose(estimates.gamma[:, -1], means, rtol=1e-9, atol=1e-12)
 
   seconds = interleaved({
       "fit": _timed(fit), "checked": _timed(checked), "estimate": _timed(estimate),
-      "threshold": _timed(lambda: rectifier._threshold(prepared, estimates, config)),
+      "threshold": _timed(lambda: rectifier.thresholds(prepared, estimates, config)),
       "pandas": _timed(lambda: by(["pattern"])), "cells": _timed(lambda: by(["fold", "pattern"])),
       "read": _timed(lambda: y.sum() + f.sum() + prepared.cell.sum())}, options.repeats)
   part = f"rectifier, {n:,} rows x {TASKS} tasks x {PATTERNS} patterns"
@@ -55,7 +51,6 @@ def rows(options):
       ratios(seconds[other], seconds[name]) if other else None)
   giga = [(y.nbytes + f.nbytes + prepared.cell.nbytes) / 1e9 / s for s in seconds["read"]]
   return [
-      line(part, "first fit, with its compilations", first, "s"),
       of("fit", "fit", "pandas by pattern", "pandas"),
       of("of it: checks, ids, folds", "checked"),
       of("of it: segment sums, estimates, errors", "estimate", "pandas by pattern", "pandas"),

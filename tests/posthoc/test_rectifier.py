@@ -99,8 +99,8 @@ def test_correction_must_gain_significantly():
   for seed in range(40):
     (y, f, pattern, patient), _ = _world(n=400, tasks=1, seed=seed, scale=0.1, undefined=0)
     c = _config(thresholds=(0.0,))
-    rows = rectifier_lib._checked(y, f, pattern, patient, c, 0)
-    held_out = rectifier_lib._held_out(rows, rectifier_lib._estimate(rows, c))
+    rows = rectifier_lib.checked(y, f, pattern, patient, c, 0)
+    held_out = rectifier_lib._held_out(rows, rectifier_lib.estimate(rows, c))
     gains = (f - y)**2 - (np.clip(f + held_out, 0, 1) - y)**2
     enough = gains.mean() > 1.645 * gains.std() / 20   # one-sided 5%
     small += gains.mean() > 0 and not enough
@@ -129,8 +129,8 @@ def test_no_fold_sees_its_own_labels(scale, shrinkage):
   c = _config(scale=scale, shrinkage=shrinkage, thresholds=(0.0,))
   own = _folds(patient, c.folds, 3) == 1
   other = np.where(own[:, None], 1 - y, y)   # flipped in the fold, NaN stays
-  rows = [rectifier_lib._checked(v, f, pattern, patient, c, 3) for v in (y, other)]
-  a, b = (rectifier_lib._corrected(f, rectifier_lib._held_out(r, rectifier_lib._estimate(r, c)),
+  rows = [rectifier_lib.checked(v, f, pattern, patient, c, 3) for v in (y, other)]
+  a, b = (rectifier_lib._corrected(f, rectifier_lib._held_out(r, rectifier_lib.estimate(r, c)),
                                    np.zeros(2), scale) for r in rows)
   np.testing.assert_array_equal(a[own], b[own])
   assert (a[~own] != b[~own]).all()
@@ -149,7 +149,7 @@ def test_a_cell_stops_by_itself(monkeypatch):
 def test_patient_stays_in_one_fold_whatever_the_order():
   (y, f, pattern, patient), _ = _world(n=600, rows_per_patient=3)
   c = _config()
-  rows = rectifier_lib._checked(y, f, pattern, patient, c, 0)
+  rows = rectifier_lib.checked(y, f, pattern, patient, c, 0)
   for who in np.unique(patient):
     assert len(set(rows.fold[patient == who])) == 1
   assert np.bincount(rows.fold, minlength=5).min() >= 0.9 * 600 / 5
@@ -338,32 +338,31 @@ def test_refuses_bad_input(change, message):
 
 @pytest.mark.parametrize("scale", ["probability", "logit"])
 @pytest.mark.parametrize("rows_per_patient", [1, 3])
-def test_compiled_sums_are_numpys(scale, rows_per_patient, monkeypatch):
-  """Many rows, in chunks of which the last is not full, give what few rows would: in float64."""
+def test_rows_in_parts_give_what_they_give_at_once(scale, rows_per_patient, monkeypatch):
+  """Many rows, in parts of which the last is not full."""
   (y, f, pattern, patient), _ = _world(n=1100, rows_per_patient=rows_per_patient, scale=0.2)
   c = _config(scale=scale)
   both = []
-  for many in (10_000, 0):
-    monkeypatch.setattr(segments, "_MANY", many)
-    monkeypatch.setattr(segments, "_CHUNK", 256)
+  for part in (10_000, 256):
+    monkeypatch.setattr(segments, "_PART", part)
     both.append((rectifier_lib.fit(y, f, pattern, patient, c, 1),
                  rectifier_lib.cross_fitted(y, f, pattern, patient, c, 1)))
-  (few, few_p), (large, large_p) = both
-  for field in dataclasses.fields(few):
-    found, expected = getattr(large, field.name), getattr(few, field.name)
+  (whole, whole_p), (parts, parts_p) = both
+  for field in dataclasses.fields(whole):
+    found, expected = getattr(parts, field.name), getattr(whole, field.name)
     if field.name in ("scale", "shrinkage"):
       assert found == expected
     else:
       np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15, err_msg=field.name)
-  np.testing.assert_allclose(large_p, few_p, rtol=1e-9)
-  assert np.isfinite(few.threshold).any()
+  np.testing.assert_allclose(parts_p, whole_p, rtol=1e-9)
+  assert np.isfinite(whole.threshold).any()
 
 
 @pytest.mark.parametrize("scale", ["probability", "logit"])
 def test_gains_of_single_rows_are_those_of_patients(scale):
   """The short way, through cells, where patients have one row; the long way, through patients."""
   c = _config(scale=scale, folds=3)
-  rows = rectifier_lib._checked(*_world(n=500)[0], c, 0)
+  rows = rectifier_lib.checked(*_world(n=500)[0], c, 0)
   assert rows.alone
   n = (~np.isnan(rows.y)).sum(0)
   gamma = np.random.default_rng(0).normal(scale=0.1, size=(2, 3, 4))
