@@ -1,9 +1,9 @@
 """The MIMIC-IV cohort: hospital admissions with an ICU stay as rows, four modalities, three tasks.
 
-stays.py says who is included and when rows are, items.py which values are looked at, features.py and
-unstructured.py how a row is kept honest: a record enters only where the latest of its times lies
-before the row's minute. Everything is Ibis expressions over the tables that data/tables/source.py
-(csv.gz or Parquet on DuckDB) or engines.py (BigQuery, Spark) opens.
+stays.py says who is included and when rows are, items.py which values are looked at, features.py
+and unstructured.py how a row is kept honest: a record enters only where the latest of its times
+lies before the row's minute. Everything is Ibis expressions over the tables that
+data/tables/source.py (csv.gz or Parquet on DuckDB) or engines.py (BigQuery, Spark) opens.
 
 Rows. Honest protocol: one at `prediction_hour` after the hospital admission for each patient still
 there (task mortality), and one at discharge for each who left alive (readmission, ICU admission).
@@ -183,7 +183,7 @@ def check_ids(t):
 
 
 def _require_bert(config, wanted):
-  """text.require_model(), whose FileNotFoundError tells of the way without notes too."""
+  """encode.require_model(), whose FileNotFoundError tells of the way without notes too."""
   try:
     encode.require_model(config)
   except FileNotFoundError as error:

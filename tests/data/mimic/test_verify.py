@@ -219,6 +219,7 @@ def test_command_line_says_what_to_do_and_shows_no_row(root):
   shown = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("  "))
   assert not any(s in shown for s in subjects)
   assert "--password" not in done.stdout
-  done = subprocess.run([sys.executable, "-m", "crl_jax.data.mimic.verify", "--root=/nowhere/at/all"],
-                        capture_output=True, text=True)
+  done = subprocess.run(
+      [sys.executable, "-m", "crl_jax.data.mimic.verify", "--root=/nowhere/at/all"],
+      capture_output=True, text=True)
   assert done.returncode == 1 and "is not a folder" in done.stderr
