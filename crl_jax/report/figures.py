@@ -176,7 +176,7 @@ def effects(task, patterns):
 
 
 def contributions(task, found):
-  """Mean absolute Shapley value of each modality; see serve/explain.py."""
+  """Mean absolute Shapley value of each modality; see explain.py."""
   rows = [(name, [(v["value"], v["lo"], v["hi"], SERIES[i % len(SERIES)], "dot")], None)
           for i, (name, v) in enumerate(found.items())]
   return forest(rows, f"{task}: mean absolute contribution of each modality",

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data.mimic import simulate as simulate_mimic, verify, versions as mimic_versions
+from crl_jax.data.mimic import simulate, verify, versions as mimic_versions
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   root = tmp_path_factory.mktemp("download") / "root"
-  simulate_mimic.write(config_lib.default().data.simulate, root, 30, density=0.05)
+  simulate.write(config_lib.default().data.simulate, root, 30, density=0.05)
   return root
 
 
