@@ -9,7 +9,7 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
-GROUND = {"config", "processes", "files", "stopping"}
+GROUND = {"commands", "config", "files", "processes", "progress", "stopping"}
 
 
 def paths(root=ROOT):

@@ -1,5 +1,5 @@
-"""A finished run used again: load(workdir) is it as one pure function of new patients' inputs."""
+"""A finished run used again: `load(workdir)` gives its Predictor."""
 
-from crl_jax.serve.predictor import load
+from crl_jax.serve.predictor import Predictor, load
 
-__all__ = ["load"]
+__all__ = ["Predictor", "load"]
