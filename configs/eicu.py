@@ -4,8 +4,8 @@ folds.
 python -m crl_jax.main --config=configs/eicu.py --config.data.root=DIR
 (DIR: the folder with patient.csv.gz)
 
-About 10 minutes on 2 cores for the demo's 150 hospitals. Expected: see the table in README.md.
-The values below were chosen on validation rows; experiments/README.md tells what was tried.
+About 10 minutes on 2 cores for the demo's 150 hospitals. Expected: see experiments/README.md. The
+values below were chosen on validation rows; the same page tells what was tried.
 """
 
 from crl_jax import config

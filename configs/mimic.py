@@ -7,9 +7,9 @@ DIR: the folder of PhysioNet's files (data/mimic/files.py says which layouts; `p
 crl_jax.data.mimic.verify --root=DIR` what is missing); BERT: the folder of Bio_ClinicalBERT or
 another. --config.data.protocol=paper builds the paper's rows.
 
-About 2 minutes on 2 cores. Expected on the simulated cohort (8,000 rows, fold 0): see the table in
-README.md. The values below were chosen on validation rows at 20,000 rows; experiments/README.md
-tells what was tried.
+About 2 minutes on 2 cores. Expected on the simulated cohort (8,000 rows, fold 0): see README.md.
+The values below were chosen on validation rows at 20,000 rows; experiments/README.md tells what was
+tried.
 """
 
 from crl_jax import config

@@ -58,9 +58,9 @@ def main():
 def simulate(folder, rows, patients, seed):
   """Writes the files with about `rows` rows of chartevents and labevents."""
   from crl_jax import config as config_lib
-  from crl_jax.data.mimic import simulate as simulate_mimic
+  from crl_jax.data.mimic import simulate as mimic_simulate
   begun = time.perf_counter()
-  counts = simulate_mimic.write(config_lib.default().data.simulate, folder, patients, seed,
+  counts = mimic_simulate.write(config_lib.default().data.simulate, folder, patients, seed,
                                 density=rows / patients / _ROWS_A_PATIENT,
                                 threads=len(os.sched_getaffinity(0)))
   large = counts["chartevents"] + counts["labevents"]

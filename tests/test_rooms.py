@@ -1,12 +1,14 @@
 """Which room imports which: the table of the architecture, held over the syntax tree."""
 
 import ast
-import pathlib
+import pkgutil
+import re
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-GROUND = {"config", "processes", "files", "stopping"}
+from experiments import rooms
+from experiments.rooms import GROUND, ROOT, imports, paths, room_of
+
 BELOW = {"backbones", "data", "models", "engine", "posthoc", "statistics", "pipeline"}
 COMMAND = {"run", "serve", "report", "benchmark", "policy", "statistics"}
 # room -> the rooms that it may import, besides itself and the ground floor
@@ -23,34 +25,11 @@ ONLY = {("models", "data"): {"cohort"}, ("statistics", "data"): {"cohort"},
         ("posthoc", "data"): {"cohort"}}
 
 
-def imports(path, root=ROOT):
-  """[(line, dotted module, imported name or None)] of a file's imports of the project."""
-  found = []
-  for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.Import):
-      found += [(node.lineno, alias.name, None) for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and not node.level:
-      found += [(node.lineno, node.module, alias.name) for alias in node.names]
-  return [(line, module, name) for line, module, name in found
-          if module.partition(".")[0] in ("crl_jax", "experiments")]
-
-
-def room_of(module, name):
-  """(room, file in it or None) of `from module import name`."""
-  top, *parts = module.split(".") + ([name] if name else [])
-  if top == "experiments":
-    return "experiments", None
-  if parts and parts[0].startswith("__"):   # crl_jax/__init__.py itself
-    return "__init__", None
-  return parts[0], parts[1] if len(parts) > 1 else None
-
-
 def wrong(root=ROOT):
   """Sentences on the imports that the table does not allow, and private names of another room."""
   found = []
-  for path in sorted([*(root / "crl_jax").rglob("*.py"), *(root / "experiments").rglob("*.py")]):
-    parts = path.relative_to(root).with_suffix("").parts
-    room = "experiments" if parts[0] == "experiments" else parts[1]
+  for path in paths(root):
+    room, _ = room_of(".".join(path.relative_to(root).with_suffix("").parts))
     for line, module, name in imports(path):
       other, file = room_of(module, name)
       where = f"{path.relative_to(root)}:{line} imports {module} {name or ''}"
@@ -87,19 +66,35 @@ def test_every_import_is_one_that_the_table_allows():
 
 
 def test_no_private_name_of_another_room_is_used():
-  paths = [*(ROOT / "crl_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
-  assert [(path.name, use) for path in paths for use in private_uses(path)] == []
+  assert [(path.name, use) for path in paths() for use in private_uses(path)] == []
 
 
 def test_the_rooms_have_an_order():
   """No circle: every room can be put above those that it may import."""
-  left, floors = dict(MAY), []
-  while left:
-    floor = {room for room, may in left.items() if not may & (left.keys() - {room})}
-    assert floor, f"a circle among {sorted(left)}"
-    floors.append(floor)
-    left = {room: may for room, may in left.items() if room not in floor}
-  assert len(floors) > 5
+  assert len(rooms.floors(MAY)) > 5
+  with pytest.raises(ValueError, match="circle among .*'engine'.*'serve'"):
+    rooms.floors(rooms.arrows() | {"engine": {"serve"}})
+
+
+def test_the_picture_in_the_experiments_page_is_that_of_the_imports(capsys):
+  """Rooms on the floors above all that they import; the page shows what the command prints."""
+  rooms.main()
+  text, graph = capsys.readouterr().out.split("\n\n")
+  floor = {room: int(i) for i, room in re.findall(r"^floor (\d+): (\w+) imports", text, re.M)}
+  drawn = {(room, other) for room, others in re.findall(r"(\w+) --> (.+)", graph)
+           for other in others.split(" & ")}
+  assert drawn == {(room, other) for room, others in rooms.arrows().items() for other in others}
+  assert {("run", "pipeline"), ("engine", "models"), ("data", "backbones")} <= drawn
+  assert all(floor[room] > floor[other] for room, other in drawn)
+  assert graph in (ROOT / "experiments/README.md").read_text()
+
+
+def test_the_public_names_of_the_readme_are_there():
+  said = re.search(r"\*\*Public\*\*: (.+?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+  found = [pkgutil.resolve_name(f"{module}.{name}")
+           for module, names in re.findall(r"`(crl_jax[\w.]*)\.([^`]+)`", said)
+           for name in re.findall(r"\w+", names)]
+  assert len(found) > 12
 
 
 @pytest.mark.parametrize("room", ["posthoc", "statistics", "report", "files", "config"])

@@ -131,7 +131,7 @@ def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_sto
     # a phase that has ended is saved under its last epoch; 10 leaves room to tell both apart
     checkpoint.save(folder, total * 10 + phase, tree, config.checkpoint.keep, fingerprint)
   member = loop.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
-                     at, on_epoch, save, should_stop)
+                    at, on_epoch, save, should_stop)
   return Ready(programs, member.best, programs.by_member(split.fold), data)
 
 

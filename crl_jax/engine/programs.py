@@ -1,5 +1,5 @@
 """The compiled programs of a run: epochs and predictions of many members at once, on any devices,
-from resident or streamed data. Each is a function of train.py, mapped over members."""
+from resident or streamed data. Each is a function of step.py, mapped over members."""
 
 import functools
 
@@ -27,7 +27,7 @@ class Programs:
 
     Args:
       model: models.record.Model.
-      optimizer: train.make_optimizer().
+      optimizer: step.make_optimizer().
       modalities: the M names, in the order of `observed`.
       config: the whole tree.
       devices: list of jax devices.
@@ -164,7 +164,7 @@ class Programs:
 
   def _init_one(self, key, weight_decay, vary, pretrained):
     return step.init_member(self._model, self._optimizer, jax.random.wrap_key_data(key),
-                             weight_decay, vary, self._config.train.ema, pretrained)
+                            weight_decay, vary, self._config.train.ema, pretrained)
 
   def _resident_epoch(self, member, split, data):
     def run(member):
@@ -185,7 +185,7 @@ class Programs:
 
   def _close_one(self, member, state, scalars, p, y):
     run = lambda member: step.close_epoch(member, state, scalars, p, y,
-                                           self._config.train.monitor)
+                                          self._config.train.monitor)
     return self._unless(member.stopped, run, step.skipped, member)
 
   def _batch(self, part, fold, stats):
@@ -199,7 +199,7 @@ class Programs:
 
   def _order_one(self, member, split):
     return step.epoch_order(member.state.rng, member.total, split.train,
-                             self._config.train.batch_size, self._slots)
+                            self._config.train.batch_size, self._slots)
 
   def _predict_resident_one(self, params, fold, rows, data):
     size = self.layout.slots(min(_EVALUATED, rows.shape[0]))

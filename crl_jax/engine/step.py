@@ -145,7 +145,7 @@ def train_step(state, batch, *, model, optimizer, layout, ema=0.0, dtype=jnp.flo
     batch: Batch, this device's share of it in a per-device program.
     model: models.record.Model.
     optimizer: from make_optimizer().
-    layout: sharding.Layout; sums and negatives go over the whole batch.
+    layout: layout.Layout; sums and negatives go over the whole batch.
     ema: decay of state.average.
     dtype: of the model's arithmetic; parameters, losses and updates stay float32.
     microbatches: parts of the batch whose activations are held one at a time. The forward pass is

@@ -63,7 +63,7 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
 
   Args:
     outputs: (weights, inputs, observed) -> Outputs with a leading member axis
-      (inference.make_outputs).
+      (predictor.make_outputs).
     probability: logits -> probabilities, the model's.
     weights: for outputs.
     cohort: data.cohort.Cohort.

@@ -1,7 +1,8 @@
-"""The model of a finished run as files that need no crl_jax: `model.stablehlo` (jax.export;
-any number of rows, CPU and NVIDIA GPU), `weights.npz` (its first argument), `schema.json` (what goes in, what comes out, what it was trained on) and
-`example.py` (loads it with `pip install jax numpy flatbuffers` alone; jax.export needs the last).
-The weights were learned from patients: share them only as the data's use agreement allows.
+"""The model of a finished run as files that need no crl_jax: `model.stablehlo` (jax.export; any
+number of rows, CPU and NVIDIA GPU), `weights.npz` (its first argument), `schema.json` (what goes
+in, what comes out, what it was trained on) and `example.py` (loads it with `pip install jax numpy
+flatbuffers` alone; jax.export needs the last). The weights were learned from patients: share them
+only as the data's use agreement allows.
 """
 
 import contextlib

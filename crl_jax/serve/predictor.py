@@ -64,7 +64,7 @@ class Predictor:
     fill = (1 << (count - 1).bit_length()) - count
     pad = lambda x: np.concatenate([x, np.zeros((fill, *x.shape[1:]), x.dtype)]) if fill else x
     found = self.compiled(self.weights, {m: pad(inputs[m]) for m in self.modalities},
-                           pad(observed))
+                          pad(observed))
     return [np.asarray(p)[:count] for p in found]
 
 
@@ -130,7 +130,7 @@ def read_run(workdir):
   Raises OSError where it is not finished.
   """
   config, facts, rectifiers = files.of_finished(workdir, "config.json", "data.json",
-                                                    "rectifier.json")
+                                                "rectifier.json")
   return config_lib.from_dict(config), facts, rectifiers
 
 

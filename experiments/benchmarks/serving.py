@@ -17,7 +17,7 @@ import numpy as np
 
 from configs import mimic
 from crl_jax import config as config_lib, run
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import predictor as predictor_lib
 from experiments.benchmarks import interleaved, line, ratios
 
 MEMBERS = 5
@@ -41,7 +41,7 @@ def trained(options, folder):
       "evaluate.yardsticks=False", "evaluate.bootstrap=1", *options.settings])
   with contextlib.redirect_stdout(io.StringIO()):
     run.run(config, folder)
-  return inference.load(folder)
+  return predictor_lib.load(folder)
 
 
 def first(predictor, members):

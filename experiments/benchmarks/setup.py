@@ -67,8 +67,8 @@ class Bench:
     cut = lambda rows, n: np.pad(rows, (0, max(0, n - len(rows))),
                                  constant_values=-1)[:n].astype(np.int32)
     split = step.Split(np.stack([cut(self._prepared.train[f], self._kept) for f in folds]),
-                        np.stack([self._prepared.val[f][:1].astype(np.int32) for f in folds]),
-                        np.array(folds, np.int32))
+                       np.stack([self._prepared.val[f][:1].astype(np.int32) for f in folds]),
+                       np.array(folds, np.int32))
     return self.programs.by_member(self.programs.pad(split))
 
   @property

@@ -18,7 +18,7 @@ import numpy as np
 
 from crl_jax import config as config_lib
 from crl_jax.models.record import Batch
-from crl_jax.engine import step as train
+from crl_jax.engine import step
 from experiments.benchmarks import interleaved, line, ratios, setup
 
 # model.hide, batch size
@@ -83,9 +83,9 @@ class HostLoop:
   and stepped on; nothing waits before the last step."""
 
   def __init__(self, bench, data):
-    step = functools.partial(train.train_step, model=bench.model, optimizer=bench.optimizer,
-                             layout=bench.programs.layout)
-    self._step = jax.jit(step, donate_argnums=0)
+    one = functools.partial(step.train_step, model=bench.model, optimizer=bench.optimizer,
+                            layout=bench.programs.layout)
+    self._step = jax.jit(one, donate_argnums=0)
     self._data, self._rows = data, np.asarray(bench.split.train[0])
     self._size = bench.config.train.batch_size
     self.state = jax.tree.map(lambda x: jnp.array(x[0]), bench.member().state)

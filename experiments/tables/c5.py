@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from crl_jax.report import svg
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import predictor as predictor_lib
 from crl_jax import files
 from experiments import tables
 
@@ -17,8 +17,8 @@ _CALLS = 100
 def make(study):
   """[Result]: measured on this machine, which may have been doing other things."""
   import jax
-  restored = inference.restore(study.run_folder)
-  predictor = inference.load(study.run_folder)
+  restored = predictor_lib.restore(study.run_folder)
+  predictor = predictor_lib.load(study.run_folder)
   members = len(restored.tree["fold"])
   sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(restored.tree["params"])]
   parameters = sum(sizes) // members

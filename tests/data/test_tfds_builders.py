@@ -13,7 +13,7 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib
 from crl_jax.data.eicu import tables as eicu_tables
-from crl_jax.data.mimic import simulate as simulate_mimic
+from crl_jax.data.mimic import simulate
 
 tfds = pytest.importorskip("tensorflow_datasets")
 from crl_jax.data import tfds_builders
@@ -88,7 +88,7 @@ def test_mimic_is_read_from_the_manual_folder(tmp_path, monkeypatch):
   monkeypatch.setattr(tfds_builders.mimic, "build",
                       lambda config: built.append(real(config)) or built[0])
   root = tmp_path / "manual"
-  simulate_mimic.write(config_lib.default().data.simulate, root, 120, density=0.1)
+  simulate.write(config_lib.default().data.simulate, root, 120, density=0.1)
   overrides = ("data.mimic.modalities=('structured','image')", "data.mimic.image_pooling=mean")
   builder = tfds.builder("crl_mimic", data_dir=tmp_path / "tfds", config=tfds_builders.CohortConfig(
       name="mine", overrides=overrides))

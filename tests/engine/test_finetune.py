@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, export, predict
+from crl_jax import config as config_lib
 from crl_jax.backbones import bert
 from crl_jax.data import cohort as cohort_lib, sources
 from crl_jax.data.text import encode
 from crl_jax.engine import checkpoint, yardsticks
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import export, predict, predictor as predictor_lib
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_bert_is_trained_from_its_folder_on(finetuned):
 def test_new_patients_are_predicted_from_token_ids(finetuned, quickly, tmp_path):
   done, cohort = finetuned
   with quickly():
-    table = predict.predict(done.folder, cohort, tmp_path / "p.parquet")
+    table = predict.predict(done.folder, cohort, tmp_path / "p.parquet").table
   test = done.table[done.table.role == "test"].set_index("row_id")
   again = table.set_index("row_id").loc[test.index]
   np.testing.assert_allclose(again.p_base_mortality, test.p_base_mortality, atol=1e-5)
@@ -74,7 +74,7 @@ def test_new_patients_are_predicted_from_token_ids(finetuned, quickly, tmp_path)
 def test_token_ids_go_into_an_exported_model(finetuned, quickly):
   done, cohort = finetuned
   with quickly():
-    predictor = inference.load(done.folder)
+    predictor = predictor_lib.load(done.folder)
   rows = cohort_lib.load(cohort).take(np.arange(8))
   staged, weights = export.stage(predictor)
   found = jax.jit(jax.export.deserialize(staged.serialize()).call)(
@@ -101,7 +101,7 @@ def test_yardsticks_see_the_mean_of_a_set_and_the_counts_of_words():
 def test_notes_read_by_another_bert_are_refused(finetuned):
   done, folder = finetuned
   cohort = cohort_lib.load(folder)
-  facts = inference.read_run(done.folder)[1]
+  facts = predictor_lib.read_run(done.folder)[1]
   about = lambda digest: {"modality_facts": {"discharge": {"model": digest}}}
   given = lambda digest: dataclasses.replace(cohort, info={**cohort.info, **about(digest)})
   predict.require_same_inputs({**facts, **about("a" * 64)}, given("a" * 64), "run")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import predictor as predictor_lib
 from experiments import benchmarks
 from experiments.benchmarks import rectifier, serving
 
@@ -20,7 +20,7 @@ def options():
 def predictor(members_run, quickly):
   """Of two folds by two seeds."""
   with quickly():
-    return inference.load(members_run.folder)
+    return predictor_lib.load(members_run.folder)
 
 
 def _by(lines):
@@ -46,7 +46,7 @@ def test_serving_tells_latency_and_throughput(options, predictor, monkeypatch):
 def test_serving_trains_one_member_a_fold_of_mimics_shape(options, monkeypatch):
   seen = []
   monkeypatch.setattr(serving.run, "run", lambda config, folder: seen.append((config, folder)))
-  monkeypatch.setattr(serving.inference, "load", lambda folder: seen.append(folder))
+  monkeypatch.setattr(serving.predictor_lib, "load", lambda folder: seen.append(folder))
   serving.trained(options, "folder")
   config = config_lib.check(seen[0][0])
   assert seen[0][1] == seen[1] == "folder" and config.members.folds == serving.MEMBERS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.engine import step as train
+from crl_jax.engine import step as step_lib
 from experiments import benchmarks
 from experiments.benchmarks import setup, step, training
 
@@ -76,7 +76,7 @@ def test_the_same_loss_and_the_same_parameters_after_a_step():
   other, rows = reference(state.params), torch.as_tensor(rows)
   loss = float(step._loss(state.params, state, bench, batch))
   assert float(other.loss(rows).detach()) == pytest.approx(loss, rel=1e-5)
-  new, _ = jax.jit(lambda state: train.train_step(
+  new, _ = jax.jit(lambda state: step_lib.train_step(
       state, batch, model=bench.model, optimizer=bench.optimizer, layout=bench.programs.layout))(
           state)
   other.step(rows)

@@ -15,9 +15,9 @@ import jax.export
 import numpy as np
 import pytest
 
-from crl_jax import export, models, run
+from crl_jax import models, run
 from crl_jax.data import preprocess
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import export, predictor as predictor_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = ["example.py", "model.stablehlo", "schema.json", "weights.npz"]
@@ -32,7 +32,7 @@ def exported(quickly, tmp_path_factory):
       target = tmp_path_factory.mktemp("exports") / "model"
       with quickly():
         export.export(folder, target)
-        kept[folder] = target, inference.load(folder)
+        kept[folder] = target, predictor_lib.load(folder)
     return kept[folder]
   return made
 
@@ -130,8 +130,8 @@ def test_sequences_quantiles_and_components_are_exported(small_config, batch):
       "fold": np.array([0, 0, 1], np.int32), "stats": preprocess.stack(folds),
       "patterns": np.array([[False, False], [True, True]]),
       "shift": np.array([[0.1, -0.1], [0.2, 0.0], [-0.2, 0.1]], np.float32)}
-  function = inference._function(model, names, "probability")
-  predictor = inference.Predictor(function, weights, names, tasks, shapes, 3, jax.jit(function))
+  function = predictor_lib._function(model, names, "probability")
+  predictor = predictor_lib.Predictor(function, weights, names, tasks, shapes, 3, jax.jit(function))
   staged, flat = export.stage(predictor)
   call = jax.jit(jax.export.deserialize(staged.serialize()).call)
   base, _ = require_same(lambda *given: call(flat, *given), predictor, 5)

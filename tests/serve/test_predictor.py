@@ -14,7 +14,7 @@ from crl_jax.data.cohort import pattern_id
 from crl_jax.engine import checkpoint
 from crl_jax.models.record import Batch
 from crl_jax.posthoc import rectifier
-from crl_jax.serve import predictor as inference
+from crl_jax.serve import predictor as predictor_lib
 
 
 SCALES = "probability", "logit"
@@ -40,7 +40,7 @@ def folder(request, members_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(folder, quickly):
   with quickly():
-    return inference.load(folder)
+    return predictor_lib.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def rows(tiny_config):
 
 
 def _long_way(folder, inputs, observed, quickly):
-  config, facts, rectifiers = inference.read_run(folder)
+  config, facts, rectifiers = predictor_lib.read_run(folder)
   tree = checkpoint.restore(folder / "checkpoints" / "final")[1]
   modalities, tasks = tuple(facts["modalities"]), tuple(facts["tasks"])
   found = []
@@ -98,7 +98,7 @@ def test_without_the_rectifier_both_are_the_same(folder, rows, quickly, tmp_path
   found = json.loads((folder / "rectifier.json").read_text())
   (tmp_path / "off" / "rectifier.json").write_text(json.dumps(found | {"enabled": False}))
   with quickly():
-    base, rectified = inference.load(tmp_path / "off")(*rows)
+    base, rectified = predictor_lib.load(tmp_path / "off")(*rows)
   np.testing.assert_array_equal(rectified, base)
 
 
@@ -118,7 +118,7 @@ def test_rows_are_predicted_alone_in_any_number(predictor, rows, monkeypatch):
   """Padding and splitting leave no trace: also of no row at all."""
   inputs, observed = rows
   whole = predictor(inputs, observed)
-  monkeypatch.setattr(inference, "_LARGEST", 8)
+  monkeypatch.setattr(predictor_lib, "_LARGEST", 8)
   for count in (0, 1, 8, 21):
     found = predictor({m: x[:count] for m, x in inputs.items()}, observed[:count])
     for part, expected in zip(found, whole):

@@ -362,7 +362,7 @@ SOURCES = (
 )
 
 
-# Columns that eicu.prepare derives, as `describe` prints them.
+# Columns that cohort.prepare derives, as `describe` prints them.
 _DERIVED = {"male": "gender", "hours_before": "hospitaladmitoffset", "hour": "unitadmittime24",
             "facts": "numbedscategory, teachingstatus, region", "item": "cplgroup, cplitemvalue",
             "volume": "cplitemvalue of cplgroup Volume Status", "discussion": "any record"}

@@ -32,7 +32,7 @@ def stay_table(p, c, for_prediction=False):
   same minute, the bed having become another unit's).
 
   Args:
-    p: the patient table of eicu.prepare.
+    p: the patient table of cohort.prepare.
     c: config.data.eicu.
     for_prediction: an unknown length or outcome excludes no stay.
   """

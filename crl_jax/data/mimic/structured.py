@@ -11,7 +11,7 @@ def collect(source, people, rows):
   """Returns (values, odd): feature -> (N,) float64, NaN where unknown; counts of odd values.
 
   Args:
-    source: tables.Source.
+    source: data.tables.source.Source.
     people: the frame of stays.select.
     rows: the frame of stays.rows.
   """

@@ -67,7 +67,7 @@ def collect_notes(modality, source, people, rows, config):
 
   Args:
     modality: the table's name too.
-    source: tables.Source.
+    source: data.tables.source.Source.
     people: the ibis table of features.timeline.
     rows: the frame of stays.rows.
     config: the whole tree.

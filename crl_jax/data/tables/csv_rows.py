@@ -29,7 +29,7 @@ class Rows:
   def __init__(self, header, table):
     """Args:
       header: list of the column names.
-      table: the tables.Table that tells which values its columns hold, or None: then no field is
+      table: the source.Table that tells which values its columns hold, or None: then no field is
         searched for rows.
     """
     types = {c.lower(): kind for c, kind in table.types.items()} if table else {}

@@ -1,6 +1,6 @@
 """Notes as a model's input: embeddings by a BERT, kept on disk, or token ids to train one on.
 
-    x = text.inputs(texts, config)   # (n, W) float32, or (n, K, L) int32 where BERT is trained
+    x = encode.inputs(texts, config)   # (n, W) float32, or (n, K, L) int32 where BERT is trained
 
 An embedding is computed once for a text, a model and the settings it depends on, whoever asks; a
 killed computation goes on where it was. No text is ever logged, put in a message or kept.

@@ -1,5 +1,5 @@
-"""Missingness-aware fusion (spec/method stage 1a): gates and masked attention over any number of
-modalities, one row."""
+"""Missingness-aware fusion (arXiv 2509.17228, stage 1a): gates and masked attention over any number
+of modalities, one row."""
 
 import functools
 
@@ -65,7 +65,7 @@ class Fusion(nn.Module):
     tokens_SxD: the row's tokens, finite; what invisible ones hold does not matter.
     visible_VxS: V views of the row (all observed; one of them hidden; ...), True where a token may
       be seen.
-    noise: models.noise.Noise in training, or None.
+    noise: noise.Noise in training, or None.
   Returns:
     h (V, D), finite even for a view with nothing visible; attention weights of the last layer
     (V, H, S, S).

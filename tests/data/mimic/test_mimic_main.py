@@ -14,7 +14,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from crl_jax.data import mimic
-from crl_jax.data.mimic import simulate as simulate_mimic
+from crl_jax.data.mimic import simulate
 
 ROOT = pathlib.Path(__file__).parents[3]
 # all that the BERT below can read: how a stay ended, so that few patients suffice
@@ -33,7 +33,7 @@ SMALL = {"loss.tasks.readmission.weight": 0.0, "loss.tasks.icu.weight": 0.0, "sp
 def runs(make_bert, tmp_path_factory):
   """protocol -> (metrics, predictions of the test rows, report) of the README's command."""
   folder = tmp_path_factory.mktemp("whole")
-  simulate_mimic.write(config_lib.default().data.simulate, folder / "root", 400, density=0.05)
+  simulate.write(config_lib.default().data.simulate, folder / "root", 400, density=0.05)
   bert = make_bert(folder / "bert", vocab_size=len(WORDS))
   (bert / "vocab.txt").write_text("\n".join(WORDS) + "\n")
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data.mimic import simulate as simulate_mimic, verify, versions as mimic_versions
+from crl_jax.data.mimic import simulate, verify, versions as mimic_versions
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   root = tmp_path_factory.mktemp("download") / "root"
-  simulate_mimic.write(config_lib.default().data.simulate, root, 30, density=0.05)
+  simulate.write(config_lib.default().data.simulate, root, 30, density=0.05)
   return root
 
 
@@ -219,6 +219,7 @@ def test_command_line_says_what_to_do_and_shows_no_row(root):
   shown = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("  "))
   assert not any(s in shown for s in subjects)
   assert "--password" not in done.stdout
-  done = subprocess.run([sys.executable, "-m", "crl_jax.data.mimic.verify", "--root=/nowhere/at/all"],
-                        capture_output=True, text=True)
+  done = subprocess.run(
+      [sys.executable, "-m", "crl_jax.data.mimic.verify", "--root=/nowhere/at/all"],
+      capture_output=True, text=True)
   assert done.returncode == 1 and "is not a folder" in done.stderr

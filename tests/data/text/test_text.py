@@ -248,20 +248,20 @@ def test_several_devices_give_the_numbers_of_one(config, tmp_path, monkeypatch):
 _WORK = """
 import sys, time
 from crl_jax import config as config_lib
-from crl_jax.data.text import encode as text
+from crl_jax.data.text import encode
 sys.path.insert(0, {tests!r})
 import test_text
 c = config_lib.default().unlock()
 c.text.update(dict(model=sys.argv[1], cache=sys.argv[2], window=16, overlap=4, batch_tokens=64,
                    max_windows=5))
-text._SECONDS = 0.0
-add = text._add
+encode._SECONDS = 0.0
+add = encode._add
 def slow(*args):
   add(*args)
   print("added", flush=True)
   time.sleep(float(sys.argv[3]))
-text._add = slow
-text.embed(test_text.made_up(60), c)
+encode._add = slow
+encode.embed(test_text.made_up(60), c)
 """
 
 

@@ -128,7 +128,7 @@ def test_bert_starts_from_its_folder(setting, tiny_bert):
   vary = {k: jnp.float32(v) for k, v in model.vary.items()}
   drawn = dataclasses.replace(model, init=lambda rng: params)
   start = step.init_member(drawn, optimizer, jax.random.key(0), jnp.float32(0), vary, 0.9,
-                            [pretrained.read()])
+                           [pretrained.read()])
   member = step.enter_stage(start, step.stage_values(model.stages[1]), optimizer)
   for tree in (start.state.params, start.best, start.state.average, member.state.params):
     jax.tree.map(np.testing.assert_array_equal, tree["encode_note"]["bert"], expected)
@@ -151,7 +151,7 @@ def test_pretrained_parameters_learn_at_their_own_rate(setting):
                                 0.1),))
   optimizer = step.make_optimizer(c)
   start = step.init_member(model, optimizer, jax.random.key(0), jnp.float32(0), {}, 0.0,
-                            [part.read() for part in model.pretrained])
+                           [part.read() for part in model.pretrained])
   state = step.enter_stage(start, step.stage_values(model.stages[0]), optimizer).state
   after, _ = step.train_step(
       state, batch, model=model, optimizer=optimizer,
@@ -167,7 +167,7 @@ def test_pretrained_parameters_of_another_shape_are_refused(setting):
   for wrong in ({**given, "word": given["word"][:-1]}, {"word": given["word"]}):
     with pytest.raises(ValueError, match="other names or shapes"):
       step.init_member(dataclasses.replace(model, init=lambda rng: params),
-                        step.make_optimizer(c), jax.random.key(0), 0.0, {}, 0.0, [wrong])
+                       step.make_optimizer(c), jax.random.key(0), 0.0, {}, 0.0, [wrong])
 
 
 def test_absent_texts_teach_bert_nothing(setting):
