@@ -145,7 +145,7 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   rows = tables.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
   overall = entry["positives"] / entry["n"] if entry["n"] else None
   areas = _areas(predictions, task, [row["pattern"] for row in rows
-                                     if row["positives"] is not None and not row.get("rare")])
+                                     if row["positives"] is not None and not row["rare"]])
   return dict(
       forest=_one(draw.discrimination(metrics, task)), unchanged=_unchanged(predictions, task),
       curves=_marked(*draw.curves(predictions, task, settings, metrics["net_benefit"])),
@@ -283,7 +283,7 @@ def _cohort(data):
   add("From the files to the rows", ("step", "removed", "left"),
       [(s["step"], s["removed"], s["left"]) for s in data.get("attrition", [])])
   add("Outcomes", ("task", "labelled rows", "positive", "share"),
-      [(task, v["n"], v["positives"], 
+      [(task, v["n"], v["positives"],
         tables.number(v["positives"] / v["n"] if v["n"] else None, ".1%"))
        for task, v in data.get("labelled", {}).items()])
   add("Modalities", ("modality", "observed in rows"), list(data.get("observed", {}).items()))
