@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from crl_jax import files
-from crl_jax.report import page, svg, tables
+from crl_jax.report import figures, page, svg, tables
 from crl_jax.statistics import bootstrap, compare as compare_lib, metrics as metrics_lib
 
 _SHOWN = ("auroc", "auprc", "brier", "ece", "slope", "intercept")
@@ -92,8 +92,7 @@ def scores(runs, task):
   shown = [m for m in _SHOWN if all(m in r.metrics["test"][task] for r in runs)]
   for i, run in enumerate(runs):
     entry = run.metrics["test"][task]
-    auroc = entry["auroc"]
-    rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], color(i), "dot")], None))
+    rows.append((run.name, [figures.mark(entry["auroc"], color(i))], None))
     lines.append([run.name, f"{entry['n']} ({entry['positives']})",
                   *(tables.interval_text(entry[m]) for m in shown)])
   return dict(title=f"{task}: scores on test rows", heads=["run", "rows (positive)", *shown],
@@ -143,17 +142,16 @@ def differences(runs, task):
       continue
     y, p_2xN = first.y.to_numpy(), np.stack([other.p, first.p])
     value, draws = (metrics_lib.scores(y, p_2xN, w, patient, only=_PAIRED) for w in (None, counts))
-    found = {m: compare_lib.bootstrapped(float(value[m][0, 0] - value[m][1, 0]),
-                                         draws[m][0] - draws[m][1]) for m in _PAIRED}
+    found = {m: bootstrap.difference(float(value[m][0, 0] - value[m][1, 0]),
+                                     draws[m][0] - draws[m][1], tail=True) for m in _PAIRED}
     found["delong"] = compare_lib.delong(y, other.p, first.p, patient)
-    auroc = found["auroc"]
-    rows.append((run.name, [(auroc["value"], auroc["lo"], auroc["hi"], svg.BLUE, "dot")], None))
+    rows.append((run.name, [figures.mark(found["auroc"], svg.BLUE)], None))
     lines.append((run.name, found))
   if not lines:
     return None
   compare_lib.adjust([found[metric] for _, found in lines for metric in _PAIRED])
   compare_lib.adjust([found["delong"] for _, found in lines])
-  p = lambda entry: "-" if entry["p"] is None else f"{entry['p_holm']:.2g}"
+  p = lambda entry: tables.number(entry["p_holm"], ".2g")
   lines = [[name, *(text for metric in _PAIRED for text in (
       tables.interval_text(found[metric], "+.3f"), p(found[metric]))), p(found["delong"])]
            for name, found in lines]

@@ -19,7 +19,7 @@ import pandas as pd
 
 from crl_jax import config as config_lib, files, pipeline, run, stopping
 from crl_jax.engine import members
-from crl_jax.statistics import evaluate, metrics as metrics_lib
+from crl_jax.statistics import bootstrap, metrics as metrics_lib
 from experiments import sweep
 
 METRICS = ("auroc", "auprc", "brier")
@@ -51,7 +51,7 @@ class Study:
   def resamples(self):
     """(R, patients) how often each patient is drawn: that of metrics.json, and one draw for all
     variants, so that differences are paired."""
-    return evaluate.resample(len(self.patients), self.config.evaluate.bootstrap, self.config.seed)
+    return bootstrap.resample(len(self.patients), self.config.evaluate.bootstrap, self.config.seed)
 
   def read(self, name):
     """A JSON file of the run folder."""
@@ -150,22 +150,30 @@ def _key(config):
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """A metric of a predictor on test rows: value, (R,) draws, and (fold, seed) -> value of a member
-  where it is defined."""
+  """A metric of a predictor on test rows, or a paired difference of two.
+
+  Attributes:
+    value: float.
+    draws: (R,) of it under the study's resamples.
+    members: (fold, seed) -> value, of the members where it is defined.
+    paired: whether it is a difference.
+  """
   value: float
   draws: np.ndarray
   members: dict = dataclasses.field(default_factory=dict)
+  paired: bool = False
 
   @property
-  def interval(self):
-    """(lo, hi), 95% percentiles; (nan, nan) where no draw is defined."""
-    known = self.draws[~np.isnan(self.draws)]
-    return tuple(np.quantile(known, (0.025, 0.975))) if len(known) else (np.nan, np.nan)
+  def entry(self):
+    """{"value", "lo", "hi"} of bootstrap.interval; of a difference {..., "p"} of
+    bootstrap.difference, p to be corrected over a table."""
+    return (bootstrap.difference(self.value, self.draws, tail=True) if self.paired else
+            bootstrap.interval(self.value, self.draws))
 
   def __sub__(self, other):
     both = self.members.keys() & other.members.keys()
     return Score(self.value - other.value, self.draws - other.draws,
-                 {key: self.members[key] - other.members[key] for key in sorted(both)})
+                 {key: self.members[key] - other.members[key] for key in sorted(both)}, True)
 
 
 def score(study, table, task, column="p_", rows=None, metrics=METRICS):

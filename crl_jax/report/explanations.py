@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from crl_jax import files
-from crl_jax.report import page, svg
+from crl_jax.report import figures, page, svg, tables
 from crl_jax.statistics import bootstrap
 
 PATTERN = "what was recorded"
@@ -70,9 +70,8 @@ def summary(found, new=False, min_cell=10, resamples=1000, seed=0):
 
 def figure(brief):
   """The cohort's contributions as one <svg>."""
-  rows = [(f"{task}: {name}", [(
-      v["value"], v["lo"], v["hi"],
-      svg.BLACK if name == PATTERN else svg.SERIES[i % 7], "dot")], None)
+  rows = [(f"{task}: {name}",
+           [figures.mark(v, svg.BLACK if name == PATTERN else svg.SERIES[i % 7])], None)
           for i, (task, entry) in enumerate(brief["tasks"].items())
           for name, v in entry["contribution"].items()]
   return svg.forest(rows, "Mean absolute contribution of each modality",
@@ -113,8 +112,7 @@ def patient_page(path, table, ids, modalities):
                              f"{row['task']}: how the prediction came about"),
         heads=["", "changes the probability by", "attention", "gate"],
         lines=[[name, f"{value:+.4f}"] + [
-            "-" if not np.isfinite(row.get(f"{key}_{name}", np.nan)) else
-            f"{row[f'{key}_{name}']:.3f}" for key in ("attention", "gate")]
+            tables.number(row.get(f"{key}_{name}")) for key in ("attention", "gate")]
             for name, value in steps],
         said=[f"Average {row['average']:.4f}; prediction before the rectifier "
               f"{row['prediction']:.4f}."]))

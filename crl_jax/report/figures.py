@@ -3,31 +3,27 @@
 import numpy as np
 
 from crl_jax.report import tables
-from crl_jax.report.svg import (BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, PURPLE, SERIES, Plot,
-                                forest, limits)
-from crl_jax.statistics import evaluate, fairness, metrics as metrics_lib
+from crl_jax.report.svg import (BLACK, BLUE, COLORS, DASHES, GREY, PURPLE, SERIES, Plot, forest,
+                                limits)
+from crl_jax.statistics import fairness, metrics as metrics_lib, roles
 
-COLORS = dict(test_base=BLUE, test=ORANGE, test_logistic=GREEN, test_boosting=PURPLE,
-              test_bayes=BLACK)
+BEFORE, AFTER = COLORS[roles.BASE.color], COLORS[roles.FINAL.color]   # the rectifier
 _GRID = np.linspace(0, 1, 101)
 _TERMS = ("prediction", "reconstruction", "contrastive", "missingness", "pattern")
-_BOTH = (("p_base_", "before the rectifier", BLUE, "5 4", "ring"),
-         ("p_", "after", ORANGE, "", "dot"))
 _WIDTH = 390   # of a phone: text keeps its size on it without scrolling
 
 
 def discrimination(metrics, task):
   """AUROC of every predictor with its interval."""
-  roles = [role for role in evaluate.LABELS if role in metrics]
-  rows = [(evaluate.LABELS[role], [_mark(metrics[role][task]["auroc"], COLORS.get(role, GREY))],
-           None) for role in roles if metrics[role][task]["auroc"]["value"] is not None]
+  rows = [(role.label, [mark(metrics[role.key][task]["auroc"], COLORS[role.color])], None)
+          for role in roles.shown(metrics) if metrics[role.key][task]["auroc"]["value"] is not None]
   return rows and forest(rows, f"{task}: AUROC of each predictor", "AUROC", width=_WIDTH,
                          describe="95% intervals by patient")
 
 
-def curves(predictions, task, settings, net_benefit=None):
-  """[ROC, precision-recall, calibration, decision curve] as <svg>, the last where `net_benefit`
-  (of metrics.json) has it; [] where the test rows have one class."""
+def curves(predictions, task, settings, net_benefit):
+  """[ROC, precision-recall, calibration, decision curve (of metrics.json's `net_benefit`)] as
+  <svg>; [] where the test rows have one class."""
   table = predictions[(predictions.role == "test") & predictions[f"y_{task}"].notna()]
   y = table[f"y_{task}"].to_numpy()
   if len(np.unique(y)) < 2:
@@ -42,8 +38,9 @@ def curves(predictions, task, settings, net_benefit=None):
   patients, least = table.patient_id.nunique(), max(settings["min_cell"], 1)
   bins = int(np.clip(patients // least, 1, settings["bins"]))
   found, limit = [], 0.0
-  for prefix, label, color, dash, shape in _BOTH:
-    p = table[f"{prefix}{task}"].to_numpy()
+  for role, label, shape in ((roles.BASE, "before the rectifier", "ring"),
+                             (roles.FINAL, "after", "dot")):
+    p, color, dash = table[f"{role.prefix}{task}"].to_numpy(), COLORS[role.color], role.dash
     false, recall, precision = metrics_lib.curves(y, p)
     roc.line(_GRID, np.interp(_GRID, np.r_[0, false], np.r_[0, recall]), color, label, dash)
     reached = np.minimum(np.searchsorted(recall, _GRID[1:]), len(recall) - 1)
@@ -58,8 +55,7 @@ def curves(predictions, task, settings, net_benefit=None):
   for predicted, rate, lo, hi, color, label, dash, shape in found:
     calibration.spread(predicted, lo, hi, color).line(predicted, rate, color, label, dash)
     calibration.points(predicted, rate, color, shape=shape, radius=2.8)
-  benefit = decision(net_benefit or {}, task)
-  return [plot.svg() for plot in (roc, pr, calibration)] + ([benefit] if benefit else [])
+  return [*(plot.svg() for plot in (roc, pr, calibration)), decision(net_benefit, task)]
 
 
 def intervals(table, y, p, rate):
@@ -72,13 +68,10 @@ def intervals(table, y, p, rate):
 
 
 def decision(net_benefit, task):
-  """Net benefit over threshold probabilities with its interval, beside treating all and none;
-  None without it."""
-  found = {role: net_benefit[role][task] for role in ("test_base", "test", "test_boosting")
-           if task in net_benefit.get(role, {})}
-  if not found.get("test", {}).get("threshold"):
-    return None
-  after = found["test"]
+  """Net benefit over threshold probabilities with its interval, beside treating all and none."""
+  found = {role: net_benefit[role.key][task] for role in roles.ROLES
+           if role.dash is not None and role.key in net_benefit}
+  after = found[roles.FINAL]
   shown = [v for entry in found.values() for v in entry["value"]]
   lo, hi = limits(shown, 0.08, (0.0,))
   lo = max(lo, -0.3 * (hi or 1))   # what treating everyone costs at high thresholds says nothing
@@ -88,12 +81,11 @@ def decision(net_benefit, task):
                                       "everyone and no one")
   plot.line(x, _above(after["all"], lo), GREY, "treat all", "2 3", 1.4)
   plot.line([min(x), max(x)], [0, 0], BLACK, width=1)
-  plot.band(x, [None if v is None else max(v, lo) for v in after["lo"]], after["hi"], ORANGE)
-  for role, label, color, dash in (("test_boosting", "boosting", PURPLE, "9 3 2 3"),
-                                   ("test_base", "before", BLUE, "5 4"),
-                                   ("test", "after", ORANGE, "")):
-    if role in found:
-      plot.line(found[role]["threshold"], _above(found[role]["value"], lo), color, label, dash)
+  plot.band(x, [None if v is None else max(v, lo) for v in after["lo"]], after["hi"], AFTER)
+  labels = {roles.BASE: "before", roles.FINAL: "after"}
+  for role in reversed(found):   # ours last, on top
+    plot.line(found[role]["threshold"], _above(found[role]["value"], lo), COLORS[role.color],
+              labels.get(role, role.label), role.dash)
   return plot.svg()
 
 
@@ -104,11 +96,11 @@ def gammas(task, rows):
     cell = row["cell"]
     if cell is None or cell["gamma"] is None:
       continue
-    marks = [(cell["gamma"], cell["lo"], cell["hi"], ORANGE, "dot")]
+    marks = [(cell["gamma"], cell["lo"], cell["hi"], AFTER, "dot")]
     if row["true"] is not None:
       marks.append((row["true"], None, None, BLACK, "diamond"))
     lines.append((tables.pattern_label(row, 200), marks, None))
-  names = [("gamma", ORANGE, "dot")]
+  names = [("gamma", AFTER, "dot")]
   if any(len(marks) > 1 for _, marks, _ in lines):
     names.append(("true direct effect", BLACK, "diamond"))
   return forest(lines, f"{task}: gamma by pattern", "gamma", zero=0.0, form="+.3f",
@@ -119,19 +111,19 @@ def rates(task, rows, overall):
   """Outcome rate and mean predictions by pattern; None without rows."""
   lines = [(tables.pattern_label(row, 200),
             [(row["rate"], row["rate_lo"], row["rate_hi"], BLACK, "dot")]
-            + ([(row["predicted_base"], None, None, BLUE, "ring"),
-                (row["predicted"], None, None, ORANGE, "diamond")]
+            + ([(row["predicted_base"], None, None, BEFORE, "ring"),
+                (row["predicted"], None, None, AFTER, "diamond")]
                if "predicted" in row else []), f"n = {row['n']}")
            for row in rows if row["rate"] is not None]
   return forest(lines, f"{task}: outcome rate and mean prediction by pattern", "probability",
                 zero=overall, width=_WIDTH, names=[("outcome rate", BLACK, "dot"),
-                                     ("predicted before", BLUE, "ring"),
-                                     ("after", ORANGE, "diamond")]) if lines else None
+                                     ("predicted before", BEFORE, "ring"),
+                                     ("after", AFTER, "diamond")]) if lines else None
 
 
 def groups(task, grouping, found, metric, label):
   """A metric by the groups of one grouping; None where no group has it."""
-  rows = [(f"{g['group']}", [_mark(g[metric], BLUE)], f"n = {g['n']}") for g in found["groups"]
+  rows = [(f"{g['group']}", [mark(g[metric], BLUE)], f"n = {g['n']}") for g in found["groups"]
           if g.get(metric) and g[metric]["value"] is not None]
   return forest(rows, f"{task} by {grouping}: {label}", label, width=_WIDTH,
                 describe="95% intervals") if len(rows) > 1 else None
@@ -168,7 +160,7 @@ def observed(data):
 
 def effects(task, patterns):
   """Effects of patterns on the outcome rate, raw and left (informative.study); None without any."""
-  rows = [(row["label"], [_mark(row["raw"], GREY, "ring"), _mark(row["left"], PURPLE)],
+  rows = [(row["label"], [mark(row["raw"], GREY, "ring"), mark(row["left"], PURPLE)],
            f"n = {row['n']}") for row in patterns]
   return forest(rows, f"{task}: effect of the pattern on the outcome rate", "difference in rate",
                 zero=0.0, width=_WIDTH,
@@ -177,7 +169,7 @@ def effects(task, patterns):
 
 def contributions(task, found):
   """Mean absolute Shapley value of each modality; see explain.py."""
-  rows = [(name, [(v["value"], v["lo"], v["hi"], SERIES[i % len(SERIES)], "dot")], None)
+  rows = [(name, [mark(v, SERIES[i % len(SERIES)])], None)
           for i, (name, v) in enumerate(found.items())]
   return forest(rows, f"{task}: mean absolute contribution of each modality",
                 "change of the predicted probability", width=_WIDTH, include=(0.0,))
@@ -216,5 +208,6 @@ def _above(values, floor):
   return [np.nan if v is None or v < floor else v for v in values]
 
 
-def _mark(entry, color, shape="dot"):
+def mark(entry, color, shape="dot"):
+  """A mark of svg.forest: a value with its interval, {"value", "lo", "hi"}."""
   return entry["value"], entry["lo"], entry["hi"], color, shape

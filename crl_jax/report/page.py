@@ -8,14 +8,10 @@ import re
 
 from crl_jax import files
 from crl_jax.report import figures as draw, tables, text
-from crl_jax.statistics import compare, evaluate, fairness, metrics as metrics_lib
+from crl_jax.statistics import compare, fairness, metrics as metrics_lib, roles, scoring
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
            "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}
-_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE",
-          "slope": "calibration slope", "intercept": "calibration intercept",
-          "ppv": "PPV", "npv": "NPV", "flagged": "flagged"}
-_AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "flagged")
 
 
 def write(path, metrics, predictions, data, rectifier, config, history, explained=None):
@@ -23,7 +19,8 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
 
   Args:
     path: the file, replaced at once when complete.
-    metrics: metrics.json, see evaluate.evaluate; parts that are absent are left out.
+    metrics: metrics.json, see evaluate.evaluate; predictors that are absent and "informative" are
+      left out.
     predictions: the predictions table; used for curves only.
     data: data.json: the cohort's facts, any of which may be absent.
     rectifier: rectifier.json, or None.
@@ -39,11 +36,10 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
   page = facts | dict(
       tasks=tasks, training=_marked(*draw.training(history)), bootstrap=settings["bootstrap"],
       bins=settings["bins"], min_cell=settings["min_cell"], cohort=_cohort(data),
-      observed=_marked(draw.observed(data)), informative=_informative(metrics, data),
+      observed=_marked(draw.observed(data)),
+      informative=_informative(metrics.get("informative"), data),
       explained=_explained(explained), facts=_facts(data, config),
-      subgroups=any(task["fairness"] for task in tasks),
-      sets=any(task["conformal"] for task in tasks),
-      sets_rule=(metrics.get("conformal") or {}).get("rule", ""))
+      subgroups=any(task["fairness"] for task in tasks), sets_rule=metrics["conformal"]["rule"])
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
 
@@ -81,48 +77,38 @@ def context(metrics, data, rectifier, config):
       alarms_=[t for t in (data.get("banner"), text.PAPER if config["data"]["protocol"] == "paper"
                            else None) if t],
       warnings=data.get("warnings", []), notes=data.get("notes", []),
-      findings=text.findings(metrics, rectifier, data),
+      findings=text.findings(metrics, rectifier),
       may=text.may_conclude(metrics, data, config),
       may_not=text.may_not_conclude(metrics, data, config),
       members=f"{members['folds']} folds x {members['seeds']} seeds" + (
-          ", seeds averaged" if members.get("ensemble") else ""),
+          ", seeds averaged" if members["ensemble"] else ""),
       protocol=config["data"]["protocol"], model=config["model"]["name"],
       rows=data.get("rows"), patients=data.get("patients"),
       modalities=data.get("modalities", []), versions=data.get("versions", {}),
-      fingerprint=data.get("fingerprint"), operating=metrics.get("operating", {}).get("rule"),
+      fingerprint=data.get("fingerprint"), operating=metrics["operating"]["rule"],
       tasks=[_brief(task, metrics) for task in metrics["patterns"]])
 
 
 def _brief(task, metrics):
   """The headline and the tables of one task."""
-  entry = metrics["test"][task]
-  roles = [role for role in evaluate.LABELS if role in metrics]
-  names = [m for m in metrics_lib.METRICS if m in entry]
-  line = [m for m in ("slope", "intercept") if m in entry]
-  cells = lambda found, form: [tables.interval_text(found[m], form) if m in found else "-"
-                               for m in names]
-  lines = [dict(kind="strong" if role == "test" else "", label=evaluate.LABELS[role],
-                cells=cells(metrics[role][task], ".3f")) for role in roles]
-  lines += [dict(kind="delta", label=label, cells=cells(metrics["differences"][pair][task], "+.3f"))
-            for pair, label in evaluate.DIFFERENCE_LABELS.items() if pair in metrics["differences"]]
-  folds = {m: entry[m]["folds"] for m in names if entry[m].get("folds", {}).get("sd") is not None}
-  point = [m for m in _AT_POINT if m in entry]
+  entry, names = metrics["test"][task], metrics_lib.METRICS
+  lines = [dict(kind="strong" if role is roles.FINAL else "", label=role.label, cells=cells)
+           for role, cells in tables.scores(metrics, task)]
+  lines += [dict(kind="delta", label=label, cells=cells)
+            for label, cells in tables.differences(metrics, task)]
+  folds = {m: entry[m]["folds"] for m in names if entry[m]["folds"]["sd"] is not None}
+  decided = lambda role: any(metrics[role.key][task][m]["value"] is not None for m in scoring.RATES)
   return dict(
       name=task, n=entry["n"], positives=entry["positives"],
       share=entry["positives"] / entry["n"] if entry["n"] else None, lines=lines,
       metrics=[dict(name=_name(m), hint=_BETTER.get(m, "")) for m in names],
       auroc=entry["auroc"], beside=_beside(metrics, task),
-      point=dict(names=[_name(m) for m in point], lines=[dict(
-          label=evaluate.LABELS[role], cells=[tables.interval_text(metrics[role][task][m])
-                                              for m in point])
-          for role in roles if any(metrics[role][task].get(m, {}).get("value") is not None
-                                   for m in point)]) if point else None,
-      line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in line], lines=[
-          [evaluate.LABELS[role], *(tables.interval_text(metrics[role][task][m]) for m in line)]
-          for role in roles if all(m in metrics[role][task] for m in line)]) if line else None,
-      tests=_tests(metrics, task),
-      reasons=sorted({metrics[role][task][m]["reason"] for role in roles for m in names
-                      if "reason" in metrics[role][task].get(m, ())}),
+      point=dict(names=[_name(m) for m in scoring.RATES], lines=[
+          [role.label, *cells] for role, cells in tables.scores(metrics, task, scoring.RATES)
+          if decided(role)]),
+      line=dict(names=[f"{_name(m)} ({_BETTER[m]})" for m in metrics_lib.LINE], lines=[
+          [role.label, *cells] for role, cells in tables.scores(metrics, task, metrics_lib.LINE)]),
+      tests=_tests(metrics, task), reasons=tables.reasons(metrics, task),
       members=folds and dict(n=max(f["n"] for f in folds.values()), text=", ".join(
           f"{_name(m)} {f['mean']:.3f} ({f['sd']:.3f})" for m, f in folds.items())))
 
@@ -133,27 +119,23 @@ def _beside(metrics, task):
   if rival:
     found.append((f"over {rival[0]}", tables.interval_text(rival[1], "+.3f"),
                   "Over: AUROC minus that of the yardstick with the highest."))
-  if regret := metrics["differences"].get("test_bayes-test"):
+  if regret := metrics["differences"].get(roles.REGRET.key):
     found.append(("regret", tables.interval_text(regret[task]["auroc"], "+.3f"),
                   "Regret: AUROC of the best possible predictor minus the model's."))
-  if change := metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier"):
-    found.append(("rectifier, Brier", tables.interval_text(change, "+.3f"),
-                  "Rectifier: its change of the Brier score; lower is better."))
-  return found
+  change = metrics["differences"][roles.GAIN.key][task]["brier"]
+  return [*found, ("rectifier, Brier", tables.interval_text(change, "+.3f"),
+                   "Rectifier: its change of the Brier score; lower is better.")]
 
 
 def _tests(metrics, task):
   """p-values of the comparisons: label, DeLong, corrected resampled t."""
   found = []
-  for pair, by_task in metrics.get("tests", {}).items():
-    entry = by_task.get(task, {})
-    delong = entry.get("delong") or {}
-    t = (entry.get("resampled_t") or {}).get("auroc") or {}
-    if delong.get("p") is not None or t.get("p") is not None:
-      first, second = pair.split("-")
-      found.append((f"{evaluate.LABELS.get(first, first)} against "
-                    f"{evaluate.LABELS.get(second, second)}",
-                    *(_p(source.get(key)) for source in (delong, t) for key in ("p", "p_holm"))))
+  for pair in [pair for pair in roles.DIFFERENCES if pair.key in metrics["tests"]]:
+    entry = metrics["tests"][pair.key][task]
+    both = entry["delong"], entry["resampled_t"]["auroc"]
+    if any(test["p"] is not None for test in both):
+      found.append((f"{pair.first.label} against {pair.second.label}",
+                    *(tables.p_text(test[key]) for test in both for key in ("p", "p_holm"))))
   return found
 
 
@@ -163,16 +145,15 @@ def _task(task, metrics, predictions, data, rectifier, settings):
   rows = tables.pattern_rows(metrics, rectifier, data, task, settings["min_cell"], top=12)
   overall = entry["positives"] / entry["n"] if entry["n"] else None
   areas = _areas(predictions, task, [row["pattern"] for row in rows
-                                     if row["positives"] is not None and not row.get("rare")])
+                                     if row["positives"] is not None and not row["rare"]])
   return dict(
       forest=_one(draw.discrimination(metrics, task)), unchanged=_unchanged(predictions, task),
-      curves=_marked(*draw.curves(predictions, task, settings, metrics.get("net_benefit"))),
+      curves=_marked(*draw.curves(predictions, task, settings, metrics["net_benefit"])),
       patterns=[dict(name=tables.pattern_label(row, 200), n=row["n"],
-                     rate=tables.interval_text(dict(value=row["rate"], lo=row["rate_lo"],
-                                                      hi=row["rate_hi"])),
-                     before=_number(row.get("predicted_base")), after=_number(row.get("predicted")),
+                     rate=tables.rate_text(row), before=tables.number(row.get("predicted_base")),
+                     after=tables.number(row.get("predicted")),
                      auroc=areas.get(row["pattern"], "-"), gamma=tables.gamma_text(row),
-                     true="-" if row["true"] is None else f"{row['true']:+.3f}") for row in rows],
+                     true=tables.number(row["true"], "+.3f")) for row in rows],
       truth=any(row["true"] is not None for row in rows),
       withheld=sorted({row["reason"] for row in rows if "reason" in row}),
       threshold=tables.threshold(rectifier, task),
@@ -207,28 +188,24 @@ def _label(row, data):
 
 
 def _conformal(metrics, task, data):
-  found = metrics.get("conformal") or {}
-  mine = found.get("tasks", {}).get(task)
-  if not mine:
-    return None
-  percent = lambda v: "-" if v is None else f"{v:.1%}"
+  """Coverage and size of the prediction sets, over all and per pattern."""
+  mine = metrics["conformal"]["tasks"][task]
   return dict(
-      level=1 - found["alpha"], suppressed=mine.get("suppressed", 0),
-      coverage=tables.interval_text(mine["coverage"]), size=_number(mine.get("size")),
+      level=1 - metrics["conformal"]["alpha"], suppressed=mine["suppressed"],
+      coverage=tables.interval_text(mine["coverage"]), size=tables.number(mine["size"]),
       reasons=sorted({row["coverage"]["reason"] for row in mine["patterns"]
                       if "reason" in row["coverage"]}),
       rows=[dict(name=_label(row, data), n=row["n"],
                  coverage=tables.interval_text(row["coverage"]),
-                 calibration=_number(row.get("calibration_patients"), ".0f"),
-                 **{key: percent(row[key]) for key in ("single", "both", "empty")})
+                 calibration=tables.number(row["calibration_patients"], ".0f"),
+                 **{key: tables.number(row[key], ".1%") for key in ("single", "both", "empty")})
             for row in mine["patterns"]])
 
 
 def _fairness(metrics, task):
-  """Per grouping: table, gaps and a figure; [] without subgroups."""
-  found = metrics.get("fairness") or {}
-  shown, sizes = [], []
-  for grouping, part in found.get("tasks", {}).get(task, {}).items():
+  """Per grouping: table, gaps and a figure; None without subgroups."""
+  found, shown, sizes = metrics["fairness"], [], []
+  for grouping, part in found["tasks"][task].items():
     if all(g["positives"] is None for g in part["groups"]):
       sizes.append(grouping)
       continue
@@ -236,56 +213,52 @@ def _fairness(metrics, task):
              if any(m in g for g in part["groups"])]
     titles = dict(tpr="true positive rate", fpr="false positive rate", bias="outcome - predicted")
     shown.append(dict(
-        name=grouping, suppressed=part.get("suppressed", 0), pooled=part.get("pooled", 0),
+        name=grouping, suppressed=part["suppressed"], pooled=part["pooled"],
         beside=any(g["group"].endswith(f"+ {fairness.RARE}") for g in part["groups"]),
         reasons=sorted({g["reason"] for g in part["groups"] if "reason" in g}),
         heads=[titles.get(m, _name(m)) for m in names],
-        groups=[dict(name=g["group"], n=g["n"], positives=_number(g["positives"], "d"), cells=[
-            tables.interval_text(g[m], "+.3f" if m == "bias" else ".3f") if m in g else "-"
-            for m in names]) for g in part["groups"]],
+        groups=[dict(name=g["group"], n=g["n"], positives=tables.number(g["positives"], "d"),
+                     cells=[tables.interval_text(g[m], "+.3f" if m == "bias" else ".3f")
+                            if m in g else "-" for m in names]) for g in part["groups"]],
         gaps=[dict(name=name.replace("_", " "), text=tables.interval_text(gap),
-                   expected=_number(gap.get("expected")), p=_p(gap.get("p")),
-                   holm=_p(gap.get("p_holm")))
-              for name, gap in part.get("gaps", {}).items() if gap["value"] is not None],
+                   expected=tables.number(gap["expected"]), p=tables.p_text(gap["p"]),
+                   holm=tables.p_text(gap["p_holm"]))
+              for name, gap in part["gaps"].items() if gap["value"] is not None],
         figure=_one(draw.groups(task, grouping, part, "auroc", "AUROC"))))
-  return dict(min_cell=found.get("min_cell"), note=found.get("note", ""),
+  return dict(min_cell=found["min_cell"], note=found["note"],
               groupings=shown, sizes=sizes) if shown or sizes else None
 
 
-def _informative(metrics, data):
+def _informative(found, data):
   """The test of informative missingness (informative.study) as tables, or None."""
-  found = metrics.get("informative") or data.get("informative")
-  if not found:
-    return None
-  area = lambda entry: tables.interval_text(entry["auroc"]) if entry.get("auroc") else "-"
-  both = lambda row, key: f"{_number(row.get(key))} ({_number(row.get(key + '_interval'))})"
-  labels = lambda patterns: [{**row, "label": _label(row, data)} for row in patterns]
-  tasks = [dict(
-      name=name, auroc=area(task["predicts"]), reason=task["left"].get("reason"),
-      p=_both_p(task["predicts"]), left=_both_p(task["left"]),
-      spread=[_number(task["left"].get(key)) for key in ("raw", "left")],
-      share=_share(task["left"].get("share")),
-      benchmark=task.get("benchmark"),
-      reference=_label(task["reference"], data) if task.get("reference") else "",
-      patterns=[(row["label"], row["n"], tables.interval_text(row["raw"], "+.3f"),
-                 tables.interval_text(row["left"], "+.3f"), both(row, "robustness"),
-                 both(row, "e_value")) for row in labels(task["patterns"])],
-      figure=_one(draw.effects(name, labels(task["patterns"]))))
-      for name, task in found.get("tasks", {}).items()]
-  return dict(
-      sentence=found["sentence"], limits=found["limits"], level=found["level"], tasks=tasks,
-      modalities=[(name, f"{m['observed']:.1%}", area(m["covariates"]),
-                   _p(m["covariates"].get("p_holm", m["covariates"]["p"])),
-                   _p(m["content"].get("p_holm", m["content"]["p"])))
+  return found and dict(
+      sentence=found["sentence"], limits=found["limits"], level=found["level"],
+      tasks=[_pattern_effects(name, task, data) for name, task in found["tasks"].items()],
+      modalities=[(name, tables.number(m["observed"], ".1%"), _area(m["covariates"]),
+                   *(tables.p_text(m[kind]["p_holm"]) for kind in ("covariates", "content")))
                   for name, m in found["modalities"].items()])
 
 
-def _share(entry):
-  """The share of the pattern's effect that is left, as words."""
-  if not entry or entry["value"] is None:
-    return "What share of it is left cannot be said" + (f": {entry['reason']}." if entry else ".")
-  lo, hi = (entry[end] for end in ("lo", "hi"))
-  return f"{entry['value']:.0%} [{lo:.0%}, {hi:.0%}] of it is left."
+def _pattern_effects(name, task, data):
+  """What the pattern says of one outcome, or the reason why that was not tested."""
+  left = task["left"]
+  if "reason" in left:
+    return dict(name=name, reason=left["reason"])
+  both = lambda row, key: f"{tables.number(row[key])} ({tables.number(row[key + '_interval'])})"
+  rows = [{**row, "label": _label(row, data)} for row in task["patterns"]]
+  return dict(
+      name=name, reason=None, auroc=_area(task["predicts"]), p=tables.adjusted(task["predicts"]),
+      left=tables.adjusted(left), spread=[tables.number(left[key]) for key in ("raw", "left")],
+      share=text.share_left(left["share"]), benchmark=task["benchmark"],
+      reference=_label(task["reference"], data) if task["reference"] else "",
+      patterns=[(row["label"], row["n"], tables.interval_text(row["raw"], "+.3f"),
+                 tables.interval_text(row["left"], "+.3f"), both(row, "robustness"),
+                 both(row, "e_value")) for row in rows],
+      figure=_one(draw.effects(name, rows)))
+
+
+def _area(entry):
+  return tables.interval_text(entry["auroc"]) if entry["auroc"] else "-"
 
 
 def _explained(found):
@@ -296,7 +269,7 @@ def _explained(found):
       name=task, figure=_one(draw.contributions(task, entry["contribution"])),
       rows=[dict(name=name, value=tables.interval_text(entry["contribution"][name], ".4f"),
                  signed=tables.interval_text(entry["signed"][name], "+.4f"),
-                 **{key: _number((found.get(key) or {}).get(name))
+                 **{key: tables.number(found.get(key, {}).get(name))
                     for key in ("attention", "gate")})
             for name in entry["contribution"]]) for task, entry in found["tasks"].items()])
 
@@ -310,7 +283,8 @@ def _cohort(data):
   add("From the files to the rows", ("step", "removed", "left"),
       [(s["step"], s["removed"], s["left"]) for s in data.get("attrition", [])])
   add("Outcomes", ("task", "labelled rows", "positive", "share"),
-      [(task, v["n"], v["positives"], f"{v['positives'] / v['n']:.1%}" if v["n"] else "-")
+      [(task, v["n"], v["positives"],
+        tables.number(v["positives"] / v["n"] if v["n"] else None, ".1%"))
        for task, v in data.get("labelled", {}).items()])
   add("Modalities", ("modality", "observed in rows"), list(data.get("observed", {}).items()))
   add("Odd records", ("table", "rule", "count"),
@@ -362,18 +336,4 @@ def _marked(*svgs):
 
 
 def _name(metric):
-  return _NAMES.get(metric, metric)
-
-
-def _number(value, form=".3f"):
-  return "-" if value is None else f"{value:{form}}"
-
-
-def _p(value):
-  return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _both_p(entry):
-  """'0.012 (Holm 0.036)'; the first alone where there is no other."""
-  adjusted = entry.get("p_holm")
-  return _p(entry["p"]) + ("" if adjusted is None else f" (Holm {_p(adjusted)})")
+  return tables.NAMES.get(metric, metric)

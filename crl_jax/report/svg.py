@@ -10,9 +10,11 @@ import html
 import math
 import re
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, GREY = (
-    "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#222222", "#8a8f98")
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, GREY)
+from crl_jax.report import tables
+
+COLORS = dict(blue="#0072B2", orange="#D55E00", green="#009E73", purple="#AA4499", sky="#56B4E9",
+              black="#222222", grey="#8a8f98")
+SERIES = BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK, GREY = tuple(COLORS.values())
 DASHES = ("", "6 3", "2 2", "9 3 2 3", "12 4", "1 4", "6 2 2 2 2 2")   # beside the colours
 _INK, _RULE, _SIZE = "#30343b", "#e3e5e9", 11
 _LEAST = 10       # px: no text is shrunk below it, the page scrolls sideways first
@@ -60,26 +62,23 @@ class Plot:
 
   Args:
     x, y: (lo, hi) of the axes.
-    title: said by screen readers and shown above the plot where `heading` is True.
+    title: said by screen readers and shown above the plot.
     describe: a longer sentence for screen readers.
     xlabel, ylabel: of the axes.
     width, height: of the drawing in CSS pixels; it scales with its container.
-    xticks, yticks: lists of (value, label) instead of round numbers.
   """
 
-  def __init__(self, x, y, title, xlabel="", ylabel="", width=340, height=280, describe="",
-               xticks=None, yticks=None, heading=True):
+  def __init__(self, x, y, title, xlabel="", ylabel="", width=340, height=280,
+               describe=""):
     self.title, self.describe = title, describe
     self._width, self._height = width, height
     self._x, self._y = (_wide(*x), _wide(*y))
-    xticks = [(t, number(t)) for t in ticks(*self._x)] if xticks is None else xticks
-    yticks = [(t, number(t)) for t in ticks(*self._y)] if yticks is None else yticks
-    widest = max([_text_width(label) for _, label in yticks], default=0)
+    widest = max(_text_width(number(y)) for y in ticks(*self._y))
     self._left = widest + 12 + (16 if ylabel else 0)
-    self._right, self._top = width - 12, 34 if heading else 10
+    self._right, self._top = width - 12, 34
     self._bottom = height - (40 if xlabel else 24)
-    self._marks, self._legend, self._heading = [], [], heading
-    self._frame = self._axes(xticks, yticks, xlabel, ylabel)
+    self._marks, self._legend = [], []
+    self._frame = self._axes(xlabel, ylabel)
 
   def px(self, x):
     """Pixel of a data x."""
@@ -130,31 +129,26 @@ class Plot:
       self._marks.append(f'<path d="M{"L".join(edge)}Z" fill="{color}" opacity="{opacity:g}"/>')
     return self
 
-  def note(self, x, y, text, color=_INK, anchor="start", dx=4, dy=-4):
-    """A word at a point."""
-    self._marks.append(_text(self.px(x) + dx, self.py(y) + dy, text, anchor, color))
-    return self
-
   def svg(self):
     """The figure as one <svg> element."""
     legend, more = self._drawn_legend()
     body = self._frame + "".join(self._marks)
     if more:
       body = f'<g transform="translate(0 {more})">{body}</g>'
-    heading = [_text(self._left, 14, self.title, weight=600, size=12.5)] if self._heading else []
+    heading = _text(self._left, 14, self.title, weight=600, size=12.5)
     return _root(self._width, self._height + more, self.title, self.describe,
-                 "".join(heading) + legend + body)
+                 heading + legend + body)
 
-  def _axes(self, xticks, yticks, xlabel, ylabel):
+  def _axes(self, xlabel, ylabel):
     out = []
-    for value, label in yticks:
+    for value in ticks(*self._y):
       y = self.py(value)
       out.append(_segment(self._left, y, self._right, y, _RULE, 1))
-      out.append(_text(self._left - 6, y + 4, label, "end"))
-    for value, label in xticks:
+      out.append(_text(self._left - 6, y + 4, number(value), "end"))
+    for value in ticks(*self._x):
       x = self.px(value)
       out.append(_segment(x, self._bottom, x, self._bottom + 4, _INK, 1))
-      out.append(_text(x, self._bottom + 16, label, "middle"))
+      out.append(_text(x, self._bottom + 16, number(value), "middle"))
     out.append(_segment(self._left, self._bottom, self._right, self._bottom, _INK, 1))
     if xlabel:
       out.append(_text((self._left + self._right) / 2, self._height - 6, xlabel, "middle"))
@@ -170,8 +164,7 @@ class Plot:
 
   def _drawn_legend(self):
     """(elements, pixels that it needs beyond its one row)."""
-    out, x, first = [], self._left, 29 if self._heading else 9
-    y = first
+    out, x, y = [], self._left, 29
     for label, color, style, line in self._legend:
       width = _text_width(label) + 34
       if x + width > self._width + 10 and x > self._left:
@@ -180,7 +173,7 @@ class Plot:
                  mark(x + 11, y - 4, color, style, 3.5))
       out.append(_text(x + 26, y, label))
       x += width
-    return "".join(out), y - first
+    return "".join(out), y - 29
 
   def _at(self, x, y):
     return f"{self.px(x):.1f} {self.py(self._inside(y)):.1f}"
@@ -318,12 +311,12 @@ def _head(title, width, names):
   return out, y + 9 if names else 15 * len(lines) + 13
 
 
-def _text(x, y, text, anchor="start", color=_INK, weight=400, size=None, halo=False):
+def _text(x, y, text, anchor="start", weight=400, size=None, halo=False):
   extra = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (
       f' font-weight="{weight}"' if weight != 400 else "") + (
           f' font-size="{size}"' if size else "") + (
               ' stroke="#fff" stroke-width="3" paint-order="stroke"' if halo else "")
-  return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}"{extra}>{html.escape(str(text))}</text>'
+  return f'<text x="{x:.1f}" y="{y:.1f}" fill="{_INK}"{extra}>{html.escape(str(text))}</text>'
 
 
 def _segment(x1, y1, x2, y2, color, width, dash=""):
@@ -333,11 +326,8 @@ def _segment(x1, y1, x2, y2, color, width, dash=""):
 
 
 def _interval(marks, form):
-  if not marks or not finite(marks[0][0]):
-    return "-"
-  value, lo, hi = marks[0][:3]
-  text = f"{value:{form}}" + (f" [{lo:{form}}, {hi:{form}}]" if finite(lo, hi)[1:] else "")
-  return text.replace("-", "\N{MINUS SIGN}")
+  text = tables.interval_text(dict(zip(("value", "lo", "hi"), marks[0])), form)
+  return text if text == "-" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _lines(text, width, size=_SIZE):

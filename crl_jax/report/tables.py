@@ -1,7 +1,64 @@
-"""Tables of numbers as text: a run's table on the terminal, and how numbers are written."""
+"""Where numbers become text: how they are written, and a run's tables of them."""
 
-from crl_jax.statistics import metrics as metrics_lib
-from crl_jax.statistics.evaluate import DIFFERENCE_LABELS, LABELS
+import math
+
+from crl_jax.statistics import metrics as metrics_lib, roles
+
+NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE",
+         "slope": "calibration slope", "intercept": "calibration intercept",
+         "ppv": "PPV", "npv": "NPV"}   # of metrics; others are called what they are
+
+
+def number(value, form=".3f"):
+  """'0.812'; '-' for null and what is not finite."""
+  return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
+
+
+def interval_text(entry, form=".3f"):
+  """'0.812 [0.790, 0.834]'; without an interval '0.812'; '-' for null."""
+  value, lo, hi = (number(entry[key], form) for key in ("value", "lo", "hi"))
+  return value if "-" in (value, lo) else f"{value} [{lo}, {hi}]"
+
+
+def p_text(value):
+  """'0.012'; '< 0.001'; '-' for null."""
+  return "< 0.001" if value is not None and value < 0.001 else number(value)
+
+
+def adjusted(entry):
+  """'0.012 (Holm 0.036)'; the first alone where there is no other."""
+  return p_text(entry["p"]) + (
+      "" if entry["p_holm"] is None else f" (Holm {p_text(entry['p_holm'])})")
+
+
+def gamma_text(row):
+  """'+0.080 [+0.041, +0.119]' of a row of `pattern_rows`; '-' where there is no cell."""
+  cell = row["cell"] or dict(gamma=None, lo=None, hi=None)
+  return interval_text({**cell, "value": cell["gamma"]}, "+.3f")
+
+
+def rate_text(row):
+  """The outcome rate of a row of `pattern_rows`."""
+  return interval_text(dict(value=row["rate"], lo=row["rate_lo"], hi=row["rate_hi"]))
+
+
+def scores(metrics, task, names=metrics_lib.METRICS):
+  """[(role, cells)] of the predictors of a metrics.json."""
+  return [(role, [interval_text(metrics[role.key][task][m]) for m in names])
+          for role in roles.shown(metrics)]
+
+
+def differences(metrics, task):
+  """[(label, cells)] of the paired differences that have a line."""
+  return [(pair.label, [interval_text(metrics["differences"][pair.key][task][m], "+.3f")
+                        for m in metrics_lib.METRICS])
+          for pair in roles.DIFFERENCES if pair.label and pair.key in metrics["differences"]]
+
+
+def reasons(metrics, task):
+  """Why metrics of the predictors that are shown have no value."""
+  return sorted({metrics[role.key][task][m]["reason"] for role in roles.shown(metrics)
+                 for m in metrics_lib.METRICS if "reason" in metrics[role.key][task][m]})
 
 
 def table(metrics, rectifier, info, min_cell=10, top=12):
@@ -13,23 +70,14 @@ def table(metrics, rectifier, info, min_cell=10, top=12):
     info: the cohort's facts; "banner" is printed first, "truth" gives the true gammas.
     min_cell: patterns with fewer rows are pooled; so are those past the `top` largest.
   """
-  roles = [role for role in LABELS if role in metrics]
   lines = [info["banner"], ""] if info.get("banner") else []
-  for task in metrics[roles[0]]:
-    entry = metrics[roles[0]][task]
+  for task, entry in metrics[roles.FINAL.key].items():
     lines.append(f"{task.upper()}: {entry['n']} test rows, {entry['positives']} positive; 95% "
                  "intervals by patient")
-    grid = [["", "AUROC", "AUPRC", "Brier", "ECE"]]
-    grid += [[LABELS[role], *(interval_text(metrics[role][task][m]) for m in metrics_lib.METRICS)]
-             for role in roles]
-    for pair, label in DIFFERENCE_LABELS.items():
-      if pair in metrics["differences"]:
-        grid.append([label, *(interval_text(metrics["differences"][pair][task][m], "+.3f")
-                              for m in metrics_lib.METRICS)])
-    lines += _aligned(grid)
-    reasons = {metrics[role][task][m]["reason"] for role in roles for m in metrics_lib.METRICS
-               if "reason" in metrics[role][task][m]}
-    lines += [f"  no value: {reason}" for reason in sorted(reasons)] + [""]
+    grid = [["", *(NAMES[m] for m in metrics_lib.METRICS)]]
+    grid += [[role.label, *cells] for role, cells in scores(metrics, task)]
+    lines += _aligned(grid + [[label, *cells] for label, cells in differences(metrics, task)])
+    lines += [f"  no value: {reason}" for reason in reasons(metrics, task)] + [""]
     lines += _aligned(_pattern_grid(pattern_rows(metrics, rectifier, info, task, min_cell, top)))
     lines += [f"  {sentence}" for sentence in [threshold(rectifier, task)] if sentence] + [""]
   lines.append("gamma: what the base model, which sees the pattern too, leaves of the pattern's "
@@ -47,14 +95,15 @@ def pattern_rows(metrics, rectifier, info, task, min_cell, top):
   Rare patterns, those under `min_cell` rows and those past the `top` largest are pooled into one
   last row, without either.
   """
-  cells = {int(c["pattern"]): c for c in _pooled(rectifier, task)["cells"] if c["n"] >= min_cell}
+  cells = {c["pattern"]: c for c in (rectifier["pooled"]["tasks"][task]["cells"] if rectifier
+                                     else ()) if c["n"] >= min_cell}
   true = info.get("truth", {}).get("gamma", {}).get(task, {})
   rows = [{**row, "cell": cells.get(row["pattern"]) if row["positives"] is not None else None,
            "true": true.get(str(row["pattern"]))} for row in metrics["patterns"][task]]
   shown = [row for row in rows if row["pattern"] is not None and
            (row["n"] is None or row["n"] >= min_cell)][:top]
   if rest := [row for row in rows if row not in shown]:
-    count = sum(max(1, row.get("rare", 0)) for row in rest)
+    count = sum(max(1, row["rare"]) for row in rest)
     n = None if any(row["n"] is None for row in rest) else sum(row["n"] for row in rest)
     few = n is None or n < min_cell or any(row["positives"] is None for row in rest)
     positives = None if few else sum(row["positives"] for row in rest)
@@ -66,40 +115,19 @@ def pattern_rows(metrics, rectifier, info, task, min_cell, top):
 
 
 def threshold(rectifier, task):
-  """A sentence on the size that gamma must have to be applied; '' where there is no rectifier for
-  the task."""
-  if rectifier and not rectifier.get("enabled", True):
-    return "The rectifier is off: gammas are estimated, predictions are left as they are."
-  found = _pooled(rectifier, task)
-  if "threshold" not in found:
+  """A sentence on the size that gamma must have to be applied; '' without a rectifier."""
+  if not rectifier:
     return ""
-  if found["threshold"] is None:
+  if not rectifier["enabled"]:
+    return "The rectifier is off: gammas are estimated, predictions are left as they are."
+  pooled = rectifier["pooled"]
+  size = pooled["tasks"][task]["threshold"]
+  if size is None:
     return ("New predictions stay as they are: no threshold gained significantly (one-sided 5%) on "
             "held-out calibration patients.")
-  pooled = rectifier.get("pooled", rectifier)
   gamma = (("shrunken " if pooled["shrinkage"] else "") + "gamma" +
            (", in log-odds," if pooled["scale"] == "logit" else ""))
-  return f"New predictions are corrected where the absolute {gamma} exceeds {found['threshold']:g}."
-
-
-def gamma_text(row):
-  """'+0.080 [+0.041, +0.119]' of a row of `pattern_rows`; '-' where there is no cell."""
-  cell = row["cell"] or dict(gamma=None, lo=None, hi=None)
-  return interval_text(dict(value=cell["gamma"], lo=cell["lo"], hi=cell["hi"]), "+.3f")
-
-
-def interval_text(entry, form=".3f"):
-  """'0.812 [0.790, 0.834]'; '-' for null."""
-  value = _number(entry["value"], form)
-  return value if entry["value"] is None or entry["lo"] is None else (
-      f"{value} [{_number(entry['lo'], form)}, {_number(entry['hi'], form)}]")
-
-
-def _pooled(rectifier, task):
-  """The rectifier's entry of a task for new patients (that of all members pooled, where there are
-  several)."""
-  pooled = rectifier.get("pooled", rectifier) if rectifier else {"tasks": {}}
-  return pooled["tasks"].get(task, {"cells": ()})
+  return f"New predictions are corrected where the absolute {gamma} exceeds {size:g}."
 
 
 def pattern_label(row, width=40):
@@ -117,15 +145,8 @@ def pattern_label(row, width=40):
 def _pattern_grid(rows):
   truth = any(row["true"] is not None for row in rows)
   grid = [["pattern", "n", "outcome rate", "gamma", *(["true gamma"] if truth else [])]]
-  for row in rows:
-    rate = dict(value=row["rate"], lo=row["rate_lo"], hi=row["rate_hi"])
-    grid.append([pattern_label(row), _number(row["n"], "d"), interval_text(rate),
-                 gamma_text(row), *([_number(row["true"], "+.3f")] if truth else [])])
-  return grid
-
-
-def _number(value, form):
-  return "-" if value is None else f"{value:{form}}"
+  return grid + [[pattern_label(row), number(row["n"], "d"), rate_text(row), gamma_text(row),
+                  *([number(row["true"], "+.3f")] if truth else [])] for row in rows]
 
 
 def _aligned(grid):

@@ -2,7 +2,7 @@
 concluded and what not. The report and the model card share them."""
 
 from crl_jax.report import tables
-from crl_jax.statistics import evaluate
+from crl_jax.statistics import roles
 
 PAPER = ("PAPER PROTOCOL. Inputs hold everything recorded up to discharge and may contain the "
          "outcome itself (a discharge summary states a death). These numbers are for comparison "
@@ -16,13 +16,13 @@ def question(tasks, data):
           "recorded is itself a clinical decision, and what does a correction by pattern change?")
 
 
-def findings(metrics, rectifier, data):
+def findings(metrics, rectifier):
   """Sentences on what was found, per task, each with its interval."""
   said = []
   for task, entry in metrics["test"].items():
     auroc = entry["auroc"]
     if auroc["value"] is None:
-      said.append(f"{task}: the AUROC cannot be computed ({auroc.get('reason', 'no value')}).")
+      said.append(f"{task}: the AUROC cannot be computed ({auroc['reason']}).")
       continue
     text = f"{task}: AUROC {tables.interval_text(auroc)} on {entry['n']} test rows"
     rival = best_yardstick(metrics, task, "auroc")
@@ -31,13 +31,13 @@ def findings(metrics, rectifier, data):
       text += (f", {_compared(difference)} the best yardstick ({name}; "
                f"{tables.interval_text(difference, '+.3f')})")
     said += [text + ".", *_beside_ranking(metrics, task)]
-    brier = metrics["differences"].get("test-test_base", {}).get(task, {}).get("brier")
-    if brier and brier["value"] is not None:
+    brier = metrics["differences"][roles.GAIN.key][task]["brier"]
+    if brier["value"] is not None:
       change = tables.interval_text(brier, "+.4f")
       said.append(f"{task}: the rectifier {_changed(brier)} the Brier score ({change}). "
                   f"{tables.threshold(rectifier, task)}".rstrip())
-  verdict = (metrics.get("informative") or data.get("informative") or {}).get("sentence")
-  return said + ([f"Missingness: {verdict}"] if verdict else [])
+  informative = metrics.get("informative")
+  return said + ([f"Missingness: {informative['sentence']}"] if informative else [])
 
 
 def may_conclude(metrics, data, config):
@@ -74,7 +74,7 @@ def may_not_conclude(metrics, data, config):
            "pattern's outcome rate; it is a direct effect only if the representation holds all of "
            "the health that drove both the order and the outcome, which no data can show.",
            "That it holds elsewhere: folds divide patients, not hospitals or years.",
-           *([] if any((metrics.get("fairness") or {}).get("tasks", {}).values()) else [
+           *([] if any(metrics["fairness"]["tasks"].values()) else [
                "That it holds for every kind of patient: the cohort names no groups (sex, age, "
                "ethnicity, hospital)."]),
            "That two predictors are equal where the interval of their difference holds 0: it may "
@@ -105,8 +105,8 @@ def _beside_ranking(metrics, task):
       said.append(f"{verdict} the best yardstick in {name} ({rival[0]}; "
                   f"{tables.interval_text(rival[1], '+.3f')})")
   said = [f"{task}: " + ", and ".join(said) + "."] if said else []
-  slope = metrics["test"][task].get("slope", {})
-  if slope.get("lo") is not None and not slope["lo"] <= 1 <= slope["hi"]:
+  slope = metrics["test"][task]["slope"]
+  if slope["lo"] is not None and not slope["lo"] <= 1 <= slope["hi"]:
     far = ("too extreme (high ones too high, low ones too low)" if slope["hi"] < 1 else
            "too timid (high ones too low, low ones too high)")
     said.append(f"{task}: its probabilities are {far}: calibration slope "
@@ -117,12 +117,20 @@ def _beside_ranking(metrics, task):
 def best_yardstick(metrics, task, metric):
   """(label, difference, ours minus it) of the yardstick that is best by `metric`."""
   found = []
-  for role in ("test_logistic", "test_boosting"):
-    pair = metrics["differences"].get(f"test-{role}", {}).get(task, {}).get(metric)
-    value = metrics.get(role, {}).get(task, {}).get(metric, {}).get("value")
-    if pair and pair["value"] is not None and value is not None:
-      found.append((-value if metric == "brier" else value, evaluate.LABELS[role], pair))
+  for pair in [pair for pair in roles.DIFFERENCES if pair.second in roles.YARDSTICKS
+               and pair.key in metrics["differences"]]:
+    difference = metrics["differences"][pair.key][task][metric]
+    if difference["value"] is not None:
+      value = metrics[pair.second.key][task][metric]["value"]
+      found.append((-value if metric == "brier" else value, pair.second.label, difference))
   return max(found, key=lambda f: f[0])[1:] if found else None
+
+
+def share_left(entry):
+  """What share of a pattern's effect is left (informative.study's "share"), in a sentence."""
+  if entry["value"] is None:
+    return f"What share of it is left cannot be said: {entry['reason']}."
+  return f"{tables.interval_text(entry, '.0%')} of it is left."
 
 
 def _compared(difference, metric="auroc"):

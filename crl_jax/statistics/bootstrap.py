@@ -1,7 +1,11 @@
 """Intervals and tests from resamples of the patients: one draw serves every statistic, so that
 differences are paired."""
 
+import math
+
 import numpy as np
+
+_FEWEST = 40   # resamples: of fewer no 95% interval says more than that it holds everything
 
 
 def resample(patients, resamples, seed):
@@ -50,6 +54,39 @@ def interval(value, draws, floor=None):
   if floor is not None:
     lo = max(lo, floor)
   return {"value": float(value), "lo": lo, "hi": hi}
+
+
+def difference(value, draws, reflect=False, tail=False):
+  """{"value", "lo", "hi", "p"} of a paired difference, whose 95% interval leaves out 0 where
+  p < 0.05 and nowhere else.
+
+  Both come from one rule: p is twice the share of the resamples that lie across 0 from the value,
+  itself counted as one more (Davison and Hinkley 1997, section 4.4), and the interval holds the
+  differences that would so have p >= 0.05, hence always the value. Of fewer than 40 resamples no p
+  is below 0.05: the interval is null with a "reason".
+
+  Args:
+    value: the difference, or NaN: all is null.
+    draws: (R,) of it under resamples; NaN, where it is undefined, is left out.
+    reflect: turn the resamples round at the value: of an absolute error they are biased away from
+      it.
+    tail: where no resample lies across 0, take the normal tail if that is less: a correction of p
+      over a table would else never get past the fewness of resamples.
+  """
+  draws = np.sort(draws[~np.isnan(draws)])
+  if np.isnan(value) or not len(draws):
+    return {**interval(value, draws), "p": None}
+  draws = np.sort(2 * value - draws) if reflect else draws
+  across = np.sum(draws <= 0) if value > 0 else np.sum(draws >= 0) if value < 0 else len(draws)
+  found = {"value": float(value), "lo": None, "hi": None,
+           "p": float(min(1.0, 2 * (1 + across) / (1 + len(draws))))}
+  if len(draws) < _FEWEST:
+    return {**found, "reason": f"fewer than {_FEWEST} resamples in which it is defined"}
+  rank = int(np.ceil(0.025 * (len(draws) + 1) - 1 - 1e-9))   # as many across: p >= 0.05
+  found |= {"lo": float(min(draws[rank - 1], value)), "hi": float(max(draws[-rank], value))}
+  if tail and not across and (sd := draws.std()) > 0:
+    found["p"] = min(found["p"], math.erfc(abs(value) / sd / math.sqrt(2)))
+  return found
 
 
 def magnitude(parts, draws):
@@ -116,13 +153,3 @@ def gap(values_KxG, lo_KxG, hi_KxG, draws_RxKxG):
   return {"value": value,
           "lo": max(0.0, float((seen - wider * np.hypot(below[:, i], above[:, j])).max())),
           "hi": float((seen + np.hypot(above[:, i], below[:, j])).max())}
-
-
-def p_value(draws):
-  """Two-sided p-value of a difference being 0: twice the share of the resamples on its rarer side,
-  itself counted as one more (Davison and Hinkley 1997, section 4.4). None without a draw."""
-  draws = draws[~np.isnan(draws)]
-  if not len(draws):
-    return None
-  rarer = min(np.sum(draws <= 0), np.sum(draws >= 0))
-  return float(min(1.0, 2 * (1 + rarer) / (1 + len(draws))))

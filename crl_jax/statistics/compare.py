@@ -120,7 +120,7 @@ def adjust(entries):
 
 def difference(first, second):
   """Metric by metric, first minus second, of two `scoring.Scores` on the same rows and resamples:
-  {value, lo, hi, p} of `bootstrapped`, null with a reason where either is undefined."""
+  {value, lo, hi, p} of `bootstrap.difference`, null with a reason where either is undefined."""
   found = {}
   for name in first.draws:
     if name not in second.draws:
@@ -130,29 +130,9 @@ def difference(first, second):
       found[name] = {"value": None, "lo": None, "hi": None, "p": None,
                      "reason": a.get("reason", b.get("reason"))}
     else:
-      found[name] = bootstrapped(a["value"] - b["value"], first.draws[name] - second.draws[name],
-                                 reflect=name == "ece")
+      found[name] = bootstrap.difference(
+          a["value"] - b["value"], first.draws[name] - second.draws[name], reflect=name == "ece")
   return found
-
-
-def bootstrapped(value, draws, reflect=False):
-  """{value, lo, hi, p} of a difference `value` by its resamples `draws` (R,).
-
-  Both come from one rule, so that they cannot contradict each other: p is twice the share of the
-  resamples that lie across 0 from the value, itself counted as one more (Davison and Hinkley 1997,
-  section 4.4), and the interval holds the differences that would so have p >= 0.05, hence always
-  the value. With under 40 resamples no p is below 0.05. `reflect` turns the resamples round at the
-  value: of an absolute error they are biased away from it.
-  """
-  draws = np.sort(draws[~np.isnan(draws)])
-  if not len(draws):
-    return {**bootstrap.interval(value, draws), "p": None}
-  draws = np.sort(2 * value - draws) if reflect else draws
-  across = np.sum(draws <= 0) if value > 0 else np.sum(draws >= 0) if value < 0 else len(draws)
-  rank = max(int(np.ceil(0.025 * (len(draws) + 1) - 1 - 1e-9)), 1)   # as many across: p >= 0.05
-  return {"value": float(value), "lo": float(min(draws[rank - 1], value)),
-          "hi": float(max(draws[-rank], value)),
-          "p": float(min(1.0, 2 * (1 + across) / (1 + len(draws))))}
 
 
 def members(first, second, share):

@@ -7,37 +7,23 @@ Everything here works on the predictions table alone, so it can be run again on 
 import numpy as np
 
 from crl_jax.data.cohort import pattern_name
-from crl_jax.statistics import (compare, conformal, disclosure, fairness, metrics as metrics_lib,
-                                scoring)
-from crl_jax.statistics.bootstrap import resample
+from crl_jax.statistics import (bootstrap, compare, conformal, disclosure, fairness,
+                                metrics as metrics_lib, roles, scoring)
 
-# Role in metrics.json -> (role of the table's rows, prefix of the predictor's columns).
-ROLES = {"test": ("test", "p_"), "test_base": ("test", "p_base_"),
-         "test_logistic": ("test", "p_logistic_"), "test_boosting": ("test", "p_boosting_"),
-         "test_bayes": ("test", "p_bayes_"), "val": ("val", "p_"), "val_base": ("val", "p_base_")}
-# Differences of metrics between two roles, first minus second; the last one is the regret.
-DIFFERENCES = (("test", "test_base"), ("test", "test_logistic"), ("test", "test_boosting"),
-               ("test_bayes", "test"))
-LABELS = {
-    "test_base": "base model", "test": "with rectifier", "test_logistic": "logistic reg.",
-    "test_boosting": "boosting", "test_bayes": "Bayes-optimal"}
 # Of a pattern's row; what the rectifier added to its predictions is about its residual, too.
 _OUTCOMES = ("positives", "rate", "rate_lo", "rate_hi", "predicted_base", "predicted")
-DIFFERENCE_LABELS = {"test-test_base": "rectifier's gain", "test-test_boosting": "over boosting",
-                     "test_bayes-test": "regret"}
 
 
 def evaluate(predictions, tasks, config, seed, modalities):
   """Scores a predictions table.
 
   Values are those of `scoring.score`, intervals those of `bootstrap.interval` and, of differences,
-  `compare.bootstrapped`: one draw of the patients serves all roles, tasks and predictors, so
+  `bootstrap.difference`: one draw of the patients serves all roles, tasks and predictors, so
   differences between them are paired.
 
   Args:
     predictions: DataFrame with row_id, patient_id, fold, seed, role, pattern and per task y_,
-      p_base_, p_ columns; optional predictors p_logistic_, p_boosting_, p_bayes_ are scored on the
-      same rows.
+      p_base_, p_ columns; the other predictors of roles.ROLES are scored where their columns are.
     tasks: T names.
     config: the whole config; `evaluate` and `splits` are read.
     seed: int, of the resamples.
@@ -59,23 +45,23 @@ def evaluate(predictions, tasks, config, seed, modalities):
   """
   _check(predictions, tasks)
   patients, patient = np.unique(predictions.patient_id.to_numpy(), return_inverse=True)
-  counts_RxP = resample(len(patients), config.evaluate.bootstrap, seed)
+  counts_RxP = bootstrap.resample(len(patients), config.evaluate.bootstrap, seed)
   scores, points = _score_roles(predictions, patient, tasks, counts_RxP, config.evaluate)
   result = {}
   for (role, task), found in scores.items():
-    result.setdefault(role, {})[task] = found.entry
-  pairs = [(a, b) for a, b in DIFFERENCES if a in result and b in result]
+    result.setdefault(role.key, {})[task] = found.entry
+  pairs = [pair for pair in roles.DIFFERENCES if all(role.key in result for role in pair)]
   result["differences"] = {
-      f"{a}-{b}": {task: compare.difference(scores[a, task], scores[b, task]) for task in tasks}
-      for a, b in pairs}
+      pair.key: {task: compare.difference(*(scores[role, task] for role in pair))
+                 for task in tasks} for pair in pairs}
   result["tests"] = _tests(predictions, scores, pairs, tasks, config)
   result["operating"] = _operating(points, config.evaluate.sensitivity)
-  result["net_benefit"] = _net_benefit(predictions, patient, tasks, list(points), counts_RxP,
+  result["net_benefit"] = _net_benefit(predictions, patient, tasks, points, counts_RxP,
                                        config.evaluate)
-  if "test" in points:
+  if roles.FINAL in points:
     test = (predictions.role == "test").to_numpy()
     result["fairness"] = fairness.study(predictions[test], tasks, config.evaluate, counts_RxP,
-                                        patient[test], points["test"], seed)
+                                        patient[test], points[roles.FINAL], seed)
     result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
                                           modalities, config.evaluate)
   test = predictions[predictions.role == "test"]
@@ -99,19 +85,19 @@ def _check(table, tasks):
 
 
 def _score_roles(predictions, patient, tasks, counts_RxP, config):
-  """(role, task) -> Scores, and the thresholds of the test roles: role -> task -> (fold, seed) ->
+  """(Role, task) -> Scores, and the thresholds of the test roles: Role -> task -> (fold, seed) ->
   threshold."""
   found, points = {}, {}
-  for role, (source, prefix) in ROLES.items():
-    rows = np.flatnonzero((predictions.role == source).to_numpy())
-    if not len(rows) or f"{prefix}{tasks[0]}" not in predictions:
+  for role in roles.ROLES:
+    rows = np.flatnonzero((predictions.role == role.rows).to_numpy())
+    if not len(rows) or f"{role.prefix}{tasks[0]}" not in predictions:
       continue
     for task in tasks:
       thresholds = None   # chosen on validation rows, so those are not scored by it
-      if source == "test":
-        thresholds = scoring.operating_points(predictions, task, prefix, config.sensitivity)
+      if role.rows == "test":
+        thresholds = scoring.operating_points(predictions, task, role.prefix, config.sensitivity)
         points.setdefault(role, {})[task] = thresholds
-      found[role, task] = scoring.score(predictions.iloc[rows], patient[rows], task, prefix,
+      found[role, task] = scoring.score(predictions.iloc[rows], patient[rows], task, role.prefix,
                                         counts_RxP, config, thresholds)
   return found, points
 
@@ -121,20 +107,20 @@ def _operating(points, target):
   found = {"rule": f"the highest threshold that flags {target:.0%} of the positive validation rows "
                    "of the member"}
   for role, tasks in points.items():
-    found[role] = {task: {"threshold": float(np.mean(list(t.values()))) if t else None,
-                          "thresholds": [dict(fold=fold, seed=seed, threshold=value)
-                                         for (fold, seed), value in t.items()]}
-                   for task, t in tasks.items()}
+    found[role.key] = {task: {
+        "threshold": float(np.mean(list(t.values()))) if t else None,
+        "thresholds": [dict(fold=fold, seed=seed, threshold=value)
+                       for (fold, seed), value in t.items()]} for task, t in tasks.items()}
   return found
 
 
 def _tests(predictions, scores, pairs, tasks, config):
   """pair -> task -> DeLong's test and the corrected resampled t-test, each adjusted over all."""
   test = predictions[predictions.role == "test"]
-  found = {f"{a}-{b}": {task: {
-      "delong": compare.rows_delong(test, task, test[ROLES[a][1] + task], test[ROLES[b][1] + task]),
-      "resampled_t": compare.members(scores[a, task], scores[b, task], compare.ratio(config))}
-      for task in tasks} for a, b in pairs}
+  found = {pair.key: {task: {
+      "delong": compare.rows_delong(test, task, *(test[role.prefix + task] for role in pair)),
+      "resampled_t": compare.members(*(scores[role, task] for role in pair),
+                                     compare.ratio(config))} for task in tasks} for pair in pairs}
   entries = [entry for pair in found.values() for entry in pair.values()]
   compare.adjust([entry["delong"] for entry in entries])
   for name in metrics_lib.METRICS:
@@ -142,28 +128,27 @@ def _tests(predictions, scores, pairs, tasks, config):
   return found
 
 
-def _net_benefit(predictions, patient, tasks, roles, counts_RxP, config):
+def _net_benefit(predictions, patient, tasks, points, counts_RxP, config):
   """role -> task -> the decision curve, its interval, and the curve of treating everybody."""
   thresholds = np.arange(1, int(round(100 * config.benefit)) + 1) / 100
   found = {}
-  for role in roles:
-    source, prefix = ROLES[role]
-    found[role] = {}
+  for role in points:
+    by_task = found[role.key] = {}
     for task in tasks:
-      mine = ((predictions.role == source) & predictions[f"y_{task}"].notna()).to_numpy()
+      mine = ((predictions.role == role.rows) & predictions[f"y_{task}"].notna()).to_numpy()
       table, index = predictions[mine], patient[mine]
-      y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", prefix + task))
+      y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", role.prefix + task))
       curves = [metrics_lib.net_benefit(y[rows], p[rows], thresholds, weights, index[rows])
                 for weights in (np.ones((1, counts_RxP.shape[1])), counts_RxP)
-                for rows in scoring.sets_of(table, source)]
+                for rows in scoring.sets_of(table, role.rows)]
       if not curves:
-        found[role][task] = {"threshold": [], "value": [], "lo": [], "hi": [], "all": [],
-                             "reason": "no row with this outcome"}
+        by_task[task] = {"threshold": [], "value": [], "lo": [], "hi": [], "all": [],
+                         "reason": "no row with this outcome"}
         continue
       half = len(curves) // 2
       value_K, all_K = (np.mean([c[i][0] for c in curves[:half]], 0) for i in (0, 1))
       lo_K, hi_K = np.nanquantile(np.mean([c[0] for c in curves[half:]], 0), (0.025, 0.975), axis=0)
-      found[role][task] = {key: v.tolist() for key, v in dict(
+      by_task[task] = {key: v.tolist() for key, v in dict(
           threshold=thresholds, value=value_K, lo=lo_K, hi=hi_K, all=all_K).items()}
   return found
 

@@ -2,12 +2,11 @@
 
 import csv
 import dataclasses
-import math
 
 import numpy as np
 
-from crl_jax.report import svg
-from crl_jax.statistics import bootstrap
+from crl_jax.report import svg, tables as text
+from crl_jax.statistics import compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +31,8 @@ class Result:
 
 def columns(prefix, score):
   """A Score as the columns <prefix>, <prefix>_lo, <prefix>_hi."""
-  lo, hi = score.interval
-  return {prefix: score.value, f"{prefix}_lo": float(lo), f"{prefix}_hi": float(hi)}
-
-
-def p_value(score):
-  """Two-sided p of a paired difference, from its resamples; where none lies beyond 0, the normal
-  tail, for a table's correction would never get past the fewness of resamples. None without one."""
-  p, known = bootstrap.p_value(score.draws), score.draws[~np.isnan(score.draws)]
-  if p is None or (known <= 0).any() and (known >= 0).any():
-    return p
-  return min(p, math.erfc(abs(score.value) / known.std() / math.sqrt(2)))
+  entry = score.entry
+  return {prefix: entry["value"], f"{prefix}_lo": entry["lo"], f"{prefix}_hi": entry["hi"]}
 
 
 def over_members(score):
@@ -54,7 +44,6 @@ def over_members(score):
 
 def resampled_t(difference, config):
   """p of the corrected resampled t-test over folds x seeds; None for one member."""
-  from crl_jax.statistics import compare
   return compare.resampled_t(list(difference.members.values()), compare.ratio(config))["p"]
 
 
@@ -64,7 +53,7 @@ def write(result, folder):
   with open(folder / f"{result.name}.csv", "w", newline="", encoding="utf-8") as file:
     lines = csv.DictWriter(file, list(result.rows[0]) if result.rows else [])
     lines.writeheader()
-    lines.writerows({k: "" if _nothing(v) else v for k, v in row.items()} for row in result.rows)
+    lines.writerows(result.rows)
   (folder / f"{result.name}.md").write_text(markdown(result), encoding="utf-8")
   if result.figure:
     (folder / f"{result.name}.svg").write_text(svg.standalone(result.figure), encoding="utf-8")
@@ -85,18 +74,9 @@ def cells(result):
   names = list(result.rows[0])
   shown = [n for n in names if not (n[-3:] in ("_lo", "_hi") and n[:-3] in names)]
   def cell(row, name):
-    value, form = row[name], result.forms.get(name, ".3f")
-    if _nothing(value):
-      return "-"
-    if not isinstance(value, float):
-      return str(value)
-    text = f"{value:{form}}"
-    if f"{name}_lo" in row and not _nothing(row[f"{name}_lo"]):
-      text += f" [{row[f'{name}_lo']:{form}}, {row[f'{name}_hi']:{form}}]"
-    return text
+    if not isinstance(row[name], float | None):
+      return str(row[name])
+    entry = dict(value=row[name], lo=row.get(f"{name}_lo"), hi=row.get(f"{name}_hi"))
+    return text.interval_text(entry, result.forms.get(name, ".3f"))
   return [n.replace("_", " ") for n in shown], [[cell(row, n) for n in shown]
                                                 for row in result.rows]
-
-
-def _nothing(value):
-  return value is None or isinstance(value, float) and not math.isfinite(value)

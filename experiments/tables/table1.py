@@ -3,8 +3,8 @@
 import numpy as np
 
 from crl_jax import models
-from crl_jax.report import svg
-from crl_jax.statistics import evaluate
+from crl_jax.report import figures, svg
+from crl_jax.statistics import compare, roles
 from experiments import study as study_lib, tables
 
 # arXiv 2509.17228, abstract: gain in AUROC over its strongest baseline, on MIMIC-IV. The values of
@@ -16,7 +16,6 @@ _METRICS = ("auroc", "auprc", "brier")
 
 def make(study):
   """[Result]. A model of models.MODELS takes part by its name alone."""
-  from crl_jax.statistics import compare
   own = study.config.model.name
   variants = {own: (), **{name: (f"model.name={name}",) for name in models.MODELS if name != own}}
   found = study_lib.tables(study, variants)
@@ -28,13 +27,12 @@ def make(study):
     scores[f"{own}, no rectifier"] = score(own, "p_base_")
     scores |= {_NAMES.get(name, name): score(name)
                for name in variants if name != own}
-    for role, label in evaluate.LABELS.items():
-      column = evaluate.ROLES[role][1]
-      if column not in ("p_", "p_base_") and f"{column}{task}" in found[own]:
-        scores[label] = score(own, column)
+    for role in (*roles.YARDSTICKS, roles.BAYES):
+      if f"{role.prefix}{task}" in found[own]:
+        scores[role.label] = score(own, role.prefix)
     # a model whose name begins like ours is a rival, too
     others = [s["auroc"].value for name, s in scores.items() if np.isfinite(s["auroc"].value)
-              and name not in (own, f"{own}, no rectifier", evaluate.LABELS["test_bayes"])]
+              and name not in (own, f"{own}, no rectifier", roles.BAYES.label)]
     test = found[own].query("role == 'test'").drop_duplicates("row_id")[f"y_{task}"].dropna()
     lines = []
     for name, mine in scores.items():
@@ -45,14 +43,13 @@ def make(study):
           **(tables.columns("ours_minus_it", gain) if name != own else
              {"ours_minus_it": None, "ours_minus_it_lo": None, "ours_minus_it_hi": None}),
           "auroc_over_members": tables.over_members(mine["auroc"]),
-          "p": None if name == own else tables.p_value(gain),
+          "p": None if name == own else gain.entry["p"],
           "p_resampled_t": None if name == own else tables.resampled_t(gain, study.config),
           "over_best_yardstick": f"{scores[own]['auroc'].value / max(others) - 1:+.1%}"
                                  if name == own and others else None,
           "paper": PAPER.get(task, "not at hand") if name == own else None})
-      marks.append((f"{task}: {name}", [(mine["auroc"].value, *mine["auroc"].interval,
-                                         svg.ORANGE if name == own else svg.BLUE, "dot")],
-                    None))
+      marks.append((f"{task}: {name}", [figures.mark(
+          mine["auroc"].entry, svg.ORANGE if name == own else svg.BLUE)], None))
     for line, p in zip(lines, compare.holm([line["p"] for line in lines])):
       line["p_holm"] = p
     last = ("over_best_yardstick", "paper")

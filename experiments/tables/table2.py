@@ -2,6 +2,7 @@
 intervals."""
 
 from crl_jax.report import svg
+from crl_jax.statistics import compare
 from experiments import study as study_lib, tables
 
 _NO_PATTERN, _NO_REBUILD, _NO_CONTRAST = (
@@ -21,7 +22,6 @@ METRICS = ("auroc", "auprc", "brier")
 
 def make(study):
   """[Result]: every line's scores, and what its last (STEPS) or missing (ALONE) component adds."""
-  from crl_jax.statistics import compare
   lines = (*STEPS, *ALONE)
   found = study_lib.tables(study, {",".join(s): s for _, s, _ in lines})
   rows, marks = [], []
@@ -38,7 +38,7 @@ def make(study):
         gain = whole[m] - score[m] if alone else score[m] - before[m] if before else None
         row |= tables.columns(f"{m}_gain", gain) if gain else {
             f"{m}_gain{end}": None for end in ("", "_lo", "_hi")}
-        row[f"{m}_p"] = tables.p_value(gain) if gain else None
+        row[f"{m}_p"] = gain.entry["p"] if gain else None
         row[f"{m}_p_resampled_t"] = tables.resampled_t(gain, study.config) if gain else None
       if row["adds"]:
         marks.append((f"{task}: {label}", [(row["auroc_gain"], row["auroc_gain_lo"],

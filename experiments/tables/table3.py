@@ -4,7 +4,7 @@ imputation."""
 import numpy as np
 
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.report import svg
+from crl_jax.report import figures, svg
 from crl_jax.statistics import disclosure
 from experiments import study as study_lib, tables
 
@@ -43,10 +43,10 @@ def make(study):
         row |= tables.columns(f"auroc_{model}", score["auroc"])
       for other in ("zero_fill", "mean_fill"):
         row |= tables.columns(f"over_{other}", scores["method"]["auroc"] - scores[other]["auroc"])
-      row |= {f"brier_{model}": score["brier"].value for model, score in scores.items()}
-      marks.append((f"{task}: {name}", [
-          (s["auroc"].value, *s["auroc"].interval, _COLORS[model], "dot")
-          for model, s in scores.items()], f"n = {len(y)}, {int(y.sum())} pos."))
+      row |= {f"brier_{model}": score["brier"].entry["value"] for model, score in scores.items()}
+      marks.append((f"{task}: {name}", [figures.mark(s["auroc"].entry, _COLORS[model])
+                                        for model, s in scores.items()],
+                    f"n = {len(y)}, {int(y.sum())} pos."))
   figure = svg.forest(marks, "AUROC by the modalities that a patient has", "AUROC", names=[
       (label, _COLORS[model], "dot") for model, label in (
           ("method", study.config.model.name), ("zero_fill", "zero-filling + mask"),

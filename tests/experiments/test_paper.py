@@ -137,13 +137,27 @@ def test_a_correlation_over_few_patterns_is_at_its_level():
 
 
 def test_p_values_are_not_bounded_by_the_number_of_resamples():
-  draws = np.random.default_rng(0).normal(0.05, 0.01, 1000)
-  p = tables.p_value(study_lib.Score(0.05, draws))
-  assert p == pytest.approx(5.7e-7, rel=0.9)
-  draws = np.random.default_rng(0).normal(0.01, 0.01, 1000)   # some lie beyond 0
-  assert tables.p_value(study_lib.Score(0.01, draws)) == bootstrap.p_value(draws)
-  assert tables.p_value(study_lib.Score(0.0, np.zeros(1000))) == 1.0
+  score = lambda mean: study_lib.Score(mean, np.random.default_rng(0).normal(mean, 0.01, 1000))
+  nothing = study_lib.Score(0.0, np.zeros(1000))
+  assert (score(0.05) - nothing).entry["p"] == pytest.approx(5.7e-7, rel=0.9)
+  few = (score(0.01) - nothing).entry   # some lie beyond 0
+  assert few == bootstrap.difference(0.01, score(0.01).draws)
+  assert (nothing - nothing).entry["p"] == 1.0 and "p" not in score(0.05).entry
   assert table2.verdict(dict(adds=None)) is None
+
+
+def test_interval_and_p_of_a_table_never_contradict_each_other():
+  rng, small = np.random.default_rng(0), 0
+  for i in range(600):
+    value, resamples = rng.normal(0, 0.02), (200, 120, 39)[i % 3]
+    skewed = rng.gamma(1 + 9 * (i % 2), size=resamples)
+    draws = value + 0.01 * (skewed - skewed.mean()) + rng.choice([0, 0.01])   # a biased statistic
+    gain = study_lib.Score(value, draws) - study_lib.Score(0.0, np.zeros(resamples))
+    row = {**tables.columns("gain", gain), "p": gain.entry["p"]}
+    out = row["gain_lo"] is not None and (row["gain_lo"] > 0 or row["gain_hi"] < 0)
+    assert (row["p"] < 0.05) == out, row
+    small += out
+  assert 60 < small < 540
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """report.html: complete, self-contained, escaped, and free of patients."""
 
 import html.parser
+import pathlib
 import re
+import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -9,7 +12,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from crl_jax.report import figures as report_figures, page as report, tables, text as report_text
-from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib
+from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib, roles
 from tests.statistics.test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
@@ -66,6 +69,23 @@ def test_is_self_contained_and_well_formed(write):
       assert open_tags.pop() == tag
   Parser().feed(text)
   assert not open_tags
+
+
+def test_a_new_predictor_costs_one_line(write, monkeypatch, tmp_path):
+  line = ('Role("test_lightgbm", "p_lightgbm_", "LightGBM", color="sky", dash="12 4", '
+          'difference="over LightGBM"),')
+  source, again = pathlib.Path(roles.__file__).read_text(), types.ModuleType(roles.__name__)
+  monkeypatch.setitem(sys.modules, roles.__name__, again)
+  exec(source.replace("YARDSTICKS = (\n", f"YARDSTICKS = (\n    {line}\n"), vars(again))
+  for module in (evaluate, tables, report_figures, report_text, report):
+    monkeypatch.setattr(module, "roles", again)
+  table = make()
+  text = write(table.assign(**{f"p_lightgbm_{task}": table[f"p_boosting_{task}"] for task in TASKS}))
+  for words in ('<th scope="row">LightGBM</th>', '<th scope="row">over LightGBM</th>',
+                'with rectifier against LightGBM</'):
+    assert text.count(words) >= len(TASKS), words
+  assert text.count('stroke-dasharray="12 4"') == 2 * len(TASKS)   # decision curves, their legends
+  assert "over LightGBM" in (tmp_path / "model_card.md").read_text()
 
 
 def test_hostile_words_are_escaped(write):
@@ -224,11 +244,13 @@ def test_model_card_has_the_same_facts(write, tmp_path):
 def test_sentences_follow_the_intervals():
   entry = lambda value, lo, hi: dict(value=value, lo=lo, hi=hi)
   def said(auroc, brier):
-    metrics = {"test": {"icu": {"auroc": entry(0.7, 0.6, 0.8), "n": 300, "positives": 100}},
+    none = entry(None, None, None)
+    metrics = {"test": {"icu": dict(auroc=entry(0.7, 0.6, 0.8), slope=none, n=300, positives=100)},
                "test_boosting": {"icu": {"auroc": entry(0.6, 0.5, 0.7)}},
-               "differences": {"test-test_boosting": {"icu": {"auroc": auroc}},
-                               "test-test_base": {"icu": {"brier": brier}}}}
-    return " ".join(report_text.findings(metrics, None, {}))
+               "differences": {
+                   "test-test_boosting": {"icu": dict(auroc=auroc, auprc=none, brier=none)},
+                   "test-test_base": {"icu": {"brier": brier}}}}
+    return " ".join(report_text.findings(metrics, None))
   assert "better than the best yardstick (boosting; +0.100" in said(
       entry(0.1, 0.01, 0.2), entry(-0.01, -0.02, -0.001))
   assert "worse than" in said(entry(-0.1, -0.2, -0.01), entry(0, 0, 0))
@@ -248,10 +270,11 @@ def test_headlines_hold_what_the_auroc_does_not_see():
         name: entry(v, v, v) for name, v in dict(auroc=auroc, auprc=auprc, brier=brier).items()}
     metrics = {"test": {"icu": own}, "test_logistic": {"icu": score(0.8, 0.3, 0.10)},
                "test_boosting": {"icu": score(0.7, 0.5, 0.05)},   # the best of both, not by AUROC
-               "differences": {"test-test_logistic": {"icu": dict(
+               "differences": {"test-test_base": {"icu": dict(brier=entry(None, None, None))},
+                               "test-test_logistic": {"icu": dict(
                    auroc=auroc, auprc=entry(0, -1, 1), brier=entry(0, -1, 1))},
                    "test-test_boosting": {"icu": dict(auroc=auroc, auprc=auprc, brier=brier)}}}
-    return " ".join(report_text.findings(metrics, None, {}))
+    return " ".join(report_text.findings(metrics, None))
   worse = said(entry(-0.12, -0.2, -0.04), entry(0.014, 0.008, 0.021), entry(0.3, 0.2, 0.4))
   assert "not distinguishable from the best yardstick (logistic reg." in worse
   assert "worse than the best yardstick in AUPRC (boosting; -0.120 [-0.200, -0.040])" in worse
@@ -264,13 +287,12 @@ def test_headlines_hold_what_the_auroc_does_not_see():
 
 
 def test_no_sentence_says_more_than_was_shown():
-  import types
   metrics = {"test": {"icu": dict(n=900, positives=300)}}
   said = {cohort: " ".join(report_text.may_conclude(metrics, {}, dict(
       data=dict(cohort=cohort, protocol="honest")))) for cohort in ("eicu", "saved")}
   assert "nothing recorded at or after it is an input" in said["eicu"]
   assert "the maker of this saved cohort" in said["saved"] and "5%" in said["saved"]
-  rect = dict(tasks=dict(icu=dict(threshold=None, cells=())))
+  rect = dict(enabled=True, pooled=dict(tasks=dict(icu=dict(threshold=None, cells=()))))
   assert "one-sided 5%" in tables.threshold(rect, "icu")
   table = make()
   c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)

@@ -106,8 +106,7 @@ def test_words_are_escaped_and_read_aloud():
   svg = figures.forest([(HOSTILE, [(1, 0, 2, "#000", "dot")], HOSTILE)], HOSTILE, HOSTILE,
                        names=[(HOSTILE, "#000", "dot")], describe=HOSTILE)
   plot = figures.Plot((0, 1), (0, 1), HOSTILE, HOSTILE, HOSTILE).line([0, 1], [0, 1], label=HOSTILE)
-  for text in (svg, plot.note(0, 0, HOSTILE).svg(), figures.waterfall((HOSTILE, 0), [(HOSTILE, 1)],
-                                                                     HOSTILE, HOSTILE)):
+  for text in (svg, plot.svg(), figures.waterfall((HOSTILE, 0), [(HOSTILE, 1)], HOSTILE, HOSTILE)):
     root = parsed(text)
     assert root.get("role") == "img" and HOSTILE in root.get("aria-label")
     assert "<script" not in text

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from crl_jax import config as config_lib
 from crl_jax.report import tables
-from crl_jax.statistics import compare, evaluate, metrics as metrics_lib, scoring
+from crl_jax.statistics import compare, evaluate, metrics as metrics_lib, roles, scoring
 
 EXTRA = {"differences", "tests", "operating", "net_benefit", "fairness", "conformal", "patterns"}
 TASKS, MODALITIES = ("icu", "mortality"), ("structured", "image", "text")
@@ -60,10 +60,10 @@ def run(table, config, seed=0):
 def test_contract(whole):
   found = whole
   assert found == json.loads(json.dumps(found, allow_nan=False))
-  assert set(found) == {*evaluate.ROLES, *EXTRA}
+  assert set(found) == {*(role.key for role in roles.ROLES), *EXTRA}
   assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
                                        "test_bayes-test"}
-  for role in evaluate.ROLES:
+  for role in [role.key for role in roles.ROLES]:
     for task, n in zip(TASKS, (300, 280)):
       entry = found[role][task]
       names = metrics_lib.METRICS + metrics_lib.LINE

@@ -74,10 +74,21 @@ def test_resamples_hold_as_many_patients_and_depend_on_the_seed():
 
 
 def test_p_value_of_a_difference():
-  assert bootstrap.p_value(np.zeros(99)) == 1
-  assert bootstrap.p_value(np.ones(999)) == pytest.approx(2 / 1000)
-  assert bootstrap.p_value(np.r_[-np.ones(10), np.ones(89), np.nan]) == pytest.approx(0.22)
-  assert bootstrap.p_value(np.full(3, np.nan)) is None
+  p = lambda value, draws, **how: bootstrap.difference(value, draws, **how)["p"]
+  assert p(0.0, np.zeros(99)) == 1
+  assert p(1.0, np.ones(999)) == pytest.approx(2 / 1000)
+  assert p(0.8, np.r_[-np.ones(10), np.ones(89), np.nan]) == pytest.approx(0.22)
+  assert p(-0.8, np.r_[-np.ones(10), np.ones(89), np.nan]) == 1   # they point the other way
+  assert p(0.1, np.full(3, np.nan)) is None and p(np.nan, np.ones(99)) is None
+
+
+def test_with_its_tail_p_is_not_bounded_by_the_number_of_resamples():
+  p = lambda value, draws: bootstrap.difference(value, draws, tail=True)["p"]
+  draws = np.random.default_rng(0).normal(0.05, 0.01, 1000)
+  assert p(0.05, draws) == pytest.approx(5.7e-7, rel=0.9)
+  draws = np.random.default_rng(0).normal(0.01, 0.01, 1000)   # some lie beyond 0
+  assert p(0.01, draws) == bootstrap.difference(0.01, draws)["p"]
+  assert p(0.0, np.zeros(1000)) == 1 and p(1.0, np.ones(999)) == pytest.approx(2 / 1000)
 
 
 def test_interval_of_resamples():

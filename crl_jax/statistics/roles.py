@@ -1,0 +1,64 @@
+"""What is scored: every predictor on the rows of a role, as metrics.json, tables and figures name
+it. A new predictor of the predictions table is one more line of YARDSTICKS."""
+
+import dataclasses
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+  """A predictor on held-out rows.
+
+  Attributes:
+    key: in metrics.json.
+    prefix: of its columns in the predictions table; where they are absent it is not scored.
+    label: in tables and figures; "": it is scored and not shown.
+    rows: "test" or "val", the role of its rows.
+    color: of its marks, a name in report.svg.COLORS.
+    dash: of its decision curve; None: none is drawn.
+    difference: label of the line that tells how it differs from FINAL; "": there is no such line.
+  """
+  key: str
+  prefix: str
+  label: str = ""
+  rows: str = "test"
+  color: str = "grey"
+  dash: str | None = None
+  difference: str = ""
+
+
+class Difference(typing.NamedTuple):
+  """First minus second of two roles."""
+  first: Role
+  second: Role
+
+  @property
+  def key(self):
+    """In metrics.json."""
+    return f"{self.first.key}-{self.second.key}"
+
+  @property
+  def label(self):
+    return (self.first if self.second is FINAL else self.second).difference
+
+
+FINAL = Role("test", "p_", "with rectifier", color="orange", dash="")
+BASE = Role("test_base", "p_base_", "base model", color="blue", dash="5 4",
+            difference="rectifier's gain")
+YARDSTICKS = (
+    Role("test_logistic", "p_logistic_", "logistic reg.", color="green"),
+    Role("test_boosting", "p_boosting_", "boosting", color="purple", dash="9 3 2 3",
+         difference="over boosting"))
+BAYES = Role("test_bayes", "p_bayes_", "Bayes-optimal", color="black", difference="regret")
+ROLES = (FINAL, BASE, *YARDSTICKS, BAYES, Role("val", "p_", rows="val"),
+         Role("val_base", "p_base_", rows="val"))
+
+GAIN, REGRET = Difference(FINAL, BASE), Difference(BAYES, FINAL)
+DIFFERENCES = (GAIN, *(Difference(FINAL, role) for role in YARDSTICKS), REGRET)
+
+
+def shown(metrics):
+  """The roles of a metrics.json that tables and figures show, the base model before what was made
+  of it."""
+  found = [role for role in ROLES if role.label and role.key in metrics]
+  return sorted(found, key=lambda role: role is not BASE)
