@@ -18,12 +18,12 @@ import numpy as np
 from crl_jax.data import prepared
 from crl_jax.data.cohort import Cohort, CohortError
 from crl_jax.data.eicu import features as spec, scores, stays as eicu_stays, tables as eicu_tables
-from crl_jax.data.tables import source
+from crl_jax.data.tables import source as tables
 
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.eicu"),
-    files=lambda config: source.find(config.data.root, eicu_tables.schema()).values(),
+    files=lambda config: tables.find(config.data.root, eicu_tables.schema()).values(),
     other_code=("mimic", "text"))
 _YEAR = 365 * spec.DAY
 # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
@@ -40,20 +40,20 @@ def build(config, for_prediction=False):
       the unit may lack a discharge time, and every table but `patient` may be absent.
 
   Raises:
-    CohortError: see source.open_folder; also duplicated or missing ids, or no row left.
+    CohortError: see tables.open_folder; also duplicated or missing ids, or no row left.
   """
   c, protocol = config.data.eicu, config.data.protocol
   if protocol not in ("honest", "paper"):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
   schema = eicu_tables.schema(for_prediction)
-  with source.open_folder(config.data.root, schema, config.data.encoding,
-                          config.data.memory_limit, config.data.spill) as opened:
-    t = prepare(opened.tables, opened.keep)
+  with tables.open_folder(config.data.root, schema, config.data.encoding,
+                          config.data.memory_limit, config.data.spill) as source:
+    t = prepare(source.tables, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)
     about = stays.order_by("stay").to_pandas()
     steps = eicu_stays.attrition(about, c, for_prediction)
-    rows = opened.keep(eicu_stays.row_table(stays, c, protocol, for_prediction))
+    rows = source.keep(eicu_stays.row_table(stays, c, protocol, for_prediction))
     frame = rows.order_by("row_id").to_pandas()
     if not len(frame):
       left = "; ".join(f"{s['step']}: {s['left']:,} left" for s in steps)
@@ -69,8 +69,8 @@ def build(config, for_prediction=False):
   # parts of the stays left, which may overlap, so nothing is removed
   steps += [{"step": f"of which with rows at {eicu_stays.KINDS[k]}", "removed": None,
              "left": int((kind == k).sum())} for k in sorted(set(kind))]
-  info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=opened.inputs,
-              absent_tables=opened.absent, protocol=protocol,
+  info = dict(attrition=steps, odd_rows=[o for o in odd if o["count"]], inputs=source.inputs,
+              absent_tables=source.absent, protocol=protocol,
               notes=_notes(c, protocol, for_prediction))
   return _assemble(values, frame, c.modality_missing, info)
 
@@ -100,7 +100,7 @@ def prepare(t, keep=lambda table: table):
 
   Args:
     t: name -> ibis table of tables.schema.
-    keep: stores a derived table that several queries read (source.Source.keep); by default it is
+    keep: stores a derived table that several queries read (tables.Source.keep); by default it is
       derived each time.
   """
   import ibis

@@ -23,7 +23,7 @@ from crl_jax.data import prepared, simulate
 from crl_jax.data.cohort import AbsentError, Cohort, CohortError
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
                                 structured, tables as mimic_tables, unstructured)
-from crl_jax.data.tables import csv_files, source
+from crl_jax.data.tables import csv_files, source as tables
 from crl_jax.data.text import encode
 
 MODALITIES = ("structured", "image", "discharge", "radiology")
@@ -52,7 +52,7 @@ def _embeddings(config):
   listed = mimic_files.files(places).get(mimic_files.CXR_METADATA)
   if "image" not in config.data.mimic.modalities or "embeddings" not in places or not listed:
     return []
-  table = source.Table(dict(subject_id="int64", study_id="int64", dicom_id="string"))
+  table = tables.Table(dict(subject_id="int64", study_id="int64", dicom_id="string"))
   if listed.suffix == ".parquet":
     from pyarrow import parquet
     ids = parquet.read_table(listed, columns=list(table.columns))
@@ -81,7 +81,7 @@ def build(config, for_prediction=False):
       still be in hospital.
 
   Raises:
-    CohortError: see source.open_files; also another version, duplicated or missing ids, or no row
+    CohortError: see tables.open_files; also another version, duplicated or missing ids, or no row
       left.
     FileNotFoundError: no folder, no tables, or notes without a BERT to read them.
   """
@@ -93,14 +93,14 @@ def build(config, for_prediction=False):
   if set(wanted) != set(c.modalities) or "structured" not in wanted:
     raise CohortError(f"data.mimic.modalities is {tuple(c.modalities)}; it may hold "
                       f"{', '.join(MODALITIES)}, 'structured' among them.")
-  with open_source(config, wanted) as (opened, places):
-    if any(note in wanted and note not in opened.absent for note in NOTES):
+  with open_source(config, wanted) as (source, places):
+    if any(note in wanted and note not in source.absent for note in NOTES):
       _require_bert(config, wanted)     # before hours of reading
-    check_ids(opened.tables)
-    about = stays.admission_table(opened.tables).to_pandas()
+    check_ids(source.tables)
+    about = stays.admission_table(source.tables).to_pandas()
     people, steps = stays.select(about, c, for_prediction)
     last_year = mimic_tables.last_year(
-        opened.tables["patients"].anchor_year_group.name("g").as_table().distinct()
+        source.tables["patients"].anchor_year_group.name("g").as_table().distinct()
         .to_pandas()["g"])
     rows, more = stays.rows(people, c, protocol, last_year, for_prediction)
     steps += more
@@ -108,25 +108,25 @@ def build(config, for_prediction=False):
       left = "; ".join(f"{s['step']}: {s['left']:,} left" for s in steps)
       raise CohortError(f"No row is left of the admissions ({left}). Check config.data.mimic and "
                         "the folder.")
-    values, odd = structured.collect(opened, people, rows)
+    values, odd = structured.collect(source, people, rows)
     inputs, observed, features, facts = _structured(values)
-    line = opened.put(mimic_features.timeline(people, rows))
+    line = source.put(mimic_features.timeline(people, rows))
     for m in wanted[1:]:
       inputs[m], observed[m], features[m], facts[m] = _other(
-          m, opened, places, line, rows, config)
+          m, source, places, line, rows, config)
       odd += facts[m].pop("odd_rows", [])
   odd = stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
-      attrition=steps, odd_rows=odd, inputs=sorted(opened.inputs, key=lambda i: i["table"]),
-      absent_tables=[t for t in opened.absent if t in needed(wanted)], protocol=protocol,
+      attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),
+      absent_tables=[t for t in source.absent if t in needed(wanted)], protocol=protocol,
       version=_version(config, places, last_year),
-      modality_facts=facts, notes=_notes(config, wanted, opened.absent, last_year, for_prediction))
+      modality_facts=facts, notes=_notes(config, wanted, source.absent, last_year, for_prediction))
   return _assemble(people, rows, wanted, inputs, observed, features, info)
 
 
 @contextlib.contextmanager
 def open_source(config, modalities):
-  """Yields (source.Source, places): the tables that the `modalities` need, on config.data.engine,
+  """Yields (tables.Source, places): the tables that the `modalities` need, on config.data.engine,
   and where the files lie (files.locate; empty for BigQuery without a data root)."""
   c, schema = config.data, needed(modalities)
   with contextlib.ExitStack() as stack:
@@ -143,11 +143,11 @@ def open_source(config, modalities):
       mimic_tables.require_known(mimic_tables.header(files["admissions"]),
                                  places["tables"].version)
     if c.engine == "duckdb":
-      tables = source.open_files(files, schema, c.encoding, c.memory_limit, c.spill)
+      source = tables.open_files(files, schema, c.encoding, c.memory_limit, c.spill)
     else:
       from crl_jax.data.mimic import engines
-      tables = engines.open_source(config, files, schema)
-    yield stack.enter_context(tables), places
+      source = engines.open_source(config, files, schema)
+    yield stack.enter_context(source), places
 
 
 def needed(modalities):
@@ -208,21 +208,21 @@ def _structured(values):
   return {"structured": x}, {"structured": present}, {"structured": tuple(values)}, {}
 
 
-def _other(modality, opened, places, line, rows, config):
+def _other(modality, source, places, line, rows, config):
   """(inputs, observed, names, facts) of a modality that is not structured; one whose source is
   absent is unobserved in all rows."""
   n = len(rows)
   if modality == "image":
     names = tuple(f"embedding_{i}" for i in range(images.WIDTH))
-    if mimic_files.CXR_METADATA not in opened.absent and "embeddings" in places:
+    if mimic_files.CXR_METADATA not in source.absent and "embeddings" in places:
       x, present, facts = unstructured.collect_images(
-          opened, places["embeddings"], line, rows, config)
+          source, places["embeddings"], line, rows, config)
       return x, present, names, facts
     several = () if config.data.mimic.image_pooling == "mean" else (config.data.mimic.max_images,)
     x = np.zeros((n, *several, images.WIDTH), np.float32)
     return x, np.zeros(n, bool), names, {"absent": True}
-  if modality not in opened.absent:
-    x, present, facts = unstructured.collect_notes(modality, opened, line, rows, config)
+  if modality not in source.absent:
+    x, present, facts = unstructured.collect_notes(modality, source, line, rows, config)
     return x, present, encode.names(config), facts
   if not config.text.model:             # no notes and nothing to read them: a place without content
     return np.zeros((n, 1), np.float32), np.zeros(n, bool), ("absent",), {"absent": True}

@@ -1,5 +1,5 @@
-"""BigQuery and Spark behind the interface of data/tables/source.py: for those whose data lie there,
-or outgrew one machine. The same Ibis expressions run on them."""
+"""BigQuery and Spark behind the interface of tables.py: for those whose data lie there, or outgrew
+one machine. The same Ibis expressions run on them."""
 
 import contextlib
 import functools
@@ -15,12 +15,12 @@ _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
 
 
 def open_source(config, files, schema):
-  """Yields the source.Source of config.data.engine.
+  """Yields the tables.Source of config.data.engine.
 
   Args:
     config: the whole tree.
     files: table -> path, of files under config.data.root.
-    schema: table name -> source.Table.
+    schema: table name -> tables.Table.
   Raises:
     CohortError: a package is not installed, a required table is absent, no access.
   """

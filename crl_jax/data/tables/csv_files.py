@@ -33,7 +33,7 @@ class Checked:
   def __init__(self, path, encoding="utf-8", table=None):
     """Args:
       path, encoding: of the file.
-      table: its source.Table, by which rows that a stray quote swallowed are known; None: they are
+      table: its tables.Table, by which rows that a stray quote swallowed are known; None: they are
         not looked for.
     """
     if encoding not in ("utf-8", "latin-1"):
@@ -192,7 +192,7 @@ def batches(file, table):
 
   Args:
     file: a `Checked`; afterwards `file.rows` is the number of rows, `file.error` what went wrong.
-    table: a source.Table.
+    table: a tables.Table.
   """
   import pyarrow as pa
   from pyarrow import csv as arrow_csv

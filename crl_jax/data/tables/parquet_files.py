@@ -45,7 +45,7 @@ def check(path, found, picked, table):
     path: of the file.
     found: its kinds().
     picked: declared column -> its name in the file, see csv_files.pick.
-    table: the source.Table.
+    table: the tables.Table.
   """
   for column, kind in table.types.items():
     has = found[picked[column]] if picked[column] else "null"

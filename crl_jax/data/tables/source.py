@@ -2,7 +2,7 @@
 
 A cohort reader declares the tables it uses (`Table`), receives them as Ibis tables
 (`Source.tables`) and builds Ibis expressions; which engine runs them is decided here and in
-mimic/engines.py alone: files of csv.gz or Parquet on DuckDB (this file), BigQuery, Spark.
+engines.py alone: files of csv.gz or Parquet on DuckDB (this file), BigQuery, Spark.
 
 A file is trusted only after one full pass over its bytes (csv_files.py) and one strict parse.
 Columns are found by header name and cast to the declared types; a value that does not cast is an

@@ -163,14 +163,14 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
 
   def rows(path):
     for opened in (engines.open_source(config, {"prescriptions": path}, schema),
-                   tables.open_files({"prescriptions": path}, schema)):
+                   engines.tables.open_files({"prescriptions": path}, schema)):
       with opened as source:
         kept = source.keep(source.tables["prescriptions"]).to_pandas()
         yield len(kept), source.inputs[0]["rows"], source.inputs[0]["sha256"]
 
   def refused(path, words):
     for opened in (engines.open_source(config, {"prescriptions": path}, schema),
-                   tables.open_files({"prescriptions": path}, schema)):
+                   engines.tables.open_files({"prescriptions": path}, schema)):
       with pytest.raises(CohortError, match=words):
         with opened as source:
           source.keep(source.tables["prescriptions"]).to_pandas()
