@@ -261,6 +261,11 @@ def check(config):
   values = _flat(config.to_dict())
   for key in unknown(values):   # a config file may set any name
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
+  for key, value in _flat(default().to_dict()).items():
+    if isinstance(value, tuple):
+      kind = type(value[0])
+      need(all(isinstance(x, (int, float) if kind is float else kind) for x in values[key]),
+           f"{key} is {values[key]}; a tuple of {kind.__name__}, as {value}.")
   for key, least in _LEAST.items():
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
   for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
