@@ -154,10 +154,7 @@ def default():
   c.loss = _D()
   c.loss.tasks = _D()               # per task: weight w_t, focal alpha_t and gamma_t
   c.loss.tasks.default = _D(dict(weight=1.0, alpha=0.5, gamma=0.0))   # tasks not named below
-  c.loss.tasks.readmission = _D(dict(weight=1.2, alpha=0.5, gamma=0.5))
-  c.loss.tasks.icu = _D(dict(weight=1.0, alpha=0.5, gamma=0.5))
-  c.loss.tasks.mortality = _D(dict(weight=1.5, alpha=0.5, gamma=0.5))
-  c.loss.deeper = ("mortality",)    # tasks whose head is one layer deeper [paper]
+  c.loss.deeper = ()                # tasks whose head is one layer deeper
 
   c.train = _D()
   c.train.batch_size = 32           # rows per step, over all devices [paper]
@@ -220,6 +217,16 @@ def default():
   return c.lock()
 
 
+def paper_tasks(config):
+  """Returns `config` with the losses of the paper's three tasks, as a config of its own names its
+  tasks'. [paper]"""
+  with config.unlocked():
+    for name, weight in dict(readmission=1.2, icu=1.0, mortality=1.5).items():
+      config.loss.tasks[name] = _D(dict(weight=weight, alpha=0.5, gamma=0.5))
+    config.loss.deeper = ("mortality",)
+  return config
+
+
 def as_dict(config):
   """Returns `config` as plain JSON types, tuples as lists."""
   return json.loads(config.to_json())
@@ -263,6 +270,7 @@ def check(config):
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
   for key, value in _flat(default().to_dict()).items():
     if isinstance(value, tuple):
+      value = value or ("mortality",)
       kind = type(value[0])
       need(all(isinstance(x, (int, float) if kind is float else kind) for x in values[key]),
            f"{key} is {values[key]}; a tuple of {kind.__name__}, as {value}.")
