@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -100,6 +102,18 @@ def test_the_rooms_have_an_order():
     floors.append(floor)
     left = {room: may for room, may in left.items() if room not in floor}
   assert len(floors) > 5
+
+
+def test_a_room_gives_its_public_names_and_what_works_on_tables_loads_no_jax():
+  """In one process, the quick rooms first."""
+  public = {"statistics": ("metrics", "scoring", "bootstrap", "compare", "fairness", "conformal"),
+            "report": (), "posthoc": ("rectifier",), "models": ("MODELS", "build"),
+            "serve": ("load",)}
+  program = "import sys\n" + "".join(
+      f"import crl_jax.{room}\nassert set({names}) <= set(dir(crl_jax.{room}))\n"
+      + "assert not {'jax', 'pandas'} & sys.modules.keys()\n" * (room in ("statistics", "report"))
+      for room, names in public.items())
+  subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("room", ["statistics", "report", "files", "config"])
