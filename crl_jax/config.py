@@ -10,6 +10,8 @@ import json
 
 import ml_collections
 
+from crl_jax import files
+
 _D = ml_collections.ConfigDict
 
 
@@ -239,6 +241,9 @@ def task_losses(config, tasks):
   return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
 
 
+# The settings that are folders: where a config is used, '~' in them is the home folder.
+PATHS = ("data.root", "data.spill", "data.cache", "text.model", "text.cache")
+
 # What settings may be, and what numbers are at least.
 _CHOICES = {
     "parallel": ("jit", "pmap"), "platform": ("", "cpu", "gpu", "tpu"),
@@ -318,6 +323,19 @@ def check(config):
   return config
 
 
+def expanded(config):
+  """Returns a locked copy of `config` with home folders in its PATHS, see files.expanded(). Raises
+  ValueError naming the key."""
+  config = config.copy_and_resolve_references()
+  for key in PATHS:
+    node, last = _node(config, key), key.split(".")[-1]
+    try:
+      node[last] = files.expanded(node[last])
+    except ValueError as error:
+      raise ValueError(f"config.{key} is {error}") from None
+  return config.lock()
+
+
 def difference(old, new):
   """Lines 'key: old -> new' where two plain-dict configs differ; empty when they are the same."""
   a, b = _flat(old), _flat(new)
@@ -354,7 +372,7 @@ def unknown(keys):
 
 
 def override(config, pairs):
-  """Returns a locked copy of `config` with 'key=value' strings applied.
+  """Returns a locked copy of `config` with 'key=value' strings applied; see expanded().
 
   Raises ValueError naming the key where it is unknown or the value of another type.
   """
@@ -375,7 +393,7 @@ def override(config, pairs):
     except (TypeError, ValueError):
       raise ValueError(f"Setting '{key}' is '{text}'; it must be of type {type(old).__name__}, as "
                        f"{old!r}.") from None
-  return config.lock()
+  return expanded(config)
 
 
 def from_dict(tree):

@@ -3,6 +3,7 @@ python -m crl_jax.main --config=configs/mimic.py [--workdir=DIR] [--config.key=v
 """
 
 import logging
+import os
 import pathlib
 import re
 import shlex
@@ -41,7 +42,9 @@ def parse(argv):
   if keys and all(match is None or match[1] is not None for match in found):
     commands.refuse(_NONE)
   try:
-    rest = commands.parse_flags(argv)
+    rest = commands.parse_flags([
+        re.sub("^(--?config=)(~.*)", lambda m: m[1] + os.path.expanduser(m[2]), argument)
+        for argument in argv])
     if flags.FLAGS.config is None:
       commands.refuse(_NONE)
     # a file that could not be read is told of where it is first looked at

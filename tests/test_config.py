@@ -167,6 +167,25 @@ def test_override_refuses_unknown_keys_and_wrong_types(pair, message):
     config_lib.override(config_lib.default(), [pair])
 
 
+def test_home_folders_in_paths(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  c = config_lib.override(config_lib.default(), [f"{key}=~/a" for key in config_lib.PATHS])
+  assert c.is_locked and config_lib.difference(
+      config_lib.as_dict(config_lib.default()), config_lib.as_dict(c)) == [
+          f"{key}: {old!r} -> '{tmp_path}/a'" for key, old in (
+              ("data.cache", "auto"), ("data.root", ""), ("data.spill", ""), ("text.cache", ""),
+              ("text.model", ""))]
+  assert config_lib.expanded(c) == c and config_lib.expanded(mimic.get_config()) == (
+      mimic.get_config())
+  with pytest.raises(ValueError, match="config.text.model is ~nobody-at-all/a: the home folder"):
+    config_lib.override(c, ["text.model=~nobody-at-all/a"])
+
+
+def test_every_setting_that_is_a_folder_is_among_the_paths():
+  found = re.findall(r"  c\.([\w.]+) = .*# folder ", open(config_lib.__file__).read())
+  assert set(found) == set(config_lib.PATHS)
+
+
 def test_unknown_keys_and_what_was_meant():
   keys = ["seed", "train.joint.epochs", "trian.ema", "loss.tasks.sepsis.weight",
           "loss.tasks.sepsis.wait", "train"]

@@ -1,5 +1,6 @@
 """The command line: help, and one clear line for every mistake in it."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -134,3 +135,33 @@ def test_help_needs_no_jax_and_is_no_error(module):
   done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True)
   assert done.stdout.splitlines()[-1:] == ["0 False"], done.stderr
   assert "crl_jax" in done.stdout and "Warning" not in done.stderr
+
+
+def test_every_path_of_a_command_may_begin_with_a_home_folder(tmp_path):
+  """Each flag is seen to be a path by the home folder of nobody, and one to be expanded."""
+  paths = [("main", "workdir"), *(("predict", name) for name in ("workdir", "data_root", "output")),
+           *(("explain", name) for name in ("workdir", "patients_file", "page", "data_root")),
+           ("export", "workdir"), ("export", "output"), ("data.mimic.verify", "root"),
+           ("data.mimic.simulate", "out")]
+  program = ("import os, runpy, sys, numpy, absl.app\n"
+             f"for module, name in {paths}:\n"
+             "  if not os.fork():\n"   # each parses its flags in a process of its own
+             "    sys.argv = ['program', f'--{name}=~nobody-at-all/x']\n"
+             "    runpy.run_module('crl_jax.' + module, run_name='__main__', alter_sys=True)\n"
+             "  os.wait()\n")
+  done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True)
+  assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
+      ["Error", f"--{name}=~nobody-at-all/x"] for _, name in paths], done.stderr
+  for module, arguments in (("report", ["~/run"]), ("explain", ["--workdir=~/run"])):
+    status, _, errors = main(*arguments, module=f"crl_jax.{module}", HOME=str(tmp_path))
+    assert status == 1 and f"{tmp_path}/run is not a finished run" in errors
+
+
+def test_a_run_in_the_home_folder(tmp_path):
+  (tmp_path / "mine.py").write_text((ROOT / "configs" / "mimic.py").read_text())
+  status, _, errors = main("--config=~/mine.py", "--config.data.root=~/files", "--workdir=~/run",
+                           HOME=str(tmp_path))
+  assert status == 1 and f"data.root='{tmp_path}/files' is not a folder" in errors
+  assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["root"] == (
+      f"{tmp_path}/files")
+  assert not (ROOT / "~").exists()
