@@ -220,8 +220,8 @@ def default():
 
 
 def paper_tasks(config):
-  """Returns `config` with the losses of the paper's three tasks, as a config of its own names its
-  tasks'. [paper]"""
+  """Names the paper's three tasks in `config`, with their losses, as the config of another cohort
+  names its own. Returns it. [paper]"""
   with config.unlocked():
     for name, weight in dict(readmission=1.2, icu=1.0, mortality=1.5).items():
       config.loss.tasks[name] = _D(dict(weight=weight, alpha=0.5, gamma=0.5))
