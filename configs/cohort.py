@@ -10,6 +10,6 @@ from crl_jax import config
 
 
 def get_config():
-  c = config.default().unlock()
+  c = config.paper_tasks(config.default()).unlock()
   c.data.cohort = "saved"
   return c.lock()

@@ -16,7 +16,7 @@ from crl_jax import config
 
 
 def get_config():
-  c = config.default().unlock()
+  c = config.paper_tasks(config.default()).unlock()
   c.data.cohort = "mimic"
   c.data.simulate.rows = 8000
   c.data.memory_limit = "2GB"       # of DuckDB: the whole program stays under 4 GB

@@ -10,6 +10,8 @@ import json
 
 import ml_collections
 
+from crl_jax import files
+
 _D = ml_collections.ConfigDict
 
 
@@ -154,10 +156,7 @@ def default():
   c.loss = _D()
   c.loss.tasks = _D()               # per task: weight w_t, focal alpha_t and gamma_t
   c.loss.tasks.default = _D(dict(weight=1.0, alpha=0.5, gamma=0.0))   # tasks not named below
-  c.loss.tasks.readmission = _D(dict(weight=1.2, alpha=0.5, gamma=0.5))
-  c.loss.tasks.icu = _D(dict(weight=1.0, alpha=0.5, gamma=0.5))
-  c.loss.tasks.mortality = _D(dict(weight=1.5, alpha=0.5, gamma=0.5))
-  c.loss.deeper = ("mortality",)    # tasks whose head is one layer deeper [paper]
+  c.loss.deeper = ()                # tasks whose head is one layer deeper
 
   c.train = _D()
   c.train.batch_size = 32           # rows per step, over all devices [paper]
@@ -220,6 +219,16 @@ def default():
   return c.lock()
 
 
+def paper_tasks(config):
+  """Names the paper's three tasks in `config`, with their losses, as the config of another cohort
+  names its own. Returns it. [paper]"""
+  with config.unlocked():
+    for name, weight in dict(readmission=1.2, icu=1.0, mortality=1.5).items():
+      config.loss.tasks[name] = _D(dict(weight=weight, alpha=0.5, gamma=0.5))
+    config.loss.deeper = ("mortality",)
+  return config
+
+
 def as_dict(config):
   """Returns `config` as plain JSON types, tuples as lists."""
   return json.loads(config.to_json())
@@ -231,6 +240,9 @@ def task_losses(config, tasks):
   chosen = [config.loss.tasks[t if t in config.loss.tasks else "default"] for t in tasks]
   return tuple([float(task[key]) for task in chosen] for key in ("alpha", "gamma", "weight"))
 
+
+# The settings that are folders: where a config is used, '~' in them is the home folder.
+PATHS = ("data.root", "data.spill", "data.cache", "text.model", "text.cache")
 
 # What settings may be, and what numbers are at least.
 _CHOICES = {
@@ -261,6 +273,12 @@ def check(config):
   values = _flat(config.to_dict())
   for key in unknown(values):   # a config file may set any name
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
+  for key, value in _flat(default().to_dict()).items():
+    if isinstance(value, tuple):
+      value = value or ("mortality",)
+      kind = type(value[0])
+      need(all(isinstance(x, (int, float) if kind is float else kind) for x in values[key]),
+           f"{key} is {values[key]}; a tuple of {kind.__name__}, as {value}.")
   for key, least in _LEAST.items():
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
   for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
@@ -305,6 +323,19 @@ def check(config):
   return config
 
 
+def expanded(config):
+  """Returns a locked copy of `config` with home folders in its PATHS, see files.expanded(). Raises
+  ValueError naming the key."""
+  config = config.copy_and_resolve_references()
+  for key in PATHS:
+    node, last = _node(config, key), key.split(".")[-1]
+    try:
+      node[last] = files.expanded(node[last])
+    except ValueError as error:
+      raise ValueError(f"config.{key} is {error}") from None
+  return config.lock()
+
+
 def difference(old, new):
   """Lines 'key: old -> new' where two plain-dict configs differ; empty when they are the same."""
   a, b = _flat(old), _flat(new)
@@ -341,7 +372,7 @@ def unknown(keys):
 
 
 def override(config, pairs):
-  """Returns a locked copy of `config` with 'key=value' strings applied.
+  """Returns a locked copy of `config` with 'key=value' strings applied; see expanded().
 
   Raises ValueError naming the key where it is unknown or the value of another type.
   """
@@ -362,7 +393,7 @@ def override(config, pairs):
     except (TypeError, ValueError):
       raise ValueError(f"Setting '{key}' is '{text}'; it must be of type {type(old).__name__}, as "
                        f"{old!r}.") from None
-  return config.lock()
+  return expanded(config)
 
 
 def from_dict(tree):

@@ -8,49 +8,30 @@ single patient is written but the two files that are asked for by name. serve/ex
 the numbers are.
 """
 
-import argparse
-import logging
 import pathlib
-import sys
+import re
 
-from crl_jax import stopping
+from absl import flags
 
-
-def main():
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  add = parser.add_argument
-  add("--workdir", required=True, help="a finished run folder")
-  add("--rows", type=int, default=500, help="how many test rows are explained at most")
-  add("--absent", choices=("replaced", "removed"), default="replaced",
-      help="what stands for a modality outside a coalition")
-  add("--patients_file", default="", help="Parquet file: a line per row and task")
-  add("--row_ids", default="", help="rows drawn on --page, with commas")
-  add("--page", default="", help="HTML file with a figure per row of --row_ids")
-  add("--data_root", default="", help="new data instead of the run's own test rows")
-  chosen = parser.parse_args()
-  if bool(chosen.page) != bool(chosen.row_ids):
-    parser.error("--page and --row_ids belong together")
-  logging.getLogger("absl").setLevel("WARNING")   # orbax tells of every file it reads
-  with stopping.cleanly("crl_jax.explain"):
-    _main(chosen)
+from crl_jax import commands
 
 
-def _main(chosen):
+def main(given):
+  if bool(given.page) != bool(given.row_ids):
+    commands.refuse("--page and --row_ids belong together.")
+  if not all(re.fullmatch("-?[0-9]+", one) for one in given.row_ids):
+    commands.refuse("--row_ids must be whole numbers with commas between them.")
   from crl_jax.report import explanations, tables   # late, so that --help is quick
   from crl_jax.serve import explain
-  try:
-    found = explain.of_run(chosen.workdir, chosen.rows, chosen.absent, chosen.data_root)
-    brief = explanations.write(chosen.workdir, found, new=bool(chosen.data_root))
-    if chosen.patients_file or chosen.page:
-      table = explanations.lines(found)
-    if chosen.patients_file:
-      table.to_parquet(chosen.patients_file, index=False)
-    if chosen.page:
-      explanations.patient_page(pathlib.Path(chosen.page), table,
-                                [int(i) for i in chosen.row_ids.split(",")], found.modalities)
-  except (ValueError, OSError, RuntimeError) as error:
-    sys.exit(f"\nError: {error}")
+  found = explain.of_run(given.workdir, given.rows, given.absent, given.data_root)
+  brief = explanations.write(given.workdir, found, new=bool(given.data_root))
+  if given.patients_file or given.page:
+    table = explanations.lines(found)
+  if given.patients_file:
+    table.to_parquet(given.patients_file, index=False)
+  if given.page:
+    explanations.patient_page(pathlib.Path(given.page), table, list(map(int, given.row_ids)),
+                              found.modalities)
   print("\n".join(brief["said"]))
   for task, entry in brief["tasks"].items():
     print(f"\n{task.upper()}: mean absolute contribution [95% interval by patient]")
@@ -59,4 +40,12 @@ def _main(chosen):
 
 
 if __name__ == "__main__":
-  main()
+  commands.path_flag("workdir", "A finished run folder.", required=True)
+  flags.DEFINE_integer("rows", 500, "How many test rows are explained at most.", lower_bound=1)
+  flags.DEFINE_enum("absent", "replaced", ("replaced", "removed"),
+                    "What stands for a modality outside a coalition.")
+  commands.path_flag("patients_file", "Parquet file: a line per row and task.", "")
+  flags.DEFINE_list("row_ids", [], "Rows drawn on --page, with commas.")
+  commands.path_flag("page", "HTML file with a figure per row of --row_ids.", "")
+  commands.path_flag("data_root", "New data instead of the run's own test rows.", "")
+  commands.run(main, "crl_jax.explain")

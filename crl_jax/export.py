@@ -8,28 +8,18 @@ The weights were learned from patients: share them only as the data's use agreem
 """
 
 import pathlib
-import sys
 
-from absl import app, flags, logging
-
-from crl_jax import stopping
+from crl_jax import commands
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f"Unknown argument '{argv[1]}'.")
-  logging.set_verbosity(logging.WARNING)   # orbax tells of every file it reads
-  with stopping.cleanly("crl_jax.export"):
-    from crl_jax.serve import export   # late, so that --help is quick
-    output = pathlib.Path(flags.FLAGS.output).resolve()
-    try:
-      members = export.export(flags.FLAGS.workdir, output)
-    except (ValueError, OSError, RuntimeError) as error:
-      sys.exit(f"\nError: {error}")
+def main(given):
+  from crl_jax.serve import export   # late, so that --help is quick
+  output = pathlib.Path(given.output).resolve()
+  members = export.export(given.workdir, output)
   print(f"members averaged: {members} -> {output}\nTry it: python {output / 'example.py'}")
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", None, "A finished run folder.", required=True)
-  flags.DEFINE_string("output", None, "Folder to make.", required=True)
-  app.run(main)
+  commands.path_flag("workdir", "A finished run folder.", required=True)
+  commands.path_flag("output", "Folder to make.", required=True)
+  commands.run(main, "crl_jax.export")

@@ -4,8 +4,21 @@ the way to have it again."""
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+
+
+def expanded(path):
+  """The text `path` with the user's home folder for its '~', which no shell expands after a '='.
+
+  Raises ValueError where there is no such home folder.
+  """
+  found = os.path.expanduser(path)
+  if found.startswith("~"):
+    raise ValueError(f"{path}: the home folder of its '~' is not known. Write the whole path, or "
+                     f"./{path} for a name that begins so.")
+  return found
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ def run(config, workdir, command=""):
     ValueError, CohortError: bad settings or data, before anything is trained.
     SystemExit: after an interruption has been saved.
   """
-  config_lib.check(config)
+  config = config_lib.expanded(config_lib.check(config))
   devices = processes.select_devices(config.platform)
   workdir = pathlib.Path(workdir)
   with _locked(workdir):

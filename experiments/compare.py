@@ -9,12 +9,11 @@ test rows, how the configs differ, and whether the data are the same.
 import argparse
 import dataclasses
 import pathlib
-import sys
 
 import numpy as np
 import pandas as pd
 
-from crl_jax import files
+from crl_jax import commands, files
 from crl_jax.report import figures, page, svg, tables
 from crl_jax.statistics import bootstrap, compare as compare_lib, metrics as metrics_lib
 
@@ -35,13 +34,11 @@ class Run:
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("runs", nargs="+", type=pathlib.Path)
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("compare.html"))
+  parser.add_argument("runs", nargs="+", type=commands.path)
+  parser.add_argument("--out", type=commands.path, default=pathlib.Path("compare.html"))
   arguments = parser.parse_args()
-  try:
+  with commands.ending("experiments.compare"):
     compare(arguments.runs, arguments.out)
-  except (OSError, ValueError) as error:
-    sys.exit(f"\nError: {error}")
   print(arguments.out)
 
 

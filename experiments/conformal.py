@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn import linear_model
 
-from crl_jax import config as config_lib, pipeline
+from crl_jax import commands, config as config_lib, pipeline
 from crl_jax.data import preprocess, sources
 from crl_jax.engine import yardsticks
 from crl_jax.statistics import conformal, predictions
@@ -73,7 +73,7 @@ def coverage(table, tasks, config, alpha):
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--config", type=pathlib.Path, default=pathlib.Path("configs/mimic.py"))
+  parser.add_argument("--config", type=commands.path, default=pathlib.Path("configs/mimic.py"))
   parser.add_argument("--splits", type=int, default=5, help="of the patients into folds")
   parser.add_argument("settings", nargs="*", help="key=value of the config")
   arguments = parser.parse_args()

@@ -11,13 +11,12 @@ code.
 
 import argparse
 import csv
-import pathlib
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from crl_jax import config as config_lib
+from crl_jax import commands, config as config_lib
 from crl_jax.statistics import (bootstrap, compare, evaluate, fairness, metrics as metrics_lib,
                                 roles, scoring)
 from experiments import study as study_lib
@@ -224,7 +223,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--cohorts", type=int, default=500)
-  parser.add_argument("--out", type=pathlib.Path, help="folder for coverage.csv")
+  parser.add_argument("--out", type=commands.path, help="folder for coverage.csv")
   arguments = parser.parse_args()
   config = config_lib.default()
   lines = study(arguments.cohorts, config)

@@ -18,6 +18,7 @@ import os
 import pathlib
 import platform
 
+from crl_jax import commands
 from experiments import benchmarks
 
 PARTS = "training", "step", "members", "serving", "rectifier", "growth"
@@ -30,7 +31,7 @@ def main():
   parser.add_argument("--rows", type=int, default=benchmarks.Options.rows)
   parser.add_argument("--steps", type=int, default=benchmarks.Options.steps)
   parser.add_argument("--repeats", type=int, default=benchmarks.Options.repeats)
-  parser.add_argument("--out", type=pathlib.Path)
+  parser.add_argument("--out", type=commands.path)
   parser.add_argument("settings", nargs="*", help="key=value of the config")
   arguments = parser.parse_args()
   parts = arguments.parts.split(",")

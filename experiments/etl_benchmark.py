@@ -24,11 +24,14 @@ import subprocess
 import sys
 import time
 
+from crl_jax import commands
+
 _ROWS_A_PATIENT = 1450   # of chartevents and labevents at density 1, rather fewer than there are
 _BUILD = """
 import json, logging, resource, sys, time
 logging.basicConfig(level=logging.WARNING)
-from crl_jax import config as config_lib, run
+from crl_jax import config as config_lib
+from crl_jax.data import sources
 config = config_lib.override(config_lib.default(), sys.argv[1:])
 begun = time.perf_counter()
 cohort = sources.build_cohort(config)
@@ -42,7 +45,7 @@ print(json.dumps(dict(build=time.perf_counter() - begun, rows=len(cohort), bytes
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--dir", type=pathlib.Path, required=True)
+  parser.add_argument("--dir", type=commands.path, required=True)
   parser.add_argument("--rows", type=int, default=100_000_000)
   parser.add_argument("--patients", type=int, default=20_000)
   parser.add_argument("--seed", type=int, default=0)

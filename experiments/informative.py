@@ -14,11 +14,10 @@ without a direct effect, and under mar what a large cohort of the same world say
 import argparse
 import collections
 import csv
-import pathlib
 
 import numpy as np
 
-from crl_jax import config as config_lib
+from crl_jax import commands, config as config_lib
 from crl_jax.data import simulate
 from crl_jax.statistics import informative
 
@@ -143,7 +142,7 @@ def main():
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--cohorts", type=int, default=200, help="per world")
   parser.add_argument("--rows", type=int, default=2000)
-  parser.add_argument("--out", type=pathlib.Path, help="folder for informative.csv")
+  parser.add_argument("--out", type=commands.path, help="folder for informative.csv")
   arguments = parser.parse_args()
   lines = study(arguments.cohorts, arguments.rows)
   print(table(lines))

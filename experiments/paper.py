@@ -12,10 +12,9 @@ import argparse
 import importlib
 import json
 import pathlib
-import sys
 import time
 
-from crl_jax import config as config_lib, stopping
+from crl_jax import commands, config as config_lib
 from crl_jax.report import page
 from experiments import study as study_lib, sweep, tables
 
@@ -27,8 +26,8 @@ QUICK = ("train.pretrain.epochs=1", "train.joint.epochs=2", "members.seeds=1", "
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--config", type=pathlib.Path, required=True)
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser.add_argument("--config", type=commands.path, required=True)
+  parser.add_argument("--workdir", type=commands.path, required=True)
   parser.add_argument("--tables", default=",".join(PARTS))
   parser.add_argument("--quick", action="store_true")
   parser.add_argument("settings", nargs="*", help="key=value of the config")
@@ -36,13 +35,10 @@ def main():
   parts = arguments.tables.split(",")
   if unknown := sorted(set(parts) - set(PARTS)):
     parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
-  with stopping.cleanly("experiments.paper") as stop:
-    try:
-      config = config_lib.override(sweep.read(arguments.config),
-                                   [*(QUICK if arguments.quick else ()), *arguments.settings])
-      paper(config, arguments.workdir, parts, arguments.quick, stop)
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-      sys.exit(f"\nError: {error}")
+  with commands.ending("experiments.paper") as stop:
+    config = config_lib.override(sweep.read(arguments.config),
+                                 [*(QUICK if arguments.quick else ()), *arguments.settings])
+    paper(config, arguments.workdir, parts, arguments.quick, stop)
 
 
 def paper(config, workdir, parts=PARTS, quick=False, stop=None):

@@ -12,15 +12,11 @@ and the example of the paper's appendix A.
 import csv
 import pathlib
 
-from absl import app, flags
 import numpy as np
 
-from crl_jax import config as config_lib
+from crl_jax import commands, config as config_lib
 from crl_jax.data import cohort as cohort_lib, simulate
 from crl_jax.posthoc import rectifier
-
-_OUT = flags.DEFINE_string("out", "", "Folder for rectifier.csv and rectifier.png; none are "
-                                      "written without it.")
 
 SIZES = {1_000: 300, 10_000: 100, 100_000: 20, 1_000_000: 5}   # calibration rows: replicates
 TRUTH_ROWS = 6_000_000
@@ -120,8 +116,7 @@ def figure(path, lines):
   fig.savefig(path, dpi=150)
 
 
-def main(argv):
-  del argv
+def main(given):
   config = config_lib.default()
   world = simulate.make_world(config.data.simulate)
   bias_TxP, se_TxP = true_bias(world, np.random.default_rng([3, config.seed]), TRUTH_ROWS)
@@ -143,8 +138,8 @@ def main(argv):
           f"{x['harmed']:.3f}")
   print(f"\nerror falls as n^{slope(lines):.3f}\nappendix A: 0.30 -> "
         f"{appendix(config.rectifier):.2f}")
-  if _OUT.value:
-    out = pathlib.Path(_OUT.value)
+  if given.out:
+    out = pathlib.Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "rectifier.csv", "w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, lines[0])
@@ -155,4 +150,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  commands.path_flag("out", "Folder for rectifier.csv and rectifier.png.")
+  commands.run(main, "experiments.rectifier")

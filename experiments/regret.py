@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from configs import mimic
-from crl_jax import config as config_lib, pipeline, run
+from crl_jax import commands, config as config_lib, pipeline, run
 from crl_jax.data import preprocess
 from crl_jax.engine import yardsticks
 
@@ -25,7 +25,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rows", type=int, default=20000)
   parser.add_argument("--seeds", type=int, default=5)
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/regret"))
+  parser.add_argument("--out", type=commands.path, default=pathlib.Path("runs/regret"))
   parser.add_argument("settings", nargs="*",
                       help="key=value of the config, for example train.joint.epochs=20")
   arguments = parser.parse_args()

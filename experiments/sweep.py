@@ -12,13 +12,11 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pandas as pd
 
-from crl_jax import config as config_lib, pipeline, stopping
+from crl_jax import commands, config as config_lib, pipeline
 from crl_jax.data import sources
 from crl_jax.engine import members
 from crl_jax.statistics import metrics
@@ -33,18 +31,15 @@ GRID = ("", *(f"train.joint.learning_rate={x}" for x in (5e-5, 1e-4, 4e-4, 8e-4)
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--config", type=pathlib.Path, required=True)
-  parser.add_argument("--out", type=pathlib.Path, required=True)
+  parser.add_argument("--config", type=commands.path, required=True)
+  parser.add_argument("--out", type=commands.path, required=True)
   parser.add_argument("--seeds", type=int, default=2)
   parser.add_argument("--setting", action="append")
   parser.add_argument("common", nargs="*")
   arguments = parser.parse_args()
-  with stopping.cleanly("experiments.sweep") as stop:
-    try:
-      table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
-                    arguments.seeds, arguments.out, stop)
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-      sys.exit(f"\nError: {error}")
+  with commands.ending("experiments.sweep") as stop:
+    table = sweep(read(arguments.config), arguments.common, arguments.setting or GRID,
+                  arguments.seeds, arguments.out, stop)
   print(table.to_string(index=False, float_format=lambda x: f"{x:.4f}"))
   print(f"\nLowest validation log-loss: {table.setting[table.log_loss.idxmin()] or 'the config'}")
 

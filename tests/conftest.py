@@ -112,7 +112,7 @@ def minilm():
 @pytest.fixture
 def small_config():
   """The default tree at a size that trains in seconds."""
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.model.width, c.model.heads = 16, 4
   c.train.batch_size = 16
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 3, 2
@@ -150,7 +150,7 @@ def batch(spec):
 @pytest.fixture(scope="session")
 def tiny_config():
   """A whole run in seconds: three modalities, two tasks, one member, no yardsticks."""
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.data.cohort = "mimic"
   c.data.simulate.update(dict(rows=300, modalities=("structured", "image", "discharge"),
                               sizes=(4, 6, 5), visible=(4, 5, 5), availability=(1.0, 0.4, 0.75),

@@ -115,7 +115,7 @@ def streamed_source(engine, data, monkeypatch):
 
 def make_engine(data):
   """An Engine of one member on one device: up to 2 and 4 epochs of 8 steps."""
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.model.width, c.model.heads, c.train.batch_size = 8, 2, 16
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 2, 4, 2
   c.train.joint.learning_rate = 3e-3

@@ -5,17 +5,18 @@ import re
 
 import pytest
 
-from configs import eicu, mimic
+from configs import cohort, eicu, mimic
 from crl_jax import config as config_lib
 
 
 def changed(**settings):
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.update_from_flattened_dict({key.replace("__", "."): value for key, value in settings.items()})
   return c.lock()
 
 
-@pytest.mark.parametrize("get_config", [config_lib.default, mimic.get_config, eicu.get_config])
+@pytest.mark.parametrize("get_config", [config_lib.default, mimic.get_config, eicu.get_config,
+                                        cohort.get_config])
 def test_every_config_is_locked_passes_its_check_and_survives_json(get_config):
   config = get_config()
   assert config.is_locked and config_lib.check(config) is config
@@ -78,6 +79,8 @@ def test_every_key_of_the_default_tree_has_a_comment():
     (dict(preprocess__components=-1), "preprocess.components"),
     (dict(preprocess__clip=0.0), "preprocess.clip"),
     (dict(rectifier__thresholds=()), "rectifier.thresholds is ()"),
+    (dict(rectifier__thresholds=("0",)), "rectifier.thresholds is ('0',); a tuple of float"),
+    (dict(loss__deeper=(1,)), "loss.deeper is (1,); a tuple of str, as ('mortality',)"),
     (dict(rectifier__thresholds=(0.0, -1.0)), "rectifier.thresholds"),
     (dict(text__learning_rate=-1.0), "text.learning_rate"),
     (dict(loss__tasks__icu__alpha=1.0), "loss.tasks.icu"),
@@ -99,7 +102,7 @@ def test_a_name_that_a_config_file_misspells_is_refused():
 
 
 def test_difference_names_each_key_and_both_values():
-  old, new = (config_lib.as_dict(config_lib.default()),
+  old, new = (config_lib.as_dict(changed()),
               config_lib.as_dict(changed(train__batch_size=64, model__hide="one")))
   assert config_lib.difference(old, old) == []
   assert config_lib.difference(old, new) == ["model.hide: 'all' -> 'one'",
@@ -108,8 +111,19 @@ def test_difference_names_each_key_and_both_values():
   assert config_lib.difference({"a": 1}, {"a": 1, "c": {"d": 2}}) == ["c.d: 'absent' -> 2"]
 
 
+@pytest.mark.parametrize("config_file, weights, gamma, deeper", [
+    (None, [1.0, 1.0, 1.0], 0.0, ()), (mimic, [1.2, 1.0, 1.5], 0.5, ("mortality",)),
+    (eicu, [1.2, 1.0, 1.5], 0.5, ("mortality",)), (cohort, [1.2, 1.0, 1.5], 0.5, ("mortality",))])
+def test_the_configs_name_the_papers_tasks_and_the_default_none(config_file, weights, gamma,
+                                                                deeper):
+  c = config_file.get_config() if config_file else config_lib.default()
+  assert config_lib.task_losses(c, ("readmission", "icu", "mortality")) == (
+      [0.5] * 3, [gamma] * 3, weights)
+  assert c.loss.deeper == deeper and c.is_locked
+
+
 def test_from_dict_keeps_a_configs_own_tasks():
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.loss.tasks.sepsis = dict(weight=2.0, alpha=0.3, gamma=1.0)
   again = config_lib.from_dict(config_lib.as_dict(c.lock()))
   assert again.loss.tasks.sepsis.alpha == 0.3
@@ -151,6 +165,25 @@ def test_override_reads_values_by_the_type_of_the_key():
 def test_override_refuses_unknown_keys_and_wrong_types(pair, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     config_lib.override(config_lib.default(), [pair])
+
+
+def test_home_folders_in_paths(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  c = config_lib.override(config_lib.default(), [f"{key}=~/a" for key in config_lib.PATHS])
+  assert c.is_locked and config_lib.difference(
+      config_lib.as_dict(config_lib.default()), config_lib.as_dict(c)) == [
+          f"{key}: {old!r} -> '{tmp_path}/a'" for key, old in (
+              ("data.cache", "auto"), ("data.root", ""), ("data.spill", ""), ("text.cache", ""),
+              ("text.model", ""))]
+  assert config_lib.expanded(c) == c and config_lib.expanded(mimic.get_config()) == (
+      mimic.get_config())
+  with pytest.raises(ValueError, match="config.text.model is ~nobody-at-all/a: the home folder"):
+    config_lib.override(c, ["text.model=~nobody-at-all/a"])
+
+
+def test_every_setting_that_is_a_folder_is_among_the_paths():
+  found = re.findall(r"  c\.([\w.]+) = .*# folder ", open(config_lib.__file__).read())
+  assert set(found) == set(config_lib.PATHS)
 
 
 def test_unknown_keys_and_what_was_meant():

@@ -3,6 +3,8 @@
 import ast
 import pkgutil
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -95,6 +97,18 @@ def test_the_public_names_of_the_readme_are_there():
            for module, names in re.findall(r"`(crl_jax[\w.]*)\.([^`]+)`", said)
            for name in re.findall(r"\w+", names)]
   assert len(found) > 12
+
+
+def test_a_room_gives_its_public_names_and_what_works_on_tables_loads_no_jax():
+  """In one process, the quick rooms first."""
+  public = {"statistics": ("metrics", "scoring", "bootstrap", "compare", "fairness", "conformal"),
+            "report": (), "posthoc": ("rectifier",), "models": ("MODELS", "build"),
+            "serve": ("load",)}
+  program = "import sys\n" + "".join(
+      f"from crl_jax.{room} import *\nassert set({names}) <= globals().keys()\n"
+      + "assert not {'jax', 'pandas'} & sys.modules.keys()\n" * (room in ("statistics", "report"))
+      for room, names in public.items())
+  subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("room", ["posthoc", "statistics", "report", "files", "config"])

@@ -1,0 +1,1 @@
+"""Training: pipeline.py is its public face, nothing here is."""

@@ -4,6 +4,8 @@ one line more, in config.py, where every key stands with its comment."""
 from crl_jax.models import crl_mmnar, filled
 from crl_jax.models.record import Spec
 
+__all__ = ["MODELS", "Spec", "build"]
+
 MODELS = {
     "crl_mmnar": crl_mmnar.build,
     "zero_fill": filled.build_zero,

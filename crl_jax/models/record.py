@@ -1,10 +1,17 @@
-"""What a model is to the rest of the package: a record of pure functions."""
+"""What a model is to the rest of the package: a record of pure functions, each of a type that says
+its shapes.
+
+Axes: B rows, M modalities, T tasks, D width.
+"""
 
 import dataclasses
-from typing import Callable
+from typing import Any, Mapping, Protocol
 
 import flax.struct
+import jax
 import jax.numpy as jnp
+
+Params = Any   # nested dicts of float32 arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,17 +83,70 @@ class Stage:
   patience: int | None
 
 
+class Init(Protocol):
+
+  def __call__(self, rng: jax.Array) -> Params:
+    """Returns the parameters drawn from the key `rng`."""
+
+
+class Apply(Protocol):
+
+  def __call__(self, params: Params, batch: Batch, train: bool, rng: jax.Array | None,
+               vary: Mapping[str, jax.Array] = ...) -> Outputs:
+    """Returns what the model makes of every row, from that row alone.
+
+    Args:
+      params: as Init returns them, cast to the dtype of the inputs.
+      batch: B rows; the dtype of their inputs is that of the arithmetic.
+      train: with noise (dropout, hidden modalities), and all that a loss needs in `named`.
+      rng: key of the step; a row's noise is a function of it and of the row's slot. None where not
+        training.
+      vary: values for those of Model.vary; only used in training.
+    """
+
+
+class Gather(Protocol):
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the rows (B, ...) of the whole batch from this device's (b, ...), in the order of the
+    devices; in a program of the whole batch they are the same."""
+
+
+class Loss(Protocol):
+
+  def __call__(self, outputs: Outputs, batch: Batch, gather: Gather = ...) -> dict[str, tuple]:
+    """Returns term -> (losses.Term of (B, C), weights of its C columns, (C,) or a number).
+
+    Args:
+      outputs: of Apply in training, as float32.
+      batch: the same B rows.
+      gather: for terms in which rows meet: B are this device's share in a per-device program.
+    """
+
+
+class Probability(Protocol):
+
+  def __call__(self, logits: jax.Array) -> jax.Array:
+    """Returns P(y = 1) (..., T) for logits (..., T)."""
+
+
+class Read(Protocol):
+
+  def __call__(self) -> Params:
+    """Returns the values, float32 NumPy arrays. May read files."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
   """A part of the parameters that starts from known values.
 
   Attributes:
     path: the keys that lead to it.
-    read: () -> its tree of float32 NumPy arrays.
+    read: gives their values.
     rate: its learning rate, times the phase's.
   """
   path: tuple
-  read: Callable
+  read: Read
   rate: float
 
 
@@ -95,21 +155,16 @@ class Model:
   """Pure functions of one model, bound to a config and a Spec by its builder.
 
   Attributes:
-    init: (rng) -> params.
-    apply: (params, batch, train, rng, vary) -> Outputs. `rng` and `vary` are used in training only,
-      the former through each row's slot. The inputs' dtype is that of the arithmetic.
-    loss: (outputs, batch, gather) -> {term: (losses.Term, column weights)}. `gather` collects rows
-      over devices in a per-device program.
-    probability: (logits) -> P(y = 1).
+    init, apply, loss, probability: see their types.
     stages: the phases of training, in order.
     vary: name -> value of the numbers in config.model that may differ between members that share a
       compiled program.
     pretrained: tuple of Pretrained, parts of the parameters.
   """
-  init: Callable
-  apply: Callable
-  loss: Callable
-  probability: Callable
+  init: Init
+  apply: Apply
+  loss: Loss
+  probability: Probability
   stages: tuple
   vary: dict
   pretrained: tuple = ()

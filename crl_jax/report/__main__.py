@@ -1,21 +1,15 @@
 """Makes report.html and model_card.md of a finished run again, with whatever its folder holds by
 now: python -m crl_jax.report RUN"""
 
-import pathlib
-import sys
-
-from crl_jax.report import page
+from crl_jax import commands
 
 
-def main():
-  if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-    sys.exit("Usage: python -m crl_jax.report RUN")
-  try:
-    page.rebuild(sys.argv[1])
-  except (OSError, ValueError) as error:
-    sys.exit(f"\nError: {error}")
-  print(pathlib.Path(sys.argv[1]) / "report.html")
+def main(_, run):
+  from crl_jax.report import page   # late, so that --help is quick
+  workdir = commands.path(run)
+  page.rebuild(workdir)
+  print(workdir / "report.html")
 
 
 if __name__ == "__main__":
-  main()
+  commands.run(main, "crl_jax.report", positional=("RUN",))

@@ -41,7 +41,7 @@ def tell_steps(patch):
 def twenty_five(quickly, tmp_path_factory):
   """(trained(plans, together) -> (steps' losses, test predictions), plans, each alone, cohort,
   splits) of five folds by five seeds of a small cohort."""
-  c = config_lib.default().unlock()
+  c = config_lib.paper_tasks(config_lib.default()).unlock()
   c.model.width, c.model.heads = 16, 4
   c.data.simulate.rows, c.data.simulate.sizes, c.data.simulate.draws = 1000, (6, 20, 12, 12), 64
   c.train.batch_size, c.train.pretrain.epochs, c.train.joint.epochs = 32, 1, 5

@@ -25,6 +25,7 @@ Not used, and why:
 
 import dataclasses
 
+from crl_jax import commands
 from crl_jax.data.eicu import terms
 
 MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory",
@@ -389,6 +390,11 @@ def describe():
   return sorted(rows, key=lambda r: MODALITIES.index(r[0]))
 
 
-if __name__ == "__main__":
+def main(_):
+  """Prints the table."""
   for row in describe():
     print(" | ".join(row))
+
+
+if __name__ == "__main__":
+  commands.run(main, "crl_jax.data.eicu.features")

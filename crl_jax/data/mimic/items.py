@@ -25,6 +25,7 @@ Not used, and why:
 
 import dataclasses
 
+from crl_jax import commands
 from crl_jax.data.mimic import codes
 
 LOOKBACK = 24 * 60              # minutes before the hospital admission
@@ -296,7 +297,7 @@ def feature_names():
   return tuple(names)
 
 
-def main():
+def main(_):
   """Prints the table."""
   line = "{:<22} {:<12} {:>8} {:>16}  {:<44} {}"
   print(line.format("signal", "table", "unit", "range", "statistics", "item ids"))
@@ -319,4 +320,4 @@ def main():
 
 
 if __name__ == "__main__":
-  main()
+  commands.run(main, "crl_jax.data.mimic.items")

@@ -12,9 +12,10 @@ no reader looks at it. The same arguments write the same bytes.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 import numpy as np
 
+from crl_jax import commands, config as config_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError, OccupiedError
 from crl_jax.data.mimic.simulated import (csv_gz, images as images_lib, measurements, notes, orders,
@@ -136,30 +137,24 @@ def _note_blocks(people, seed):
                     for lo in parts(len(admission)))}
 
 
-def main(argv):
+def main(f):
   """Writes the folder of the flags and prints its rows."""
-  from crl_jax import config as config_lib
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected argument: {argv[1]}")
-  f, c = flags.FLAGS, config_lib.default().data.simulate
+  c = config_lib.default().data.simulate
   c.world = f.world
-  try:
-    rows = write(c, f.out, f.patients, f.seed, f.density, f.threads, f.level, f.version)
-  except CohortError as error:
-    raise SystemExit(str(error)) from None
+  rows = write(c, f.out, f.patients, f.seed, f.density, f.threads, f.level, f.version)
   for table, count in rows.items():
     print(f"{table:28s}{count:14,d}")
   print(f"\nSimulated: no patient was read. To use it: --config.data.root={f.out}")
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("out", None, "Folder to write, empty or absent.", required=True)
-  flags.DEFINE_integer("patients", 2000, "Number of patients.")
-  flags.DEFINE_integer("seed", 0, "Which patients.")
-  flags.DEFINE_integer("world", 0, "Which world: loadings, policy, risks, effects.")
+  commands.path_flag("out", "Folder to write, empty or absent.", required=True)
+  flags.DEFINE_integer("patients", 2000, "Number of patients.", lower_bound=1)
+  flags.DEFINE_integer("seed", 0, "Which patients.", lower_bound=0)
+  flags.DEFINE_integer("world", 0, "Which world: loadings, policy, risks, effects.", lower_bound=0)
   flags.DEFINE_float("density", 1.0, "How many times the usual number of charted values and "
-                     "laboratory tests (about 1,500 a patient).")
-  flags.DEFINE_integer("threads", 2, "Threads that write and compress.")
-  flags.DEFINE_integer("level", 1, "Compression, 1 to 9.")
+                     "laboratory tests (about 1,500 a patient).", lower_bound=0)
+  flags.DEFINE_integer("threads", 2, "Threads that write and compress.", lower_bound=1)
+  flags.DEFINE_integer("level", 1, "Compression.", lower_bound=1, upper_bound=9)
   flags.DEFINE_enum("version", "3.1", ("3.1", "3.0", "2.2"), "Of MIMIC-IV, the folder's name.")
-  app.run(main)
+  commands.run(main, "crl_jax.data.mimic.simulate")

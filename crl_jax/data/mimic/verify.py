@@ -13,13 +13,12 @@ import dataclasses
 import os
 import pathlib
 import shlex
-import sys
 
-from absl import app, flags
+from absl import flags
 
-from crl_jax import files as files_lib
+from crl_jax import commands, files as files_lib
 from crl_jax.data import checksums
-from crl_jax.data.cohort import AbsentError, CohortError
+from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import files, versions
 from crl_jax.data.tables import csv_files
 
@@ -233,19 +232,14 @@ def _again(path, command):
   return f"rm {shlex.quote(str(path))} && {command}"
 
 
-def main(argv):
+def main(given):
   """Prints the report of --root; exit status 1 where something has to be mended."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected argument: {argv[1]}")
-  try:
-    findings = verify(flags.FLAGS.root, flags.FLAGS.threads)
-  except AbsentError as error:
-    raise SystemExit(str(error)) from None
+  findings = verify(given.root, given.threads)
   print(report(findings))
-  sys.exit(any(f.bad for f in findings))
+  return any(f.bad for f in findings)
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("root", None, "Folder of the download, as config.data.root.", required=True)
-  flags.DEFINE_integer("threads", 0, "Files read at a time; 0: one a core.")
-  app.run(main)
+  commands.path_flag("root", "Folder of the download, as config.data.root.", required=True)
+  flags.DEFINE_integer("threads", 0, "Files read at a time; 0: one a core.", lower_bound=0)
+  commands.run(main, "crl_jax.data.mimic.verify")

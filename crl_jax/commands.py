@@ -1,0 +1,100 @@
+"""What all commands share: flags, one line for a mistake in them, one line and a status for errors.
+
+A command's file defines its flags only where it is run, so that it can be imported beside others:
+
+  if __name__ == "__main__":
+    commands.path_flag("workdir", "A finished run folder.", required=True)
+    commands.run(main, "crl_jax.export")
+"""
+
+import contextlib
+import pathlib
+import re
+import sys
+
+from absl import app, flags, logging
+
+from crl_jax import files, stopping
+
+flags.disclaim_key_flags()   # --help shows a path_flag as one of the command's
+
+
+class _Path(flags.ArgumentParser):
+  syntactic_help = "a path ('~' or '~user' at its start: a home folder)"
+
+  def parse(self, argument):
+    return files.expanded(argument)
+
+
+def path(text):
+  """The pathlib.Path of an argument; see files.expanded()."""
+  return pathlib.Path(files.expanded(text))
+
+
+def path_flag(name, help, default=None, required=False):
+  """Defines a flag that holds a path, as text; see files.expanded()."""
+  flags.DEFINE(_Path(), name, default, help, required=required)
+
+
+@contextlib.contextmanager
+def ending(module):
+  """Around what `python -m module` does: an error that a user can mend ends the program with one
+  message and status 1, a signal as stopping.cleanly() does. Yields the Stop."""
+  with stopping.cleanly(module) as stop:
+    try:
+      yield stop
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+      sys.exit(f"\nError: {error}")
+
+
+def run(main, module, positional=(), parse=None):
+  """Parses the flags, runs `main` and ends the program.
+
+  Args:
+    main: (flags.FLAGS, *positional arguments) -> exit status, None for 0.
+    module: as in `python -m module`.
+    positional: names of the arguments that are no flags; each is needed.
+    parse: (argv) -> what is left of it; by default parse_flags.
+  """
+  def begin(argv):
+    for value in argv[1 + len(positional):]:
+      refuse(f"Unknown argument '{value}'.")
+    for name in positional[len(argv) - 1:]:
+      refuse(f"{name} is missing: python -m {module} {' '.join(positional)}")
+    logging.set_verbosity(logging.WARNING)   # orbax tells of every file that it reads or renames
+    with ending(module):
+      return main(flags.FLAGS, *argv[1:])
+  app.run(begin, flags_parser=parse or parse_flags)
+
+
+def parse_flags(argv):
+  """What is left of `argv` without its flags; a mistake in them is refused."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    near = str(error).partition("Did you mean: ")[2].removesuffix(" ?").replace(", ", " or --")
+    refuse(f"Unknown flag --{error.flagname}." + f" Did you mean --{near}?" * bool(near))
+  except flags.IllegalFlagValueError as error:
+    if absent := re.findall(r"Flag (--\S+) must have a value other than None", str(error)):
+      refuse(f"{' and '.join(absent)} must be given: see --help.")
+    given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+    name = given.partition("=")[0].removeprefix("--")
+    refuse(f"{given}: it must be {_kind(flags.FLAGS[name].parser)}.")
+  except (flags.Error, ValueError) as error:   # the latter: --noflag=value
+    refuse(error)
+  except SystemExit:   # --help, to which absl gives status 1
+    sys.exit(0)
+
+
+def _kind(parser):
+  """What a flag's value may be, in words."""
+  if isinstance(parser, flags.EnumParser):
+    return " or ".join(map(repr, parser.enum_values))
+  return {"bool": "a boolean: true or false", "tuple": "a tuple, like \"('a', 'b')\""}.get(
+      parser.flag_type()) or parser.syntactic_help
+
+
+def refuse(message):
+  """Ends the program because of what was typed: one line and status 2."""
+  print(f"Error: {message}", file=sys.stderr)
+  sys.exit(2)
