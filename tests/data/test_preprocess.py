@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
 from crl_jax import config as config_lib
 from crl_jax.data import preprocess
@@ -68,6 +69,35 @@ def test_quantile_scale_ignores_monotone_changes_of_a_feature(raw, settings):
                                        x, observed, NAMES)
   log = {**inputs, "a": np.log(inputs["a"])}
   np.testing.assert_allclose(out(inputs)["a"][:, 0], out(log)["a"][:, 0], atol=0.15)
+
+
+def test_ties_of_the_quantile_scale_take_the_middle_of_their_range(settings):
+  if settings.scale == "standard":
+    pytest.skip("a property of the quantile scale alone")
+  half = np.tile([0, 1], 200)                # ranks 0 to 1/2 and 1/2 to 1
+  three = np.tile([0, 1, 1, 2], 100)
+  inputs, observed = {"a": np.stack([half, three], 1).astype(np.float32)}, np.ones((400, 1), bool)
+  stats = preprocess.fit(inputs, observed, ("a",), np.arange(400), settings)
+  normal = preprocess._fitted_normal(stats["a"]["knots"], inputs["a"])
+  np.testing.assert_allclose(normal[:, 0], special.ndtri([1 / 4, 3 / 4])[half], atol=0.03)
+  np.testing.assert_allclose(normal[:, 1], special.ndtri([1 / 8, 1 / 2, 7 / 8])[three], atol=0.03)
+  out = preprocess.transform(stats, inputs, observed, ("a",))["a"]
+  np.testing.assert_allclose(out[:2, 0], [-1, 1], atol=1e-3)
+  np.testing.assert_allclose(out[:4, 1], np.sqrt(2) * np.array([-1, 0, 0, 1]), atol=0.02)
+
+
+def test_components_keep_the_ratio_of_their_standard_deviations(settings):
+  """They are not whitened one by one, but all scaled alike to a mean variance of 1."""
+  rng = np.random.default_rng(0)
+  x = (rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
+  observed, settings.components = np.ones((400, 1), bool), 3
+  stats = preprocess.fit({"a": x}, observed, ("a",), np.arange(400), settings)
+  z = np.asarray(preprocess._scaled(stats["a"], x))
+  expected = np.sqrt(np.linalg.eigvalsh(z.T @ z / 400)[:2:-1])
+  assert expected[0] > 1.2 * expected[1] > 1.2**2 * expected[2]
+  found = preprocess.transform(stats, {"a": x}, observed, ("a",))["a"].std(0)
+  np.testing.assert_allclose(found / found[0], expected / expected[0], rtol=1e-3)
+  assert np.mean(found**2) == pytest.approx(1, rel=1e-3)
 
 
 def test_a_modality_that_training_never_saw(raw, settings):

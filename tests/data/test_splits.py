@@ -39,6 +39,34 @@ def test_stratified_and_of_the_stated_sizes(patients):
       assert share == pytest.approx(0.2, abs=0.04)
 
 
+def test_validation_has_its_share_of_every_set_of_outcomes(patients):
+  """Of the patients who ever had, never had and never could have each outcome, within one
+  patient."""
+  who, labels = patients
+  state = {p: tuple(np.nan_to_num(labels[who == p], nan=-1).max(axis=0))
+           for p in np.unique(who)}
+  assert len(set(state.values())) == 9
+  for seed in range(3):
+    found = splits.assign(who, labels, 5, 0.15, seed)
+    for k in range(5):
+      train, val = ([state[p] for p in np.unique(who[found.rows(k, role)])]
+                    for role in ("train", "val"))
+      for outcomes in set(state.values()):
+        held, kept = val.count(outcomes), train.count(outcomes)
+        assert abs(held - 0.15 * (held + kept)) < 1
+
+
+def test_validation_has_the_rate_of_training(patients):
+  """Of an outcome that is rare, within one patient."""
+  who, labels = patients[0], patients[1][:, :1]
+  had = np.unique(who[labels[:, 0] == 1])
+  for seed in range(3):
+    found = splits.assign(who, labels, 5, 0.15, seed)
+    for k in range(5):
+      train, val = (np.isin(np.unique(who[found.rows(k, role)]), had) for role in ("train", "val"))
+      assert abs(val.sum() - train.mean() * len(val)) <= 1
+
+
 def test_a_function_of_the_seed(patients):
   prints = [splits.assign(*patients, 5, 0.15, seed).fingerprint() for seed in (1, 1, 2)]
   assert prints[0] == prints[1] != prints[2]

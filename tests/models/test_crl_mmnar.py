@@ -90,6 +90,23 @@ def test_hidden_modality_is_out_of_its_own_reconstruction(small_config, spec, ba
     assert (jax.jit(jax.grad(decoded))(whole.inputs[name]) == 0).all()
 
 
+@pytest.mark.parametrize("hide", ["all", "one"])
+def test_a_row_with_one_modality_counts_in_no_reconstruction(small_config, spec, batch, hide):
+  """Nothing would be left to reconstruct it from. Of others every modality counts, and what is
+  hidden weighs as much as all of them."""
+  model, params = built(small_config, spec, hide=hide, conditioning=True)
+  observed = batch.observed.copy()
+  observed[5:9] = np.eye(4, dtype=bool)   # each of the four alone
+  named = model.apply(params, batch.replace(observed=observed), True, jax.random.key(1)).named
+  weight, count, hidden = (np.asarray(named[k]) for k in ("rec_weight", "rec_count", "hidden"))
+  several = observed.sum(1) > 1
+  assert several.sum() > 5 and not several[5:9].any() and not several[3]
+  for found in (weight, count, hidden):
+    assert (found[~several] == 0).all()
+  np.testing.assert_array_equal(count[several], observed[several])
+  np.testing.assert_array_equal(weight[several].sum(1), observed[several].sum(1))
+
+
 def test_hiding_one_at_random_estimates_hiding_all(small_config, spec, batch):
   """The reconstruction loss of hide='one', averaged over draws, is that of hide='all'."""
   model_all, params = built(small_config, spec, dropout=0.0)

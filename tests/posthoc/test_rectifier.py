@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib
@@ -288,6 +289,46 @@ def test_intervals_cover_the_truth():
     r = rectifier_lib.fit(y, f, pattern, patient, _config(), 0)
     inside.append((r.lo <= gamma) & (gamma <= r.hi))
   assert 0.93 < np.mean(inside) < 0.98
+
+
+def test_error_of_an_unseen_patterns_gamma_is_spread_and_error_of_the_mean():
+  """DerSimonian and Laird's moments, cell by cell: prior_se^2 = tau^2 + 1 / sum 1 / (se^2 +
+  tau^2)."""
+  spread = []
+  for seed in range(6):
+    (y, f, pattern, patient), _ = _world(n=900, seed=seed, patterns=5, scale=(0, 0.1)[seed % 2])
+    y[pattern == 3, 1] = np.nan                    # a cell without labels says nothing
+    r = rectifier_lib.fit(y, f, pattern, patient, _config(), 0)
+    for t in range(2):
+      cells = [(r.gamma[t, j], r.se[t, j]**2) for j in range(5) if r.n[t, j]]
+      assert len(cells) == 5 - t
+      w = sum(1 / v for _, v in cells)
+      mean = sum(g / v for g, v in cells) / w
+      excess = sum((g - mean)**2 / v for g, v in cells) - (len(cells) - 1)
+      tau2 = max(0, excess / (w - sum(1 / v**2 for _, v in cells) / w))
+      w = sum(1 / (v + tau2) for _, v in cells)
+      assert r.prior_mean[t] == pytest.approx(sum(g / (v + tau2) for g, v in cells) / w)
+      assert r.prior_sd[t] == pytest.approx(np.sqrt(tau2))
+      assert r.prior_se[t] == pytest.approx(np.sqrt(tau2 + 1 / w))
+      spread.append(tau2 > 0)
+  assert True in spread and False in spread
+
+
+@pytest.mark.parametrize("patterns, rows, sd, most", [
+    (5, 2500, 0.1, 0.96), (10, 2000, 0.1, 0.96), (10, 2000, 0, 0.995)])
+def test_the_interval_of_an_unseen_pattern_covers_its_gamma(patterns, rows, sd, most):
+  """prior_mean -+ t prior_se, t with the freedom of a spread over so many patterns; each of 1000
+  tasks is a world of its own."""
+  rng, tasks = np.random.default_rng(0), 1000
+  gamma, pattern = rng.normal(0, sd, (tasks, patterns)), np.arange(rows) % patterns
+  f = rng.uniform(0.35, 0.65, (rows, 1))
+  y = rng.random((rows, tasks)) < f + gamma.T[pattern]
+  r = rectifier_lib.fit(y, np.broadcast_to(f, y.shape), pattern, np.arange(rows),
+                        _config(folds=2, thresholds=(0.0,)), 0)
+  half = stats.t.ppf(0.975, patterns - 1) * r.prior_se
+  # the share of all patterns' gammas that lies below each end
+  lo, hi = stats.norm(0, max(sd, 1e-9)).cdf([r.prior_mean - half, r.prior_mean + half])
+  assert 0.935 < np.mean(hi - lo) < most
 
 
 def test_correction_helps_new_rows_and_only_where_there_is_something_to_correct():

@@ -160,6 +160,29 @@ def test_calibration_line_equals_statsmodels():
                                [slope, shift.params[0]], rtol=1e-7)
 
 
+@pytest.mark.parametrize("n, width, wrong, upside_down", [
+    (200, 3, 5, False), (200, 1, 5, False), (40, 3, 5, True), (200, 6, 5, True)])
+def test_nearly_separated_outcomes_have_statsmodels_line(n, width, wrong, upside_down):
+  """All but the `wrong` predictions nearest to 0.5 are on their side of it: the slope is far from
+  the 1 at which its search begins, and the likelihood flat between."""
+  sm = pytest.importorskip("statsmodels.api")
+  x = np.random.default_rng(0).normal(0, width, n)
+  y = (x > 0) ^ upside_down
+  y[np.argsort(np.abs(x))[:wrong]] ^= True
+  p = 1 / (1 + np.exp(-x))
+  slope = sm.GLM(y, sm.add_constant(_logit(p)), sm.families.Binomial()).fit(tol=1e-12).params[1]
+  for weights in (None, np.ones((3, n))):
+    np.testing.assert_allclose(metrics.scores(y, p, weights, only=("slope",))["slope"], slope,
+                               rtol=1e-6)
+
+
+@pytest.mark.parametrize("p, rate", [(1 - 1e-6, 0.02), (1e-6, 0.98)])
+def test_the_intercept_of_predictions_that_were_sure_and_wrong(p, rate):
+  y, p = np.arange(400) < 400 * rate, np.where(np.arange(400) % 2, p, 0.5 * p + 0.25)
+  shift = metrics.scores(y, p, only=("intercept",))["intercept"][0]
+  assert np.mean(1 / (1 + np.exp(-_logit(p) - shift))) == pytest.approx(rate, rel=1e-6)
+
+
 def test_merging_near_predictions_moves_the_line_by_nothing():
   y, p, w = _rows(n=5000, decimals=16)
   many = metrics.scores(y, p, w[:2], only=metrics.LINE)

@@ -106,6 +106,40 @@ def test_features_are_what_the_records_say(small):
   assert feature(c, "demographics", "bmi")[0] == pytest.approx(70 / 1.7**2)
 
 
+def test_statistics_of_a_window_are_those_of_pandas(tmp_path, monkeypatch):
+  only(monkeypatch, "vitalPeriodic", "lab")
+  measured = {1: {-700: 95, -1: 61.5, 0: 64, 333: 80, 600: 71, 1079: 90, 1080: 102, 1439: 77,
+                  1440: 120, 2000: 55, 2519: 60, 2520: 83, 2879: 84, 2880: 30},
+              2: {-30: 66, 700: 70}, 3: {-500: 99}}          # one in the window, none
+  values = {i: pd.Series(x).add(0.125) for i, x in measured.items()}
+  tables = hospital([stay(i) for i in measured])
+  long = pd.concat([pd.DataFrame({"patientunitstayid": i, "minute": x.index, "value": x.to_numpy()})
+                    for i, x in values.items()])
+  long.loc[len(long)] = 1, 1000, 2001                        # neither a pulse nor a glucose
+  tables["vitalPeriodic"] = long.rename(
+      columns={"minute": "observationoffset", "value": "heartrate"}).reindex(
+          columns=list(eicu_tables.schema()["vitalPeriodic"].types))
+  tables["lab"] = long.rename(columns={"minute": "labresultoffset", "value": "labresult"}).assign(
+      labname="glucose", labresultrevisedoffset="")
+  c = eicu.build(make_config(save(tmp_path, tables), modality_missing=1.0))
+  for i, x in values.items():
+    for row, minute in ((10 * i, DAY), (10 * i + 1, 2 * DAY)):
+      seen = x[x.index < minute]
+      day, late = (seen[seen.index >= minute - hours * HOUR] for hours in (24, 6))
+      expected = dict(heart_rate_last=seen.iloc[-1], heart_rate_mean=day.mean(),
+                      heart_rate_min=day.min(), heart_rate_max=day.max(), heart_rate_sd=day.std(),
+                      heart_rate_count=len(day), late_heart_rate_mean=late.mean(),
+                      late_heart_rate_max=late.max())
+      whole = dict(glucose_last=seen.iloc[-1], glucose_min=seen.min(), glucose_max=seen.max(),
+                   glucose_change=seen.iloc[-1] - seen.iloc[0], glucose_mean=seen.mean(),
+                   glucose_count=len(seen))
+      at = c.row_id == row
+      for modality, features in (("vitals", expected), ("laboratory", whole)):
+        for name, value in features.items():
+          np.testing.assert_allclose(feature(c, modality, name)[at], [value], rtol=1e-6,
+                                     err_msg=f"{name} of {row}")
+
+
 def test_a_modality_with_too_many_gaps_is_missing_and_zero():
   some, nan = np.array([1.0, 2.0, 3.0]), np.full(3, np.nan)
   values = {m: {"a": some, "b": np.array([np.nan, 1, 1]), "c": nan, "d": nan, "e": nan}
