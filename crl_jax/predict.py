@@ -31,7 +31,7 @@ def main(argv):
       sys.exit(f"\nError: {error}")
     print(f"{len(found.table)} rows, members averaged: {found.members} -> {_OUTPUT.value}")
     print("No outcome is known for these rows: no metrics." if found.metrics is None else
-          tables.table(found.metrics, found.rectifiers, found.facts))
+          tables.table(found.metrics, found.rectifiers, found.facts, found.min_cell))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-GROUND = {"config", "processes", "files", "stopping"}
+GROUND = {"config", "processes", "files", "stopping", "progress"}
 BELOW = {"backbones", "data", "models", "engine", "posthoc", "statistics", "pipeline"}
 COMMAND = {"run", "serve", "report", "benchmark", "policy", "statistics"}
 # room -> the rooms that it may import, besides itself and the ground floor

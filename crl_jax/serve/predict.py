@@ -24,12 +24,14 @@ class Predicted:
     rectifiers: the run's rectifier.json.
     facts: the run's data.json with what is known of the new cohort.
     members: how many were averaged.
+    min_cell: patients of a group at least, for its numbers to be told.
   """
   table: pd.DataFrame
   metrics: dict | None
   rectifiers: dict
   facts: dict
   members: int
+  min_cell: int
 
 
 def predict(workdir, root, output):
@@ -73,13 +75,13 @@ def predict(workdir, root, output):
                     "over patterns (column unseen_pattern).", table.unseen_pattern.sum(),
                     len(table))
   output.parent.mkdir(parents=True, exist_ok=True)
-  part = output.with_suffix(".part")
-  table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
-  part.replace(output)
+  with files.replaced(output) as part:
+    table.drop(columns=["fold", "seed", "role"]).to_parquet(part, index=False)
   known = np.isfinite(cohort.labels).any()
   return Predicted(table, evaluate.evaluate(table, cohort.tasks, config, config.seed,
                                             cohort.modalities) if known else None,
-                   rectifiers, {**facts, **cohort.info}, predictor.members)
+                   rectifiers, {**facts, **cohort.info}, predictor.members,
+                   config.evaluate.min_cell)
 
 
 def read_cohort(config, root):
