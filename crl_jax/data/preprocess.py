@@ -11,7 +11,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 
-_NEAR = 11   # training values behind a knot of the quantile scale
+_NEAR = 10   # training values behind a knot of the quantile scale
 
 
 def fit_folds(inputs, observed, modalities, rows, config):
