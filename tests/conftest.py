@@ -180,7 +180,8 @@ def quickly():
   @contextlib.contextmanager
   def context():
     import jax
-    from crl_jax.engine import layout, programs, step
+    from crl_jax import processes
+    from crl_jax.engine import programs, step
     text = lambda c: json.dumps([c.model.to_dict(), c.loss.to_dict(), c.train.to_dict(),
                                  c.parallel, c.members.to_dict()])
     with pytest.MonkeyPatch.context() as patch:
@@ -190,7 +191,7 @@ def quickly():
                     keep(step.make_optimizer, lambda c: ("optimizer", text(c))))
       patch.setattr(programs, "Programs", keep(
           programs.Programs, lambda m, o, c, *rest: ("programs", id(m), id(o), text(c), rest[2])))
-      patch.setattr(layout, "select_devices", lambda platform: jax.devices("cpu")[:1])
+      patch.setattr(processes, "select_devices", lambda platform: jax.devices("cpu")[:1])
       yield
   return context
 

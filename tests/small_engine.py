@@ -1,4 +1,4 @@
-"""A small engine: everything that train.fit() wants, for a handful of rows."""
+"""A small engine: everything that loop.fit() wants, for a handful of rows."""
 
 import types
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
-from crl_jax.engine import programs, step
+from crl_jax.engine import loop, programs, step
 
 TASKS = "readmission", "mortality"
 ROWS = np.arange(120), np.arange(120, 160)
@@ -72,7 +72,7 @@ class Engine:
     note = lambda m, stage, total, scalars: records.append(
         (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
     member = self.members() if member is None else member
-    member = step.fit(self.programs, member, splits or self.splits(),
+    member = loop.fit(self.programs, member, splits or self.splits(),
                        self.data if data is None else data, TASKS,
                        stages or [self.model.stages] * self.count, self.config, on_epoch=note,
                        **hooks)

@@ -143,7 +143,7 @@ def test_a_signal_when_no_epoch_follows_stops_too(tiny_config, tiny_run, finish,
     elif where == "evaluation":
       patch.setattr(evaluate, "evaluate", then(evaluate.evaluate))
     else:
-      patch.setattr(run, "build_cohort", then(sources.build_cohort))
+      patch.setattr(sources, "build_cohort", then(sources.build_cohort))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
       finish(tiny_config, tmp_path, "THE COMMAND")

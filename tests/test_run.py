@@ -14,8 +14,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from crl_jax import config as config_lib, files, run
-from crl_jax.data import mimic, sources, splits as splits_lib
-from crl_jax.engine import step, writer
+from crl_jax.data import facts, mimic, sources, splits as splits_lib
+from crl_jax.engine import loop, writer
 from crl_jax.report import page
 from crl_jax.serve import predictor
 
@@ -33,7 +33,7 @@ def copy(tiny_run, tmp_path, *without):
 def no_training(monkeypatch):
   def refuse(*args, **kwargs):
     raise AssertionError("something is trained")
-  monkeypatch.setattr(step, "fit", refuse)
+  monkeypatch.setattr(loop, "fit", refuse)
 
 
 def predictions(table, *names):
@@ -123,7 +123,7 @@ def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, fin
   labels = cohort.labels.copy()
   labels[test] = 1 - labels[np.random.default_rng(0).permutation(test)]
   assert (labels != cohort.labels)[test].any(0).all()
-  monkeypatch.setattr(run, "build_cohort",
+  monkeypatch.setattr(sources, "build_cohort",
                       lambda config: dataclasses.replace(cohort, labels=labels))
   # The splits would follow the labels, which are their strata.
   monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
@@ -140,7 +140,7 @@ def test_outcomes_independent_of_everything_cannot_be_predicted(tiny_config, fin
   config = config_lib.override(tiny_config, ["members.folds=3"])
   cohort = sources.build_cohort(config)
   labels = (np.random.default_rng(7).random(cohort.labels.shape) < 0.4).astype(np.float32)
-  monkeypatch.setattr(run, "build_cohort",
+  monkeypatch.setattr(sources, "build_cohort",
                       lambda _: dataclasses.replace(cohort, labels=labels, references={}))
   metrics = finish(config, tmp_path / "run").metrics
   for task in TASKS:
@@ -235,20 +235,20 @@ def test_other_data_or_splits_are_refused(tiny_run, tmp_path, monkeypatch, finis
   with monkeypatch.context() as patch:
     x = cohort.inputs["structured"].copy()
     x[5, 1] += 1e-3
-    patch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
+    patch.setattr(sources, "build_cohort", lambda _: dataclasses.replace(
         cohort, inputs=cohort.inputs | {"structured": x}))
     with pytest.raises(ValueError, match=r"\(fingerprint in data.json") as error:
       finish(tiny_run.config, folder)
     assert [line.strip() for line in str(error.value).splitlines()[1:-1]] == [
         "inputs of structured: other values"]
-    patch.setattr(run, "build_cohort", lambda _: cohort.take(np.arange(299)))
+    patch.setattr(sources, "build_cohort", lambda _: cohort.take(np.arange(299)))
     with pytest.raises(ValueError, match=r"\n  labelled.mortality.n: 300 -> 299\n") as error:
       finish(tiny_run.config, folder)
     assert "observed.structured: 300 -> 299" in str(error.value)
   splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, 0.15, 99)
   monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
-  versions = run._versions()
-  monkeypatch.setattr(run, "_versions", lambda: versions | {"jax": "0.0"})
+  versions = facts._versions()
+  monkeypatch.setattr(facts, "_versions", lambda: versions | {"jax": "0.0"})
   with pytest.raises(ValueError, match=r"\(splits_fingerprint in data.json") as error:
     finish(tiny_run.config, folder)
   lines = [line.strip() for line in str(error.value).splitlines()[1:-1]]
@@ -295,7 +295,7 @@ def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config,
     run.run(wrong, tmp_path)
   def stop(*args, **kwargs):
     raise InterruptedError("far enough")
-  monkeypatch.setattr(step, "fit", stop)
+  monkeypatch.setattr(loop, "fit", stop)
   with pytest.raises(InterruptedError):
     finish(config_lib.override(tiny_config, ["seed=3"]), tmp_path)
   assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3

@@ -69,7 +69,7 @@ def test_what_it_is_a_function_of_makes_another(config, maker, tmp_path, monkeyp
   (tmp_path / "files" / "b.csv.gz").write_bytes(b"more")
   maker.build()
   assert maker.count == 4
-  monkeypatch.setattr(prepared, "_code", lambda more: "another")
+  monkeypatch.setattr(prepared, "_code", lambda more, other: "another")
   maker.build()
   assert maker.count == 5 and len(_folders(config)) == 5
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crl_jax import stopping
-from crl_jax.engine import checkpoint, programs, step, validation
+from crl_jax.engine import checkpoint, loop, programs, validation
 from crl_jax.models.record import Stage
 from tests.small_engine import (ROWS, TASKS, Engine, make_data, make_engine, same, streamed_source,
                                 with_fold)
@@ -59,9 +59,9 @@ def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
       now[0] += duration
       return function(*args)
     return slow
-  monkeypatch.setattr(step, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+  monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
   monkeypatch.setattr(engine.programs, "epoch", takes(1, engine.programs.epoch))
-  step.fit(engine.programs, engine.members(), engine.splits(), engine.data, TASKS,
+  loop.fit(engine.programs, engine.members(), engine.splits(), engine.data, TASKS,
             [engine.model.stages], engine.config,
             on_epoch=lambda m, stage, total, scalars: seconds.append(scalars["seconds"]),
             save=takes(1000, lambda *at: saves.append(at[:2])))

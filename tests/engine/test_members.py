@@ -3,14 +3,13 @@
 import dataclasses
 import types
 
-import jax
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from crl_jax import config as config_lib
-from crl_jax.data import preprocess, sources, splits as splits_lib, stream
-from crl_jax.engine import members, step
+from crl_jax import config as config_lib, pipeline
+from crl_jax.data import preprocess, sources, stream
+from crl_jax.engine import loop, members, step
 
 FIRST_STEPS = 50   # whose losses must agree to rounding; long training amplifies it
 
@@ -35,7 +34,7 @@ def tell_steps(patch):
     member, report = close(member, state, scalars, *rest)
     return member, report | dict(steps=scalars["loss"])
   patch.setattr(step, "close_epoch", close_epoch)
-  patch.setattr(step, "_scalars", lambda report, m, tasks: dict(steps=report["steps"][m]))
+  patch.setattr(loop, "_scalars", lambda report, m, tasks: dict(steps=report["steps"][m]))
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +46,8 @@ def twenty_five(quickly, tmp_path_factory):
   c.data.simulate.rows, c.data.simulate.sizes, c.data.simulate.draws = 1000, (6, 20, 12, 12), 64
   c.train.batch_size, c.train.pretrain.epochs, c.train.joint.epochs = 32, 1, 5
   c.checkpoint.every_epochs, c.members.folds, c.members.seeds = 10, 5, 5
-  cohort = sources.build_cohort(c.lock())
-  splits = splits_lib.assign(cohort.patient_id, cohort.labels, 5, c.splits.validation, c.seed)
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [splits.rows(fold, "train") for fold in range(5)], c.preprocess)
+  prepared = pipeline.prepare(c.lock())
+  cohort, splits = prepared.cohort, prepared.splits
 
   def trained(plans, together=0):
     each = [config_lib.override(plan.config, [f"members.together={together}"]) for plan in plans]
@@ -58,7 +55,7 @@ def twenty_five(quickly, tmp_path_factory):
     log = Losses()
     with quickly(), pytest.MonkeyPatch.context() as patch:
       tell_steps(patch)
-      ready = members.fit(plans, cohort, splits, stats, jax.devices()[:1],
+      ready = members.fit(plans, cohort, prepared.rows, prepared.stats,
                           tmp_path_factory.mktemp("training"), {}, log, lambda *_: None,
                           lambda: False)
       return log.found, ready.predict([splits.rows(plan.fold, "test") for plan in plans])

@@ -248,7 +248,7 @@ def fake_study(monkeypatch, table):
 
 
 def test_a_task_of_one_class_is_a_dash(monkeypatch, tmp_path):
-  from tests.test_evaluate import make
+  from tests.statistics.test_evaluate import make
   study = fake_study(monkeypatch, make().assign(y_icu=0.0, y_mortality=np.nan))
   for part in (table1, table2, table3, table4):
     (result,) = part.make(study)
@@ -259,7 +259,7 @@ def test_a_task_of_one_class_is_a_dash(monkeypatch, tmp_path):
 
 
 def test_the_best_rival_is_any_other_model_whatever_its_name(monkeypatch):
-  from tests.test_evaluate import make
+  from tests.statistics.test_evaluate import make
   table = make()
   study = fake_study(monkeypatch, table)
   monkeypatch.setattr(table1.models, "MODELS", dict.fromkeys(("crl_mmnar", "crl_mmnar_large")))

@@ -9,7 +9,7 @@ import pytest
 
 from crl_jax import config as config_lib
 from experiments import conformal, coverage, informative, metrics_benchmark
-from tests.test_conformal import make
+from tests.statistics.test_conformal import make
 
 
 @pytest.fixture

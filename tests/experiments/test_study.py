@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from crl_jax import config as config_lib, run, stopping
+from crl_jax import config as config_lib, stopping
 from crl_jax.data import sources
 from experiments import study
 
@@ -20,7 +20,7 @@ def test_variants_are_kept_with_the_data_that_they_are_of(tiny_config, quickly, 
     again = study.tables(study.start(config, tmp_path), variants)["Narrow"]
   assert first.equals(again) and (tmp_path / "data.json").exists()
   cohort = sources.build_cohort(config)
-  monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
+  monkeypatch.setattr(sources, "build_cohort", lambda _: dataclasses.replace(
       cohort, inputs={m: -x for m, x in cohort.inputs.items()}))
   with quickly(), pytest.raises(ValueError, match=r"other data or splits \(fingerprint differ"):
     study.start(config, tmp_path)

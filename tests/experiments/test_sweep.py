@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, run, stopping
+from crl_jax import config as config_lib, stopping
 from crl_jax.data import sources
 from experiments import paper, sweep
 
@@ -85,7 +85,7 @@ def test_a_sweep_refuses_other_data(tiny_config, quickly, tmp_path, monkeypatch)
   cohort = sources.build_cohort(tiny_config)
   with quickly():
     swept(tiny_config, [], [""], tmp_path)
-    monkeypatch.setattr(run, "build_cohort", lambda _: dataclasses.replace(
+    monkeypatch.setattr(sources, "build_cohort", lambda _: dataclasses.replace(
         cohort, inputs={m: -x for m, x in cohort.inputs.items()}))
     with pytest.raises(ValueError, match="belongs to other data than"):
       swept(tiny_config, [], [""], tmp_path)

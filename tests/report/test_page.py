@@ -10,7 +10,7 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.report import figures as report_figures, page as report, tables, text as report_text
 from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib
-from test_evaluate import MODALITIES, TASKS, make, rectifier
+from tests.statistics.test_evaluate import MODALITIES, TASKS, make, rectifier
 
 HOSTILE = "<script>alert('x')</script><img src=\"http://evil\"> $\\frac{$"
 DATA = dict(banner="SIMULATED COHORT", rows=300, patients=150, modalities=list(MODALITIES),

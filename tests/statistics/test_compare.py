@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from crl_jax import config as config_lib
 from crl_jax.statistics import compare
-from tests.test_evaluate import make
+from tests.statistics.test_evaluate import make
 
 
 def _pair(n=300, seed=0, decimals=2):

@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix
 
 from crl_jax import config as config_lib
 from crl_jax.statistics import bootstrap, scoring
-from tests.test_evaluate import make
+from tests.statistics.test_evaluate import make
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import tables as mimic_tables
 from crl_jax.data.tables import csv_files, source as tables
-from tests.data.test_tables import GOOD, SCHEMA, write
+from tests.data.tables.test_tables import GOOD, SCHEMA, write
 
 LARGE = {**SCHEMA, "lab": dataclasses.replace(
     SCHEMA["lab"], large=True, extra={"time": "timestamp"})}

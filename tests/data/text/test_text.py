@@ -23,7 +23,7 @@ SECRET = "zebra"   # no log and no message may hold it
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch, request):
   if "several_devices" not in request.node.name:
-    monkeypatch.setattr(encode.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
+    monkeypatch.setattr(encode.processes, "select_devices", lambda _: jax.devices("cpu")[:1])
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_several_devices_give_the_numbers_of_one(config, tmp_path, monkeypatch):
   texts = made_up(6)
   several = encode.embed(texts, config)   # the eight of the test session
   config.text.cache = str(tmp_path / "one")
-  monkeypatch.setattr(encode.sharding, "select_devices", lambda _: jax.devices("cpu")[:1])
+  monkeypatch.setattr(encode.processes, "select_devices", lambda _: jax.devices("cpu")[:1])
   np.testing.assert_allclose(encode.embed(texts, config), several, atol=1e-5)
 
 
