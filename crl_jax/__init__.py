@@ -1,3 +1,3 @@
 """Learning from clinical records whose modalities are missing for a reason."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,6 +6,7 @@ arXiv 2509.17228.
 
 import ast
 import difflib
+import hashlib
 import json
 
 import ml_collections
@@ -336,11 +337,27 @@ def expanded(config):
   return config.lock()
 
 
-def difference(old, new):
-  """Lines 'key: old -> new' where two plain-dict configs differ; empty when they are the same."""
+# Settings that say how fast or where, and change no number.
+FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:", "data.spill:",
+        "data.memory_limit:", "text.cache:", "platform:")
+# Settings that change nothing that is trained: those, the evaluation's, and where the data lie, which
+# the data's own fingerprint tells better.
+UNTRAINED = FREE + ("evaluate.", "data.root:", "text.model:")
+
+
+def difference(old, new, but=()):
+  """Lines 'key: old -> new' where two plain-dict configs differ, `but` those that start so; empty
+  when they are the same."""
   a, b = _flat(old), _flat(new)
-  return [f"{key}: {a.get(key, 'absent')!r} -> {b.get(key, 'absent')!r}"
-          for key in sorted(a.keys() | b.keys()) if a.get(key, _flat) != b.get(key, _flat)]
+  lines = (f"{key}: {a.get(key, 'absent')!r} -> {b.get(key, 'absent')!r}"
+           for key in sorted(a.keys() | b.keys()) if a.get(key, _flat) != b.get(key, _flat))
+  return [line for line in lines if not line.startswith(but)]
+
+
+def digest(config):
+  """SHA-256 of the settings that what was trained depends on."""
+  lines = difference({}, as_dict(config), UNTRAINED)
+  return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def suggestion(key, config):

@@ -7,7 +7,7 @@ import functools
 import ml_collections
 import pandas as pd
 
-from crl_jax import processes, stopping
+from crl_jax import processes, progress, stopping
 from crl_jax.data import facts, preprocess, sources, splits as splits_lib
 from crl_jax.data.cohort import Cohort
 from crl_jax.engine import members, writer, yardsticks
@@ -46,7 +46,9 @@ class Prepared:
 def prepare(config, cohort=None):
   """The Prepared rows of a config: its cohort (`cohort`, where somebody has it already) dealt into
   folds and roles, with each fold's preprocessing. Raises ValueError, CohortError."""
-  cohort = sources.build_cohort(config) if cohort is None else cohort
+  if cohort is None:
+    with progress.stage("Reading the cohort"):
+      cohort = sources.build_cohort(config)
   splits = splits_lib.of_config(config, cohort)
   rows = [{role: splits.rows(fold, role) for role in splits_lib.ROLES}
           for fold in range(config.members.folds)]
@@ -72,7 +74,7 @@ def fit(prepared, plans, folder, settings, stop):
   config = plans[0].config
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   log = writer.Writer(folder) if processes.leader() else writer.Silent()
-  with log, writer.progress_bar(epochs) as bar, stop.after_epoch():
+  with log, progress.stage("Training", epochs) as bar, stop.after_epoch():
     ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats,
                         folder / "checkpoints", {"config": settings, **prepared.fingerprints}, log,
                         bar, lambda: processes.agreed(stop()))
@@ -83,8 +85,9 @@ def fit(prepared, plans, folder, settings, stop):
 
 def predict(prepared, plans, ready, roles=("val", "test")):
   """role -> per member, (n, T) float32 probabilities of its held-out rows."""
-  return {role: ready.predict([prepared.rows[plan.fold][role] for plan in plans])
-          for role in roles}
+  with progress.stage("Predicting held-out rows"):
+    return {role: ready.predict([prepared.rows[plan.fold][role] for plan in plans])
+            for role in roles}
 
 
 def table(prepared, plans, base, references=True):
@@ -116,7 +119,8 @@ def _references(prepared, fold):
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    found["test"] |= yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.seed)
+    with progress.stage(f"Yardsticks of fold {fold}"):
+      found["test"] |= yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.seed)
   return found
 
 
@@ -131,8 +135,10 @@ def correct(prepared, table):
 def judge(prepared, table):
   """The content of metrics.json; see statistics.evaluate.evaluate and informative.study."""
   cohort, config = prepared.cohort, prepared.config
-  metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  with progress.stage("Evaluating"):
+    metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
   if config.evaluate.informative:
-    metrics["informative"] = informative.study(cohort, seed=config.seed,
-                                               min_cell=config.evaluate.min_cell)
+    with progress.stage("Is the missingness informative?"):
+      metrics["informative"] = informative.study(cohort, seed=config.seed,
+                                                 min_cell=config.evaluate.min_cell)
   return metrics

@@ -14,7 +14,7 @@ def main(given):
   found = predict.predict(given.workdir, given.data_root, given.output)
   print(f"{len(found.table)} rows, members averaged: {found.members} -> {given.output}")
   print("No outcome is known for these rows: no metrics." if found.metrics is None else
-        tables.table(found.metrics, found.rectifiers, found.facts))
+        tables.table(found.metrics, found.rectifiers, found.facts, found.min_cell))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,10 @@ import logging
 import pathlib
 import sys
 
-from crl_jax import config as config_lib, files, pipeline, processes, stopping
+from crl_jax import config as config_lib, files, pipeline, processes, progress, stopping
 from crl_jax.engine import checkpoint, members
 from crl_jax.report import explanations, page, tables
 from crl_jax.serve import explain, predictor
-
-# Settings that change nothing that is trained: a run may go on with others. What a finished run
-# found does depend on those of the evaluation.
-_FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:")
-_EVALUATION = ("evaluate.",)
 
 _LOG = logging.getLogger("crl_jax")
 
@@ -74,22 +69,25 @@ def _execute(config, workdir, devices, stop):
   for warning in info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
   facts = _settle_data(workdir, prepared.facts)
-  plans = members.grid(config)
-  ready = pipeline.fit(prepared, plans, workdir, _settings(config), stop)
-  predictor.save(workdir / "checkpoints" / "final", ready, plans, prepared.stats)
+  plans, settings = members.grid(config), config_lib.digest(config)
+  ready = pipeline.fit(prepared, plans, workdir, settings, stop)
+  predictor.save(workdir / "checkpoints" / "final", ready, plans, prepared.stats,
+                 {"config": settings, **prepared.fingerprints})
   base = pipeline.predict(prepared, plans, ready)
   if not processes.leader():
     return
   table, rectifiers = pipeline.correct(prepared, pipeline.table(prepared, plans, base))
   metrics = pipeline.judge(prepared, table)
-  table.to_parquet(workdir / "predictions.parquet", index=False)
+  with files.replaced(workdir / "predictions.parquet") as part:
+    table.to_parquet(part, index=False)
   files.write_json(workdir / "rectifier.json", rectifiers)
   for name in ("explain.svg", "explain.json"):   # of a report before
     (workdir / name).unlink(missing_ok=True)
-  page.write(workdir / "report.html", metrics, table, facts, rectifiers,
-             config_lib.as_dict(config), files.history(workdir))
-  # Last: its presence says that the run is finished.
-  files.write_json(workdir / "metrics.json", metrics)
+  with progress.stage("Writing the report"):
+    page.write(workdir / "report.html", metrics, table, facts, rectifiers,
+               config_lib.as_dict(config), files.history(workdir))
+  files.finish(workdir, ("config.json", "data.json", "rectifier.json", "predictions.parquet"),
+               metrics)
 
 
 def _explain(workdir, rows):
@@ -108,7 +106,7 @@ def _locked(workdir):
     return
   lock = filelock.FileLock(str(workdir / ".lock"))
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_private(workdir)   # it will hold patients' ids and outcomes
     lock.acquire(timeout=0)
   except filelock.Timeout:
     raise RuntimeError(f"Another process is running in {workdir}: wait for it, or name another "
@@ -127,13 +125,6 @@ def _begun(workdir):
   return bool(checkpoint.steps(workdir / "checkpoints"))
 
 
-def _settings(config):
-  """Digest of the settings that the checkpoints of a run depend on."""
-  lines = config_lib.difference({}, config_lib.as_dict(config))
-  text = "\n".join(line for line in lines if not line.startswith(_FREE + _EVALUATION))
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _settle_config(workdir, config):
   """Writes config.json, or refuses a folder in which a run with another config has got somewhere.
   Another evaluation is refused only where one is finished.
@@ -143,14 +134,15 @@ def _settle_config(workdir, config):
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
   if path.exists() and (finished or _begun(workdir)):
-    lines = [line for line in config_lib.difference(files.read(path), new)
-             if not line.startswith(_FREE if finished else _FREE + _EVALUATION)]
+    lines = config_lib.difference(files.read(path), new,
+                                  config_lib.FREE if finished else config_lib.UNTRAINED)
     if lines:
-      again = finished is not None and all(line.startswith(_EVALUATION) for line in lines)
+      again = finished is not None and all(line.startswith("evaluate.") for line in lines)
       raise ValueError(f"{workdir} was made with another config:\n  " + "\n  ".join(lines)
                        + "\nRun with the old values to go on there, or name another --workdir."
                        + " To evaluate it anew, delete its metrics.json." * again)
   if not finished:   # or it would tell of another run than its results
+    files.begin(workdir)
     files.write_json(path, new)
 
 
@@ -159,7 +151,7 @@ def _settle_data(workdir, facts):
   path = workdir / "data.json"
   if path.exists() and _begun(workdir):
     old = files.read(path)
-    changed = [k for k in ("fingerprint", "splits_fingerprint") if old[k] != facts[k]]
+    changed = [k for k in ("fingerprint", "splits_fingerprint") if old.get(k) != facts[k]]
     if changed:
       raise ValueError(f"The data or splits are not those that {workdir} began with "
                        f"({', '.join(changed)} in data.json differ):\n  "
@@ -176,7 +168,7 @@ def _changes(old, new):
   and whose values do not; and in the versions that made them."""
   keys = ("rows", "patients", "modalities", "tasks", "shapes", "observed", "labelled")
   some = lambda facts: {key: facts[key] for key in keys if key in facts} | {"patterns": {
-      entry["name"]: entry["rows"] for entry in facts["patterns"]},
+      entry["name"]: entry["rows"] for entry in facts.get("patterns", ())},
                                 "versions": facts.get("versions", {})}
   values = old.get("digests", {})
   return config_lib.difference(some(old), some(new)) + [

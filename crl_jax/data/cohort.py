@@ -1,12 +1,16 @@
 """Cohort: what every data source delivers and everything else consumes."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import math
 import pathlib
+from tokenize import TokenError
 
 import numpy as np
+
+from crl_jax import files
 
 _BLOCK = 16384   # rows that are checked at once
 
@@ -17,6 +21,11 @@ KINDS = {
     "set": (2, np.float32),        # (K, F) features of things in no order, a row's images
     "text": (2, np.int32),         # (K, L) token ids of windows of text, 0 is padding
 }
+
+
+# Predictors of every predictions table; its columns are p_<predictor>_<task>.
+RESERVED = ("base", "logistic", "boosting")
+_LONGEST = 100   # bytes of a name that becomes part of a file's
 
 
 class CohortError(ValueError):
@@ -123,6 +132,7 @@ def validate(cohort):
     CohortError: naming the array, column and number of rows, for all that must be mended at the
       source.
   """
+  _check_names(cohort)
   n, warnings = len(cohort), []
   if n == 0:
     raise CohortError("The cohort has no rows. See its attrition table for the step that removed "
@@ -157,8 +167,10 @@ def validate(cohort):
   for t, task in enumerate(cohort.tasks):
     wrong = int((~np.isnan(cohort.labels[:, t]) & ~np.isin(cohort.labels[:, t], (0, 1))).sum())
     if wrong:
-      raise CohortError(f"labels of task '{task}' hold {wrong} values that are neither 0, 1 nor "
-                        "NaN (undefined).")
+      raise CohortError(
+          f"labels of task '{task}' hold {wrong} values that are neither 0, 1 nor NaN (undefined): a "
+          "task is a yes or no. Bring classes as a 0/1 task for each, and days or a time to an "
+          "event as a task 'within so many days', NaN where the follow-up ends before.")
     if not np.isfinite(cohort.labels[:, t]).any():
       warnings.append(f"task '{task}' has no labelled row: it takes part in no loss and no metric")
   for m, modality in enumerate(cohort.modalities):
@@ -171,8 +183,39 @@ def validate(cohort):
   return dataclasses.replace(cohort, info=info)
 
 
+def _check_names(cohort):
+  """Refuses names that would share a column of the predictions table or a file, or be none."""
+  kinds = {"modality": cohort.modalities, "task": cohort.tasks, "group": cohort.groups,
+           "reference": cohort.references}
+  for kind, names in kinds.items():
+    for name in names:
+      if (not isinstance(name, str) or not name.strip() or len(name.encode()) > _LONGEST
+          or name.startswith(".") or not name.isprintable() or set(name) & set("/\\:")):
+        raise CohortError(f"the {kind} {str(name)[:40]!r} cannot be part of a file's name: use 1 to "
+                          f"{_LONGEST} bytes without / \\ : and control characters, and no dot in "
+                          "front.")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+      raise CohortError(f"{kind} names must differ; there are several of {twice}.")
+  taken = {}
+  for task in cohort.tasks:
+    for who in ("", *RESERVED, *cohort.references):
+      column, owner = f"p_{who}_{task}" if who else f"p_{task}", f"'{who or 'final'}' of '{task}'"
+      if column in taken:
+        raise CohortError(f"the column {column} of the predictions table would be {taken[column]} "
+                          f"and {owner}: rename that task or reference. References cannot be "
+                          f"called {', '.join(RESERVED)}.")
+      taken[column] = owner
+
+
 def _check_modality(cohort, modality, present):
-  x, names, kind = cohort.inputs[modality], cohort.features[modality], cohort.kind(modality)
+  x, names = cohort.inputs[modality], cohort.features[modality]
+  if x.ndim > 2 and x.dtype != np.int32 and modality not in cohort.kinds:
+    raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}, and kinds does not say what a "
+                      "row of it is: kinds={'" + modality + "': KIND} with 'sequence' (steps, "
+                      "features) over time, or 'set' (things, features) in no order. Bring an "
+                      "image as a vector of features.")
+  kind = cohort.kind(modality)
   axes, dtype = KINDS[kind]
   if (x.dtype != dtype or x.ndim != 1 + axes or x.shape[0] != len(cohort) or
       x.shape[-1] != len(names)):
@@ -244,7 +287,7 @@ def save(cohort, folder):
   """Writes the cohort as one .npy file per array and cohort.json, which is written last; load()
   reads it back. The folder may hold nothing but inputs that already lie there (on_disk)."""
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  files.make_private(folder)
   lying = {pathlib.Path(x.filename).absolute(): x for x in cohort.inputs.values()
            if isinstance(x, np.memmap)}
   if {path.absolute() for path in folder.iterdir()} - set(lying):
@@ -259,27 +302,33 @@ def save(cohort, folder):
   about = {key: getattr(cohort, key)
            for key in ("modalities", "tasks", "features", "kinds", "info")}
   about["arrays"] = {kind: list(arrays) for kind, arrays in _arrays(cohort).items()}
-  (folder / "cohort.json").write_text(json.dumps(about, indent=1))
+  about["sha256"] = _digests(folder, about)
+  files.write_json(folder / "cohort.json", about)
 
 
 def on_disk(folder):
   """(modality, shape) -> a float32 array that lies where save() would put it: for inputs that do
   not fit in memory."""
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  files.make_private(folder)
   return lambda name, shape: np.lib.format.open_memmap(
       folder / f"inputs.{name}.npy", "w+", np.float32, shape)
 
 
 def load(folder):
   """Reads a cohort written by save(); its inputs stay on disk until they are used. Raises
-  CohortError naming the file that is absent or unreadable."""
+  CohortError naming the file that is absent, unreadable or not what was saved; a cohort.json without
+  checksums (version 0.1.0) is taken at its word."""
   folder = pathlib.Path(folder)
   try:
     about = json.loads((folder / "cohort.json").read_text())
-    read = lambda kind, mode=None: {
-        name: np.load(folder / f"{kind}.{name}.npy", allow_pickle=False, mmap_mode=mode)
-        for name in about["arrays"][kind]}
+    kept = about.get("sha256")
+    changed = [name for name, digest in (_digests(folder, about) if kept else {}).items()
+               if kept.get(name) != digest]
+    if changed:
+      raise ValueError(f"{', '.join(changed)}: not what was saved")
+    read = lambda kind, mode=None: {name: _array(folder / f"{kind}.{name}.npy", mode)
+                                    for name in about["arrays"][kind]}
     rows, groups, references = (read(kind) for kind in ("rows", "groups", "references"))
     return Cohort(
         modalities=tuple(about["modalities"]), tasks=tuple(about["tasks"]), groups=groups,
@@ -290,6 +339,21 @@ def load(folder):
     why = f"{type(error).__name__}: {getattr(error, 'filename', None) or 'damaged'}"
     raise CohortError(f"{folder} is not a complete saved cohort ({why}); write it again with "
                       "cohort.save().") from None
+
+
+def _array(path, mode):
+  """The array in a file. Raises OSError or ValueError: a damaged header is any of many errors."""
+  try:
+    return np.load(path, allow_pickle=False, mmap_mode=mode)
+  except (ArithmeticError, EOFError, LookupError, SyntaxError, TypeError, TokenError) as error:
+    raise ValueError(f"{path.name}: {type(error).__name__}") from error
+
+
+def _digests(folder, about):
+  """File name -> SHA-256 of the arrays of a saved cohort."""
+  names = [f"{kind}.{name}.npy" for kind, listed in about["arrays"].items() for name in listed]
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return dict(zip(names, pool.map(lambda name: files.sha256(folder / name), names)))
 
 
 def _arrays(cohort):

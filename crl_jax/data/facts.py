@@ -7,9 +7,10 @@ import platform
 
 import numpy as np
 
+from crl_jax import __version__
 from crl_jax.data import cohort as cohort_lib
 
-_PACKAGES = ("crl_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pandas",
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pandas",
              "scikit-learn")
 
 
@@ -58,4 +59,4 @@ def _versions():
   for name in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[name] = importlib.metadata.version(name)
-  return found
+  return found | {"crl_jax": __version__}   # installed or not

@@ -130,10 +130,9 @@ def key_parts(config, recipe, files, folder):
 
 def _save(cohort, place, parts):
   """Writes the folder `place` and its manifest: all or nothing. Raises OSError."""
-  with files_lib.replaced(place) as part:
-    shutil.rmtree(part, ignore_errors=True)    # of a run that was killed; we hold the lock
+  with files_lib.replaced(place, folder=True) as part:   # what a killed run left: we hold the lock
     cohort_lib.save(cohort, part)
-    sums = {p.name: files_lib.sha256(p) for p in sorted(part.iterdir())}
+    sums = {"cohort.json": files_lib.sha256(part / "cohort.json")}   # which holds the arrays' own
     (part / "manifest.json").write_text(json.dumps({"key": parts, "files": sums}, indent=1))
     _sync(part)
     shutil.rmtree(place, ignore_errors=True)   # a damaged one
@@ -143,10 +142,8 @@ def _load(place):
   """The cohort kept at `place`; None where there is none or it is damaged."""
   try:
     manifest = json.loads((place / "manifest.json").read_text())
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-      found = dict(zip(manifest["files"], pool.map(
-          lambda name: files_lib.sha256(place / name), manifest["files"])))
-    changed = [name for name, digest in manifest["files"].items() if found[name] != digest]
+    changed = [name for name, digest in manifest["files"].items()
+               if files_lib.sha256(place / name) != digest]
     if changed:
       raise cohort_lib.CohortError(f"{', '.join(changed)} changed on disk")
     return cohort_lib.load(place)

@@ -11,6 +11,9 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 
+_NEAR = 10   # training values behind a knot of the quantile scale
+
+
 def fit_folds(inputs, observed, modalities, rows, config):
   """Fits the preprocessing of every fold on its own training rows.
 
@@ -22,7 +25,7 @@ def fit_folds(inputs, observed, modalities, rows, config):
     config: config.preprocess.
   Returns:
     per fold, modality -> dict of float32 arrays, of one shape in all folds: `fill` (F,) median,
-    `knots` (Q, F) quantiles (Q = 1: unused), `center`, `spread` (F,) of the scaled values, `keep`
+    `knots` (Q, F) smoothed quantiles (Q = 1: unused), `center`, `spread` (F,) of the scaled values, `keep`
     (F,) 0/1, `low`, `high` (F,) training range, `clip` (), `indicator` (F,) 0/1, which features'
     gaps are delivered too, and `basis` (F, C), the leading principal components (both (1, 1):
     unused; orbax saves no empty array). Of token ids `ids` (L,) alone.
@@ -90,7 +93,7 @@ def _fit_one(x, rows, config):
   if config.indicators:
     stats["indicator"] = (some & (share > 0)).astype(np.float32)
   if quantile:
-    stats["knots"] = np.quantile(x, np.linspace(0, 1, config.quantiles), axis=0).astype(np.float32)
+    stats["knots"] = _knots(x, config.quantiles)
     x = _fitted_normal(stats["knots"], x)
   stats["center"] = x.mean(0, dtype=np.float64).astype(np.float32)
   spread = x.std(0, dtype=np.float64).astype(np.float32)
@@ -98,6 +101,16 @@ def _fit_one(x, rows, config):
   stats["keep"] *= spread > 1e-6 * np.maximum(1, np.abs(stats["center"]))
   stats["spread"] = np.where(stats["keep"] > 0, spread, 1).astype(np.float32)
   return stats
+
+
+def _knots(x, count):
+  """(count, F) float32 quantiles of the columns of x (n, F), each the mean of the _NEAR values around
+  it: a quantile itself is one patient's value, and knots leave with an exported model."""
+  near = min(_NEAR, len(x))
+  middle = np.rint(np.linspace(0, len(x) - 1, count)).astype(int)
+  first = np.clip(middle - near // 2, 0, len(x) - near)
+  return np.sort(x, 0)[first[:, None] + np.arange(near)].mean(1, dtype=np.float64).astype(
+      np.float32)
 
 
 def _principal_components(stats, x, rows, components):

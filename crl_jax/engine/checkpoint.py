@@ -95,7 +95,8 @@ def restore(folder, like=None, fingerprint=None):
       logging.warning("Checkpoint %s is damaged (%s %s); trying the one before it.",
                       folder / str(step), type(error).__name__, error)
       continue
-    changed = [k for k in fingerprint or {} if kept.get(k) != fingerprint[k]]
+    # the final parameters of version 0.1.0 have none
+    changed = [k for k in fingerprint or {} if kept and kept.get(k) != fingerprint[k]]
     if changed:
       raise ValueError(f"Checkpoint {folder / str(step)} belongs to other {', '.join(changed)} "
                        "than this run: name another --workdir, or delete that folder to start "

@@ -123,7 +123,9 @@ def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_sto
 
   def on_epoch(m, stage, total, scalars):
     log.write(plans[m].name, stage, total, scalars)
-    update(total, f"{stage} epoch {total}")
+    areas = [v for key, v in scalars.items() if key.startswith("val/auroc_") and v == v]
+    update(total, f"{stage} epoch {total}, validation log-loss {scalars['val/loss']:.3f}" + (
+        f", mean AUROC {np.mean(areas):.3f}" if areas else ""))
 
   def save(phase, epoch, member):
     total = sum(stage.epochs for stage in model.stages[:phase]) + epoch

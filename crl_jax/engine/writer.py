@@ -1,11 +1,12 @@
-"""Training curves (metrics.jsonl and TensorBoard events) and the progress bar of a run."""
+"""Training curves: metrics.jsonl and TensorBoard events."""
 
-import contextlib
 import json
+import logging
 import pathlib
-import sys
 
 from crl_jax import files
+
+_LOG = logging.getLogger("crl_jax")
 
 
 class Writer:
@@ -25,7 +26,10 @@ class Writer:
 
   def __exit__(self, *_):
     for events in self._events.values():
-      events.close()
+      try:
+        events.close()
+      except OSError as unwritten:   # pictures of what metrics.jsonl holds; no error of a run
+        _LOG.warning("TensorBoard's events could not be written (%s).", unwritten.strerror)
 
   def rewind(self, epoch):
     """Forgets records past `epoch`: those a killed run wrote after its last checkpoint."""
@@ -36,8 +40,12 @@ class Writer:
   def write(self, member, stage, epoch, scalars):
     """Appends a record; `scalars` maps names to floats, NaN written as null."""
     clean = {k: (v if v == v and abs(v) != float("inf") else None) for k, v in scalars.items()}
-    with self._path.open("a") as file:
-      file.write(json.dumps({"member": member, "stage": stage, "epoch": epoch, **clean}) + "\n")
+    try:
+      with self._path.open("a") as file:
+        file.write(json.dumps({"member": member, "stage": stage, "epoch": epoch, **clean}) + "\n")
+    except OSError as error:
+      files.raise_if_full(self._path, error)
+      raise
     if member not in self._events:
       from tensorboardX import SummaryWriter
       self._events[member] = SummaryWriter(str(self._folder / "events" / member), purge_step=epoch)
@@ -60,20 +68,3 @@ class Silent:
 
   def write(self, member, stage, epoch, scalars):
     pass
-
-
-@contextlib.contextmanager
-def progress_bar(total, stream=sys.stderr):
-  """Yields update(done, text) for a bar over `total` units with an ETA; silent where
-  `stream` is no terminal.
-  """
-  if not stream.isatty():
-    yield lambda done, text: None
-    return
-  from rich.console import Console
-  from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-  columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-             TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
-  with Progress(*columns, console=Console(file=stream)) as bar:
-    task = bar.add_task("starting", total=total)
-    yield lambda done, text: bar.update(task, completed=done, description=text)

@@ -1,6 +1,5 @@
 """What each modality contributed: from the contributions of rows to text, figures and pages."""
 
-import json
 import pathlib
 
 import numpy as np
@@ -127,10 +126,11 @@ def write(workdir, found, new=False):
   settings = files.read(workdir / "config.json")["evaluate"]
   brief = summary(found, new, settings["min_cell"])
   if not new:
-    (workdir / "explain.json").write_text(json.dumps(brief, indent=1, allow_nan=False))
+    files.write_json(workdir / "explain.json", brief)
+    files.seal(workdir, "explain.json")
     page.rebuild(workdir)
-    # Last: see is_written().
-    (workdir / "explain.svg").write_text(svg.standalone(figure(brief)), encoding="utf-8")
+    with files.replaced(workdir / "explain.svg") as part:   # last: see is_written()
+      part.write_text(svg.standalone(figure(brief)), encoding="utf-8")
   return brief
 
 

@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from crl_jax.data import sources, splits as splits_lib
+from crl_jax.data import cohort as cohort_lib, sources, splits as splits_lib
 from crl_jax.serve import predict, predictor
 from crl_jax.statistics import shapley
 
@@ -58,7 +58,8 @@ class Explained:
   gate: np.ndarray | None
 
 
-def explain(outputs, probability, weights, cohort, rows, background, absent="replaced", seed=0):
+def explain(outputs, probability, weights, cohort, rows, background, absent="replaced", seed=0,
+            update=lambda *_: None):
   """Explains rows of a cohort.
 
   Args:
@@ -71,6 +72,7 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
     background: (R,) row indices whose content may stand in: training rows.
     absent: "replaced" | "removed".
     seed: of the background and of sampled orders.
+    update: called with (rows done, text).
   Returns:
     Explained.
   """
@@ -97,6 +99,7 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
                                                            observed))
   parts = []
   for start in range(0, len(rows), _BATCH):
+    update(start, f"{start} of {len(rows)} rows")
     mine = np.resize(rows[start:start + _BATCH], _BATCH)   # one shape, one program
     keep = min(_BATCH, len(rows) - start)
     inputs = {m: cohort.inputs[m][mine] for m in modalities}
@@ -179,9 +182,14 @@ def of_run(workdir, rows=500, absent="replaced", data_root=""):
       all_rows)[:max(rows, 1)])
   cohort = sources.build_cohort(config)
   splits = splits_lib.of_config(config, cohort)
-  if splits.fingerprint() != found.facts["splits_fingerprint"]:
-    raise ValueError(f"The data are not those that {workdir} was made from (splits differ): "
-                     "restore the files of data.root, or name new patients with --data_root.")
+  facts = found.facts
+  changed = [name for name, kept, now in (
+      ("splits", facts["splits_fingerprint"], splits.fingerprint()),
+      ("values", facts["fingerprint"], cohort_lib.fingerprint(cohort))) if kept != now]
+  if changed:
+    raise ValueError(f"The data are not those that {workdir} was made from ({' and '.join(changed)} "
+                     "differ): restore the files of data.root, or name new patients with "
+                     "--data_root.")
   one = lambda fold, mine, background: explain(
       outputs, found.model.probability, _members(found.tree, fold), mine[0], mine[1], background,
       absent, config.seed)

@@ -24,12 +24,14 @@ class Predicted:
     rectifiers: the run's rectifier.json.
     facts: the run's data.json with what is known of the new cohort.
     members: how many were averaged.
+    min_cell: patients of a group at least, for its numbers to be told.
   """
   table: pd.DataFrame
   metrics: dict | None
   rectifiers: dict
   facts: dict
   members: int
+  min_cell: int
 
 
 def predict(workdir, root, output):
@@ -78,7 +80,8 @@ def predict(workdir, root, output):
   known = np.isfinite(cohort.labels).any()
   return Predicted(table, evaluate.evaluate(table, cohort.tasks, config, config.seed,
                                             cohort.modalities) if known else None,
-                   rectifiers, {**facts, **cohort.info}, predictor.members)
+                   rectifiers, {**facts, **cohort.info}, predictor.members,
+                   config.evaluate.min_cell)
 
 
 def read_cohort(config, root):

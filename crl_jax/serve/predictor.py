@@ -45,11 +45,39 @@ class Predictor:
 
   def __call__(self, inputs, observed):
     """(base, rectified), (N, T) float32 each on the host, of any number of rows; compiled once for
-    every power of two up to 256."""
+    every power of two up to 256. A modality that `inputs` lacks must be observed for nobody.
+
+    Raises ValueError for inputs of another shape than those of training, naming the modality.
+    """
+    inputs, observed = self._checked(inputs, np.asarray(observed))
     parts = [self._part({m: x[start:start + _LARGEST] for m, x in inputs.items()},
                         observed[start:start + _LARGEST])
              for start in range(0, max(1, len(observed)), _LARGEST)]
     return tuple(np.concatenate(p) for p in zip(*parts))
+
+  def _checked(self, inputs, observed):
+    """Both, with zeros for modalities that nobody has."""
+    rows = len(observed)
+    if observed.shape != (rows, len(self.modalities)) or observed.dtype != bool:
+      raise ValueError(f"observed is {observed.dtype} {observed.shape}; expected bool ({rows}, "
+                       f"{len(self.modalities)}), a column for each of {list(self.modalities)}.")
+    if unknown := sorted(set(inputs) - set(self.modalities)):
+      raise ValueError(f"inputs has {unknown}; the run's modalities are {list(self.modalities)}.")
+    found = {}
+    for m, name in enumerate(self.modalities):
+      expected = (rows, *self.shapes[name])
+      if name not in inputs:
+        if observed[:, m].any():
+          raise ValueError(f"inputs lacks '{name}', which `observed` says {observed[:, m].sum()} "
+                           "rows have: bring it, or set its column to False.")
+        found[name] = np.zeros(expected, self.dtype(name))
+      elif np.shape(inputs[name]) != expected:
+        raise ValueError(f"inputs['{name}'] has shape {np.shape(inputs[name])}; the run was trained "
+                         f"on (rows, {', '.join(map(str, self.shapes[name]))}), and `observed` has "
+                         f"{rows} rows.")
+      else:
+        found[name] = inputs[name]
+    return found, observed
 
   def dtype(self, modality):
     """Of the raw input of `modality`."""
@@ -68,13 +96,14 @@ class Predictor:
     return [np.asarray(p)[:count] for p in found]
 
 
-def save(folder, ready, plans, stats):
-  """Keeps the trained members (members.Ready) of a run and the preprocessing of their folds."""
+def save(folder, ready, plans, stats, fingerprint):
+  """Keeps the trained members (members.Ready) of a run and the preprocessing of their folds;
+  `fingerprint`: see pipeline.fit()."""
   first = lambda x: np.asarray(x)[:len(plans)]
   checkpoint.save(folder, 0, {
       "params": jax.tree.map(first, ready.programs.to_host(ready.params)),
       "fold": np.array([plan.fold for plan in plans], np.int32),
-      "stats": preprocess.stack(stats)}, keep=1)
+      "stats": preprocess.stack(stats)}, keep=1, fingerprint=fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +123,13 @@ def restore(workdir):
   """The Restored of a finished run folder. Raises as `load`."""
   workdir = pathlib.Path(workdir)
   config, facts, rectifiers = read_run(workdir)
-  found = checkpoint.restore(workdir / "checkpoints" / "final")
+  try:
+    found = checkpoint.restore(workdir / "checkpoints" / "final", fingerprint={
+        "config": config_lib.digest(config), "data": facts["fingerprint"],
+        "splits": facts["splits_fingerprint"]})
+  except ValueError as error:
+    raise OSError(f"config.json or data.json of {workdir} is not what its members were trained "
+                  "with: restore it, or make the run again.") from error
   if found is None:
     raise OSError(f"{workdir} has no final parameters: delete its metrics.json and run the same "
                   "main command again, which makes them of its checkpoints.")

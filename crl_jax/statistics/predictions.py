@@ -20,15 +20,22 @@ def part(cohort, rows, fold, seed, role, base, references):
     references: name -> (n, T) probabilities of other predictors.
   Returns:
     DataFrame.
+  Raises:
+    ValueError: names that share a column.
   """
-  columns = dict(row_id=cohort.row_id[rows], patient_id=cohort.patient_id[rows], fold=fold,
-                 seed=seed, role=role, pattern=cohort.pattern[rows])
-  columns |= {f"group_{name}": values[rows].astype(str) for name, values in cohort.groups.items()}
+  columns = [*dict(row_id=cohort.row_id[rows], patient_id=cohort.patient_id[rows], fold=fold,
+                   seed=seed, role=role, pattern=cohort.pattern[rows]).items(),
+             *((f"group_{name}", values[rows].astype(str))
+               for name, values in cohort.groups.items())]
   for t, task in enumerate(cohort.tasks):
-    columns[f"y_{task}"] = cohort.labels[rows, t].astype(np.float64)
-    columns[f"p_base_{task}"] = base[:, t].astype(np.float64)
-    columns |= {f"p_{name}_{task}": p[:, t].astype(np.float64) for name, p in references.items()}
-  return pd.DataFrame(columns)
+    columns += [(f"y_{task}", cohort.labels[rows, t].astype(np.float64)),
+                (f"p_base_{task}", base[:, t].astype(np.float64)),
+                *((f"p_{name}_{task}", p[:, t].astype(np.float64))
+                  for name, p in references.items())]
+  names = [name for name, _ in columns]
+  if twice := {name for name in names if names.count(name) > 1}:   # validate() refuses them
+    raise ValueError(f"Two predictors or tasks share the columns {sorted(twice)}.")
+  return pd.DataFrame(dict(columns))
 
 
 def of_fold(cohort, rows, fold, seeds, base, ensemble, references):

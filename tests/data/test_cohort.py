@@ -178,3 +178,66 @@ def test_fingerprint_sees_every_array(cohort):
     array[-1] = 1 - array[-1] if name != "observed" else ~array[-1]
     seen.add(cohort_lib.fingerprint(other))
   assert len(seen) == 5
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "../a", "a\\b", "a\0b", "a\nb", ".a", "x" * 300])
+def test_names_that_no_file_can_have_are_refused(cohort, name):
+  for change in (dict(tasks=("x", name)), dict(groups={name: cohort.groups["sex"]}),
+                 dict(references={name: cohort.labels}), dict(modalities=("a", name))):
+    with pytest.raises(CohortError, match="cannot be part of a file's name"):
+      cohort_lib.validate(dataclasses.replace(cohort, **change))
+
+
+def test_names_that_collide_are_refused(cohort):
+  """p_base_death would be the final prediction of 'base_death' and the base one of 'death'."""
+  two = lambda *tasks: dataclasses.replace(
+      cohort, tasks=tasks, labels=np.repeat(cohort.labels[:, :1], len(tasks), 1))
+  named = lambda name: dataclasses.replace(cohort, references={name: cohort.labels})
+  for bad in (two("death", "base_death"), two("boosting_x", "x"), named("base"), named("logistic"),
+              dataclasses.replace(two("death", "b_death"), references={"b": cohort.labels})):
+    with pytest.raises(CohortError, match="the column p_.* rename that task or reference"):
+      cohort_lib.validate(bad)
+  with pytest.raises(CohortError, match="task names must differ; there are several of .'x'"):
+    cohort_lib.validate(two("x", "x"))
+  with pytest.raises(CohortError, match="modality names must differ"):
+    cohort_lib.validate(dataclasses.replace(cohort, modalities=("a", "a")))
+  cohort_lib.validate(two("death", "death_base"))
+
+
+def test_the_refusal_says_what_a_task_and_a_kind_may_be(cohort):
+  days = changed(cohort, labels=cohort.labels)
+  days.labels[0, 0] = 12
+  with pytest.raises(CohortError, match="a task is a yes or no.*within so many days"):
+    cohort_lib.validate(days)
+  image = np.zeros((30, 8, 3), np.float32)
+  image[:] = np.random.default_rng(0).normal(size=image.shape)
+  pictures = dataclasses.replace(cohort, inputs={**cohort.inputs, "b": image})
+  with pytest.raises(CohortError, match="kinds does not say what a row of it is.*'sequence'.*'set'"):
+    cohort_lib.validate(pictures)
+  cohort_lib.validate(dataclasses.replace(pictures, kinds={"b": "sequence"}))
+
+
+@pytest.mark.parametrize("file", ["rows.labels.npy", "inputs.a.npy", "groups.sex.npy"])
+@pytest.mark.parametrize("damage", ["bit", "header", "empty"])
+def test_a_damaged_array_is_refused_by_name(cohort, file, damage, tmp_path):
+  cohort_lib.save(cohort, tmp_path / "c")
+  path = tmp_path / "c" / file
+  content = bytearray(path.read_bytes())
+  if damage == "empty":
+    content = b""
+  else:
+    content[-1 if damage == "bit" else content.index(b"}")] ^= 1
+  path.write_bytes(bytes(content))
+  with pytest.raises(CohortError, match=f"{file}: not what was saved"):
+    cohort_lib.load(tmp_path / "c")
+  about = json.loads((tmp_path / "c" / "cohort.json").read_text())
+  del about["sha256"]   # of a version before
+  (tmp_path / "c" / "cohort.json").write_text(json.dumps(about))
+  if damage != "bit":
+    with pytest.raises(CohortError, match="not a complete saved cohort"):
+      cohort_lib.load(tmp_path / "c")
+
+
+def test_a_saved_cohort_is_private(cohort, tmp_path):
+  cohort_lib.save(cohort, tmp_path / "c")
+  assert (tmp_path / "c").stat().st_mode & 0o077 == 0

@@ -149,3 +149,18 @@ def test_token_ids_are_left_alone(settings):
   np.testing.assert_array_equal(found, np.where(observed[:, 0, None, None], ids, 0))
   assert preprocess.out_of_range(stats, {"note": ids * 100}, observed, ("note",),
                                  {"note": "abcdefgh"}) == []
+
+
+def test_no_knot_is_one_patients_value():
+  """Knots leave with an exported model: each is the mean of ten training values."""
+  settings = config_lib.default().unlock().preprocess
+  settings.scale, settings.quantiles = "quantile", 16
+  x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+  x[::29, 0] = 54321.125 + np.arange(len(x[::29]))
+  knots = preprocess.fit({"a": x}, np.ones((300, 1), bool), ("a",), np.arange(300),
+                         settings)["a"]["knots"]
+  assert not np.isin(knots, x).any() and (np.diff(knots, axis=0) >= 0).all()
+  last = np.sort(x, 0)[-10:].mean(0, dtype=np.float64)
+  np.testing.assert_allclose(knots[-1], last, rtol=1e-6)
+  few = preprocess.fit({"a": x[:5]}, np.ones((5, 1), bool), ("a",), np.arange(5), settings)["a"]
+  np.testing.assert_allclose(few["knots"], np.repeat(x[:5].mean(0)[None], 16, 0), rtol=1e-5)

@@ -1,6 +1,5 @@
 """Training curves survive kills: cut lines, records past the last checkpoint, members apart."""
 
-import io
 import json
 
 from crl_jax import files
@@ -46,23 +45,6 @@ def test_rewind_drops_a_line_cut_short_and_works_on_an_empty_folder(tmp_path):
   with writer.Writer(tmp_path) as log:
     log.rewind(2)
   assert (all(json.loads(line) for line in path.read_text().splitlines())
-          and not (tmp_path / "metrics.part").exists())
+          and not (tmp_path / "metrics.jsonl.part").exists())
   write(tmp_path, ("a", 3))
   assert epochs(tmp_path, "a") == [1, 2, 3]
-
-
-def test_the_bar_is_silent_where_there_is_no_terminal():
-  stream = io.StringIO()
-  with writer.progress_bar(3, stream) as update:
-    update(1, "half way")
-  assert stream.getvalue() == ""
-
-
-def test_the_bar_shows_its_text_on_a_terminal():
-  class Terminal(io.StringIO):
-    def isatty(self):
-      return True
-  stream = Terminal()
-  with writer.progress_bar(2, stream) as update:
-    update(2, "fold 0: joint epoch 2")
-  assert "joint epoch 2" in stream.getvalue() and "100%" in stream.getvalue()

@@ -207,6 +207,17 @@ def test_data_of_another_split_are_refused(explained, monkeypatch):
     explain.of_run(folder)
 
 
+def test_other_values_of_the_same_patients_are_refused(explained, monkeypatch):
+  folder, *_ = explained
+  cohort = sources.build_cohort(predictor.restore(folder).config)
+  monkeypatch.setattr(sources, "build_cohort", lambda _: dataclasses.replace(
+      cohort, inputs={m: -5 * x for m, x in cohort.inputs.items()}))
+  before = (folder / "report.html").read_bytes()
+  with pytest.raises(ValueError, match=r"\(values differ\): restore the files"):
+    explain.of_run(folder)
+  assert (folder / "report.html").read_bytes() == before
+
+
 def test_new_patients_are_explained_by_all_members(explained, tiny_config, tmp_path):
   folder, *_ = explained
   new = sources.build_cohort(tiny_config).take(np.arange(20))

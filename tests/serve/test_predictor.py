@@ -133,3 +133,25 @@ def test_what_is_unobserved_is_not_read(predictor, rows):
            for i, (m, x) in enumerate(inputs.items())}
   for found, expected in zip(predictor(other, observed), predictor(inputs, observed)):
     np.testing.assert_array_equal(found, expected)
+
+
+def test_other_inputs_are_refused_by_modality(predictor, rows):
+  inputs, observed = rows
+  some = lambda **changes: {m: x for m, x in (inputs | changes).items() if x is not None}
+  for bad, words in ((some(image=None), "lacks 'image', which `observed` says 20 rows have"),
+                     (some(image=inputs["image"][:, :-1]), r"'image'\] has shape \(40, "),
+                     (some(image=inputs["image"][:-1]), r"`observed` has 40 rows"),
+                     (some(other=inputs["image"]), r"\['other'\]; the run's modalities are")):
+    with pytest.raises(ValueError, match=words):
+      predictor(bad, observed)
+  for bad in (observed[:, :-1], observed.astype(float)):
+    with pytest.raises(ValueError, match=r"observed is .* expected bool \(40, 3\)"):
+      predictor(inputs, bad)
+
+
+def test_a_modality_that_nobody_has_may_be_left_out(predictor, rows):
+  inputs, observed = rows
+  observed = observed & np.array([m != "image" for m in predictor.modalities])
+  without = {m: x for m, x in inputs.items() if m != "image"}
+  for a, b in zip(predictor(without, observed), predictor(inputs, observed)):
+    np.testing.assert_array_equal(a, b)

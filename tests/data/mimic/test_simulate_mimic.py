@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data.mimic import (files as mimic_files, images, simulate as simulate_mimic,
-                                tfrecord)
+from crl_jax.data.mimic import files as mimic_files, images, simulate as simulate_mimic, tfrecord
 from crl_jax.data.mimic.simulated import csv_gz, people as people_lib
 
 PATIENTS = 250

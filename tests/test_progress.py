@@ -1,0 +1,52 @@
+"""What a command is doing: a bar on a terminal, elsewhere a line in 30 seconds."""
+
+import io
+import logging
+
+import pytest
+
+from crl_jax import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """now[0] is the time."""
+  now = [0.0]
+  monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+  return now
+
+
+def test_a_log_gets_a_line_in_thirty_seconds_and_the_last_one(clock, caplog):
+  caplog.set_level(logging.INFO, "crl_jax")
+  with progress.stage("Training", 100, io.StringIO()) as update:
+    for done in range(21, 101):   # of a run that goes on after its 20th epoch
+      clock[0] += 2
+      update(done, f"epoch {done}")
+  assert caplog.messages[0] == "Training ..." and caplog.messages[-1] == "Training: done in 3 min"
+  told = caplog.messages[1:-1]
+  assert len(told) == 6 and told[-1] == "Training: epoch 100"
+  # 28 s for the 14 epochs after the first that was seen here
+  assert told[0] == f"Training: epoch 35 (35 of 100, {30 / 14 * 65 / 60:.0f} min left)"
+
+
+def test_a_short_stage_is_one_line(clock, caplog):
+  caplog.set_level(logging.INFO, "crl_jax")
+  with progress.stage("Evaluating", stream=io.StringIO()):
+    clock[0] += 0.5
+  assert caplog.messages == ["Evaluating ..."]
+
+
+@pytest.mark.parametrize("total", [2, None])
+def test_a_terminal_gets_a_bar(total):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+  stream = Terminal()
+  with progress.stage("Training", total, stream) as update:
+    update(2, "fold 0: joint epoch 2")
+  assert "joint epoch 2" in stream.getvalue() and ("100%" in stream.getvalue()) == bool(total)
+
+
+@pytest.mark.parametrize("seconds, text", [(41, "41 s"), (720, "12 min"), (12240, "3.4 h")])
+def test_durations(seconds, text):
+  assert progress.duration(seconds) == text
