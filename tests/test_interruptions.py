@@ -224,7 +224,7 @@ def test_a_second_signal_does_not_wait(launch, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_follows_a_run_stops_too(launch, tmp_path, module, number):
   """Stopped while it reads the run's config, a pipe into which nobody writes."""
-  (tmp_path / "metrics.json").write_text("{}")
+  files.finish(tmp_path, (), {"test": {}})
   os.mkfifo(tmp_path / "config.json")
   more = dict(predict=[f"--data_root={tmp_path}", f"--output={tmp_path / 'p.parquet'}"],
               export=[f"--output={tmp_path / 'export'}"], explain=[])[module]

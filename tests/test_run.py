@@ -261,7 +261,8 @@ def test_a_crashed_evaluation_is_gone_on_with_by_another(tiny_run, finish, tmp_p
   folder = copy(tiny_run, tmp_path, "metrics.json", "predictions.parquet")
   monkeypatch.setattr(writer.Writer, "write", lambda *_: pytest.fail("an epoch is trained again"))
   free = ["evaluate.yardsticks=False", "evaluate.bootstrap=20", "checkpoint.every_epochs=2",
-          "train.data=streamed", "train.resident_gb=1.0", "data.cache="]
+          "train.data=streamed", "train.resident_gb=1.0", "data.cache=", "data.memory_limit=8GB",
+          f"data.spill={tmp_path}", f"text.cache={tmp_path}", "platform=cpu"]
   again = finish(config_lib.override(tiny_run.config, free), folder)
   names = ("p_base", "p")
   for before, after in zip(predictions(tiny_run.table, *names), predictions(again.table, *names)):

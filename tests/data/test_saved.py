@@ -1,16 +1,21 @@
 """A saved cohort is a source like any other: configs/cohort.py, resident or streamed."""
 
+import dataclasses
+import json
 import textwrap
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from configs import cohort as config_file
 from crl_jax import config as config_lib
 from crl_jax.data import cohort as cohort_lib, saved, sources
+from crl_jax.engine import writer
 
 
-def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finish, tmp_path):
+def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finish, tmp_path,
+                                                    monkeypatch):
   cohort_lib.save(sources.build_cohort(tiny_config), tmp_path / "cohort")
   settings = ["data.cohort=saved", f"data.root={tmp_path / 'cohort'}"]
   for how in ("resident", "streamed"):
@@ -18,6 +23,20 @@ def test_a_saved_cohort_trains_streamed_as_resident(tiny_config, tiny_run, finis
                    tmp_path / how)
     np.testing.assert_allclose(found.table.p_base_mortality, tiny_run.table.p_base_mortality,
                                atol=1e-4)
+  # a begun run goes on where its data have moved to, and not with others
+  folder, moved = tmp_path / "resident", tmp_path / "moved"
+  (folder / "metrics.json").unlink()
+  (tmp_path / "cohort").rename(moved)
+  monkeypatch.setattr(writer.Writer, "write", lambda *_: pytest.fail("an epoch is trained again"))
+  config = config_lib.override(tiny_config, ["data.cohort=saved", f"data.root={moved}"])
+  before = pd.read_parquet(folder / "predictions.parquet")
+  assert finish(config, folder).table.equals(before)
+  assert json.loads((folder / "config.json").read_text())["data"]["root"] == str(moved)
+  (folder / "metrics.json").unlink()
+  cohort = cohort_lib.load(moved)
+  cohort_lib.save(dataclasses.replace(cohort, labels=1 - cohort.labels), tmp_path / "other")
+  with pytest.raises(ValueError, match="data or splits are not those"):
+    finish(config_lib.override(config, [f"data.root={tmp_path / 'other'}"]), folder)
 
 
 def test_its_config_names_what_is_missing(tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from crl_jax.statistics import compare as compare_lib
+from crl_jax import files
 from experiments import compare
 
 
@@ -17,6 +18,7 @@ def test_runs_of_the_same_rows_are_compared_in_pairs(tiny_run, tmp_path):
   for task in ("readmission", "mortality"):
     table[f"p_{task}"] = 1 - table[f"p_{task}"]   # the worst ranking there is of these predictions
   table.to_parquet(other / "predictions.parquet")
+  files.seal(other, "predictions.parquet")
   compare.compare([tiny_run.folder, other], tmp_path / "page.html")
   text = (tmp_path / "page.html").read_text()
   value = tiny_run.metrics["test"]["mortality"]["auroc"]["value"]

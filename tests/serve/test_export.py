@@ -15,7 +15,7 @@ import jax.export
 import numpy as np
 import pytest
 
-from crl_jax import models, run
+from crl_jax import files, models, run
 from crl_jax.data import preprocess
 from crl_jax.serve import export, predictor as predictor_lib
 
@@ -48,6 +48,7 @@ def logit_run(members_run, tmp_path_factory):
     for i, cell in enumerate(task["cells"]):
       cell["gamma_shrunk"] = 0.3 + 0.1 * i
   (folder / "rectifier.json").write_text(json.dumps(found))
+  files.seal(folder, "rectifier.json")
   return dataclasses.make_dataclass("Run", ["folder"])(folder)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, models
+from crl_jax import config as config_lib, files, models
 from crl_jax.data import preprocess, sources
 from crl_jax.data.cohort import pattern_id
 from crl_jax.engine import checkpoint
@@ -34,6 +34,7 @@ def folder(request, members_run, tmp_path_factory):
     for i, cell in enumerate(task["cells"]):
       cell["gamma_shrunk"] = (-0.3, 0.01, 0.25, 0.05)[(i + t) % 4]   # one is below the threshold
   (target / "rectifier.json").write_text(json.dumps(found))
+  files.seal(target, "rectifier.json")
   return target
 
 
@@ -97,6 +98,7 @@ def test_without_the_rectifier_both_are_the_same(folder, rows, quickly, tmp_path
   shutil.copytree(folder, tmp_path / "off")
   found = json.loads((folder / "rectifier.json").read_text())
   (tmp_path / "off" / "rectifier.json").write_text(json.dumps(found | {"enabled": False}))
+  files.seal(tmp_path / "off", "rectifier.json")
   with quickly():
     base, rectified = predictor_lib.load(tmp_path / "off")(*rows)
   np.testing.assert_array_equal(rectified, base)
