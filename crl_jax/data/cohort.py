@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import pathlib
-from tokenize import TokenError
 
 import numpy as np
 
@@ -327,7 +326,7 @@ def load(folder):
                if kept.get(name) != digest]
     if changed:
       raise ValueError(f"{', '.join(changed)}: not what was saved")
-    read = lambda kind, mode=None: {name: _array(folder / f"{kind}.{name}.npy", mode)
+    read = lambda kind, mode=None: {name: files.load_array(folder / f"{kind}.{name}.npy", mode)
                                     for name in about["arrays"][kind]}
     rows, groups, references = (read(kind) for kind in ("rows", "groups", "references"))
     return Cohort(
@@ -339,14 +338,6 @@ def load(folder):
     why = f"{type(error).__name__}: {getattr(error, 'filename', None) or 'damaged'}"
     raise CohortError(f"{folder} is not a complete saved cohort ({why}); write it again with "
                       "cohort.save().") from None
-
-
-def _array(path, mode):
-  """The array in a file. Raises OSError or ValueError: a damaged header is any of many errors."""
-  try:
-    return np.load(path, allow_pickle=False, mmap_mode=mode)
-  except (ArithmeticError, EOFError, LookupError, SyntaxError, TypeError, TokenError) as error:
-    raise ValueError(f"{path.name}: {type(error).__name__}") from error
 
 
 def _digests(folder, about):
