@@ -35,7 +35,8 @@ def replaced(path, folder=False):
   path = pathlib.Path(path)
   part = path.with_name(path.name + ".part")
   try:
-    _remove(part)   # of a killed process, with its own mode
+    if part.exists():   # of a killed process, with its own mode
+      _remove(part)
     part.mkdir(mode=0o700) if folder else part.touch(0o600)
     yield part
     part.replace(path)

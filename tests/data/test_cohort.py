@@ -228,7 +228,7 @@ def test_a_damaged_array_is_refused_by_name(cohort, file, damage, tmp_path):
   else:
     content[-1 if damage == "bit" else content.index(b"}")] ^= 1
   path.write_bytes(bytes(content))
-  with pytest.raises(CohortError, match=f"{file}: not what was saved"):
+  with pytest.raises(CohortError, match=f"{file} changed on disk"):
     cohort_lib.load(tmp_path / "c")
   about = json.loads((tmp_path / "c" / "cohort.json").read_text())
   del about["sha256"]   # of a version before
