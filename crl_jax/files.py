@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import shutil
+import tokenize
 
 _LOG = logging.getLogger("crl_jax")
 _UNSEALED = ("", "0.1.0")   # versions of crl_jax whose runs have no manifest
@@ -34,7 +35,8 @@ def replaced(path, folder=False):
   path = pathlib.Path(path)
   part = path.with_name(path.name + ".part")
   try:
-    _remove(part)   # of a killed process, with its own mode
+    if part.exists():   # of a killed process, with its own mode
+      _remove(part)
     part.mkdir(mode=0o700) if folder else part.touch(0o600)
     yield part
     part.replace(path)
@@ -84,6 +86,17 @@ def write_json(path, tree):
 
 def _text(tree):
   return json.dumps(tree, indent=1, allow_nan=False)
+
+
+def load_array(path, mode=None):
+  """The NumPy array in a file, mapped where `mode` is "r"; no pickle is read. Raises OSError, or
+  ValueError for all that a damaged header makes of np.load()."""
+  import numpy as np
+  try:
+    return np.load(path, allow_pickle=False, mmap_mode=mode)
+  except (ArithmeticError, EOFError, LookupError, SyntaxError, TypeError, tokenize.TokenError
+          ) as error:
+    raise ValueError(f"{path.name}: {type(error).__name__}") from error
 
 
 def sha256(path):

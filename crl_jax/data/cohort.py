@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import pathlib
-from tokenize import TokenError
 
 import numpy as np
 
@@ -326,8 +325,9 @@ def load(folder):
     changed = [name for name, digest in (_digests(folder, about) if kept else {}).items()
                if kept.get(name) != digest]
     if changed:
-      raise ValueError(f"{', '.join(changed)}: not what was saved")
-    read = lambda kind, mode=None: {name: _array(folder / f"{kind}.{name}.npy", mode)
+      raise CohortError(f"{folder} is not the cohort that was saved: {', '.join(changed)} changed on "
+                        "disk. Restore the folder, or write it again with cohort.save().")
+    read = lambda kind, mode=None: {name: files.load_array(folder / f"{kind}.{name}.npy", mode)
                                     for name in about["arrays"][kind]}
     rows, groups, references = (read(kind) for kind in ("rows", "groups", "references"))
     return Cohort(
@@ -335,18 +335,12 @@ def load(folder):
         features={m: tuple(names) for m, names in about["features"].items()},
         references=references, info=about["info"], kinds=about.get("kinds", {}),
         inputs=read("inputs", "r"), **rows)
+  except CohortError:
+    raise
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     why = f"{type(error).__name__}: {getattr(error, 'filename', None) or 'damaged'}"
     raise CohortError(f"{folder} is not a complete saved cohort ({why}); write it again with "
                       "cohort.save().") from None
-
-
-def _array(path, mode):
-  """The array in a file. Raises OSError or ValueError: a damaged header is any of many errors."""
-  try:
-    return np.load(path, allow_pickle=False, mmap_mode=mode)
-  except (ArithmeticError, EOFError, LookupError, SyntaxError, TypeError, TokenError) as error:
-    raise ValueError(f"{path.name}: {type(error).__name__}") from error
 
 
 def _digests(folder, about):

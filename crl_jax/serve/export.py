@@ -75,8 +75,10 @@ def export(workdir, output):
   config, facts, _ = predictor_lib.read_run(workdir)
   predictor = predictor_lib.load(workdir)
   staged, weights = stage(predictor)
+  there = output.exists()   # perhaps mounted: nothing can take its place, and it is filled instead
   output.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+  with tempfile.TemporaryDirectory(dir=output if there else output.parent,
+                                   prefix=f".{output.name}.") as temporary:
     folder = pathlib.Path(temporary) / "export"
     folder.mkdir()
     (folder / "model.stablehlo").write_bytes(staged.serialize())
@@ -85,7 +87,11 @@ def export(workdir, output):
     files.write_json(folder / "schema.json",
                      schema(staged, weights, predictor, config, facts, digests))
     (folder / "example.py").write_text(_EXAMPLE)
-    folder.replace(output)   # an empty folder gives way, any other is an error
+    if not there:
+      folder.replace(output)
+    else:
+      for name in ("example.py", "weights.npz", "model.stablehlo", "schema.json"):
+        (folder / name).replace(output / name)
   return predictor.members
 
 

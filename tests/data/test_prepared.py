@@ -151,6 +151,20 @@ def test_off_and_unknown_inputs_keep_nothing(config, maker, tmp_path):
   assert maker.count == 2 and not (tmp_path / "cache").exists()
 
 
+def test_a_user_without_a_home_keeps_nothing(config, monkeypatch, caplog, maker):
+  """As in a container: docker run --user 12345."""
+  def unknown(*_):
+    raise RuntimeError("Could not determine home directory.")
+  for name in ("CRL_JAX_CACHE", "XDG_CACHE_HOME"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(pathlib.Path, "home", unknown)
+  auto = config_lib.override(config, ["data.cache=auto"])
+  prepared.build(auto, maker.recipe, maker.make), prepared.build(auto, maker.recipe, maker.make)
+  assert maker.count == 2 and "Set CRL_JAX_CACHE to a folder" in caplog.text
+  monkeypatch.setenv("CRL_JAX_CACHE", "somewhere")
+  assert prepared.user_folder() == pathlib.Path("somewhere")
+
+
 def test_auto_is_the_users_folder(config, monkeypatch, tmp_path):
   auto = config_lib.override(config, ["data.cache=auto"])
   monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "mine"))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import tempfile
 import time
 
 import jax
@@ -309,7 +310,14 @@ def _settings(config):
 
 
 def _cache(c):
-  return pathlib.Path(c.cache) if c.cache else prepared.user_folder() / "text"
+  folder = pathlib.Path(c.cache) if c.cache else prepared.user_folder()
+  return pathlib.Path(_scratch().name) if folder is None else folder if c.cache else folder / "text"
+
+
+@functools.cache
+def _scratch():
+  """A folder that lasts as long as the process."""
+  return tempfile.TemporaryDirectory(prefix="crl_jax-")
 
 
 def _digest_of_model(folder):

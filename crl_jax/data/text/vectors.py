@@ -47,10 +47,10 @@ class Vectors:
         continue
       self._known.add(path.name)
       try:
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
+        records = files.load_array(path, "r")
         if records.dtype != self._record or records.ndim != 1:
           raise ValueError   # other records
-      except (OSError, ValueError, EOFError):
+      except (OSError, ValueError):
         _LOG.warning("%s is damaged: what it held is computed again. Delete it.", path)
         continue
       prefixes.append(_prefix(records["key"]))

@@ -10,7 +10,8 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.data import mimic
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.mimic import items as mimic_items, stays as mimic_stays, tables as mimic_tables
+from crl_jax.data.mimic import (cohort as mimic_cohort, items as mimic_items, stays as mimic_stays,
+                                tables as mimic_tables)
 from tests.data.mimic import mimic_hospital as made
 from tests.data.mimic.mimic_hospital import build, rows_of
 
@@ -261,7 +262,7 @@ def test_memory_and_the_folder_to_spill_into_are_those_of_the_config(tmp_path):
   (tmp_path / "spill").mkdir()
   config = made.make_config(tmp_path / "files", "data.memory_limit=200MiB",
                             f"data.spill={tmp_path / 'spill'}")
-  with mimic.open_source(config, ["structured"]) as (source, _):
+  with mimic_cohort.open_source(config, ["structured"]) as (source, _):
     con = source.tables["patients"].get_backend()
     found = [con.raw_sql(f"SELECT current_setting('{name}')").fetchall()[0][0]
              for name in ("memory_limit", "temp_directory")]
