@@ -80,7 +80,8 @@ def test_a_new_predictor_costs_one_line(write, monkeypatch, tmp_path):
   for module in (evaluate, tables, report_figures, report_text, report):
     monkeypatch.setattr(module, "roles", again)
   table = make()
-  text = write(table.assign(**{f"p_lightgbm_{task}": table[f"p_boosting_{task}"] for task in TASKS}))
+  same = {f"p_lightgbm_{task}": table[f"p_boosting_{task}"] for task in TASKS}
+  text = write(table.assign(**same))
   for words in ('<th scope="row">LightGBM</th>', '<th scope="row">over LightGBM</th>',
                 'with rectifier against LightGBM</'):
     assert text.count(words) >= len(TASKS), words
