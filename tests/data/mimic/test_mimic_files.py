@@ -17,9 +17,10 @@ def test_folders_directly_under_the_root(tmp_path):
          "mimic-cxr-2.0.0-metadata.csv.gz", "files/p10/p10000032/s50414267/a.tfrecord")
   found = mimic_files.locate(tmp_path, mimic_files.PROJECTS)
   assert mimic_files.files(found) == {
-      "patients": tmp_path / "hosp/patients.csv.gz", "icustays": tmp_path / "icu/icustays.parquet",
-      "radiology": tmp_path / "note/radiology.csv.gz",
-      "mimic-cxr-2.0.0-metadata": tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz"}
+      "patients": (tmp_path / "hosp/patients.csv.gz",),
+      "icustays": (tmp_path / "icu/icustays.parquet",),
+      "radiology": (tmp_path / "note/radiology.csv.gz",),
+      "mimic-cxr-2.0.0-metadata": (tmp_path / "mimic-cxr-2.0.0-metadata.csv.gz",)}
   assert {place.version for place in found.values()} == {""}
   assert mimic_files.embeddings(found["embeddings"], 10000032, 50414267) == [
       tmp_path / "files/p10/p10000032/s50414267/a.tfrecord"]

@@ -14,7 +14,7 @@ import pytest
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import plain_errors, source as tables
 from tests.data.mimic import mimic_hospital as made
-from tests.data.test_tables import GOOD, SCHEMA, write
+from tests.data.tables.test_tables import GOOD, SCHEMA, write
 
 ROOT = pathlib.Path(__file__).parents[3]
 
