@@ -88,7 +88,8 @@ def _notes(c, protocol, for_prediction):
            "return": "that began after a time outside the unit"}[c.later_stay]
   older = ([f"Age '> 89' counts as {eicu_stays.OLDEST:g} years: those are in, as data.eicu.max_age "
             f"is {c.max_age}."] if c.max_age >= eicu_stays.OLDEST else [])
-  notes = [f"Rows: {rows}.", *older, f"Readmission: a later unit stay in the same hospital stay, {later}.",
+  notes = [f"Rows: {rows}.", *older,
+           f"Readmission: a later unit stay in the same hospital stay, {later}.",
            "APACHE variables are the worst of the first 24 h: used in rows at 24 h or later and at "
            "discharge."]
   if protocol == "honest":

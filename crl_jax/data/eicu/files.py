@@ -3,6 +3,7 @@
 Rows: build-db/ of github.com/MIT-LCP/eicu-code; of the demo its page at physionet.org.
 """
 
+from crl_jax.data.tables import downloads
 from crl_jax.data.tables.downloads import Project
 
 TABLES = ("admissionDx", "admissionDrug", "allergy", "apacheApsVar", "apachePatientResult",
@@ -31,3 +32,11 @@ ROWS = {
         nurseCharting=151604232, patient=200859)},
     "eicu-crd-demo": {"2.0.1": dict(hospital=186, patient=2520)},
 }
+
+
+def locate(root):
+  """The `downloads.Place` of eICU-CRD under `root`, or of its demo where a name tells that, or
+  None. Raises ValueError as downloads.find()."""
+  found = [place for project in (FULL, DEMO)
+           if (place := downloads.find(project, root, (project.slug,)))]
+  return max(found, key=lambda place: bool(place.version), default=None)

@@ -127,7 +127,8 @@ def build(config, for_prediction=False):
       odd += facts[m].pop("odd_rows", [])
   odd = stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
-      attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: (i["table"], i["file"])),
+      attrition=steps, odd_rows=odd,
+      inputs=sorted(source.inputs, key=lambda i: (i["table"], i["file"])),
       absent_tables=[t for t in source.absent if t in needed(wanted)], protocol=protocol,
       version=_version(config, places, last_year),
       modality_facts=facts, notes=_notes(config, wanted, source.absent, last_year, for_prediction))

@@ -73,49 +73,52 @@ def verify(root, threads=0):
     FileNotFoundError: root is no folder.
   """
   threads, root = threads or os.cpu_count(), pathlib.Path(root)
-  places, findings = {}, []
-  for source, project in files.PROJECTS.items():
+  found = {}
+  for source in (*files.PROJECTS, "eicu"):
     try:
-      places |= files.locate(root, required=(), sources=(source,))
+      place = (eicu_files.locate(root) if source == "eicu" else
+               files.locate(root, (), (source,)).get(source))
     except ValueError as error:   # a version that cannot be read, or a table twice
       text, _, command = str(error).partition(" To fetch it:\n  ")
-      places[source] = None
-      findings.append(Finding("version", project.slug, text, command))
-  eicu = [place for project in (eicu_files.DEMO, eicu_files.FULL)
-          if (place := downloads.find(project, root, (project.slug,)))]
-  eicu = {place.folder: place for place in sorted(eicu, key=lambda place: bool(place.version))}
-  for place in eicu.values():
-    findings += _check_project(place, tuple(eicu_tables.schema()), threads)
-  demo = False
-  for source, project in files.PROJECTS.items():
-    if place := places.get(source):
-      found = (_check_embeddings(place, threads) if source == "embeddings" else
-               _check_project(place, NEEDED[source], threads))
-      findings += found
-      demo |= any(f.name == files.DEMO.slug for f in found)
-    elif source not in places:
-      findings += _absent(source, project, root, demo, bool(eicu) and not places)
-  return findings
+      project = files.PROJECTS.get(source, eicu_files.FULL)
+      found[source] = [Finding("version", project.slug, text, command)]
+      continue
+    if place:
+      found[source] = _check(source, place, threads)
+  if found.keys() == {"eicu"}:
+    return found["eicu"]
+  tables = found.get("tables", [None])[0]
+  other = not found and downloads.holds_tables(root)
+  for source in files.PROJECTS.keys() - found.keys():
+    found[source] = [_absent(source, root, tables, other)]
+  return [finding for source in (*files.PROJECTS, "eicu") for finding in found.get(source, [])]
 
 
-def _absent(source, project, root, demo, other):
-  """What to say of a project that is not under `root`: [Finding], or none where it is not asked for.
+def _check(source, place, threads):
+  """Findings of a project that is there; the first tells the version of tables."""
+  if source == "embeddings":
+    return _check_embeddings(place, threads)
+  return _check_project(place, NEEDED.get(source, tuple(eicu_tables.schema())), threads)
+
+
+def _absent(source, root, tables, other):
+  """What to say of a project that is not under `root`.
 
   Args:
-    demo: whether the tables are the demo's.
-    other: whether another database lies there.
+    tables: the first Finding of MIMIC-IV's tables, or None.
+    other: whether tables of no known project are there.
   """
-  if other:
-    return []
-  if demo:
-    return [Finding("ok", project.slug, "the demo's patients have none")]
-  text = f"{files.what(source)} is not there"
+  project = files.PROJECTS[source]
+  if tables and tables.name == files.DEMO.slug:
+    return Finding("ok", project.slug, "the demo's patients have none")
+  text, command = f"{files.what(source)} is not there", files.command(source, root)
   if seen := files.told(root, {}, project.mark):
-    return [Finding("missing", project.slug, f"{text}. {' '.join(seen)}")]
-  if source == "tables" and downloads.holds_tables(root):
-    return [Finding("missing", project.slug, f"{text}, and the folder holds other tables: to fetch "
-                    "it, name an empty folder")]
-  return [Finding("missing", project.slug, text, files.command(source, root))]
+    text, command = f"{text}. {' '.join(seen)}", ""
+  elif other:
+    text, command = f"{text}; other tables are: to fetch it, name an empty folder", ""
+  elif tables and tables.status == "unverified":
+    command = ""      # to tables of a version that is not known nothing is added
+  return Finding("missing", project.slug, text, command)
 
 
 def report(findings):
@@ -203,8 +206,8 @@ def _judge(table, path, read, rows, place, sums, fetch):
                    "file", mend)
   proven = listed and read.digest
   if proven and listed != read.digest:
-    return Finding("damaged", name, f"is readable ({read.rows:,} rows), but not the published file: "
-                   f"its checksum is not that of {_SUMS}", mend)
+    return Finding("damaged", name, f"is readable ({read.rows:,} rows), but not the published "
+                   f"file: its checksum is not that of {_SUMS}", mend)
   text = f"{read.rows:,} rows, " + (f"as in {_SUMS}" if proven else
                                     "whole, its checksum not compared")
   expected = _known(project).get(place.version, {}).get(table)
@@ -220,8 +223,8 @@ def _judge(table, path, read, rows, place, sums, fetch):
   if other is project:
     return Finding("version", name, f"{rows[table]:,} rows: the rows of version {version}, not "
                    f"{place.version}", mend)
-  return Finding("version", name, f"{rows[table]:,} rows: the rows of {other.slug} {version}, not of "
-                 f"{project.slug} {place.version}")   # another database is not fetched over it
+  return Finding("version", name, f"{rows[table]:,} rows: the rows of {other.slug} {version}, not "
+                 f"of {project.slug} {place.version}")   # another database is not fetched over it
 
 
 def _family(project):

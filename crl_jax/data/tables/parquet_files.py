@@ -67,7 +67,7 @@ def _refusal(path, column, found, kind):
             "local time without one (pandas: .dt.tz_localize(None)).")
   if found == "INT96 time":
     return (f"{path.name}: {column} holds INT96 times, which are instants in UTC of a clock whose "
-            "zone is not told. Write it as local time without a zone (Spark: cast to timestamp_ntz, "
-            "or to string).")
+            "zone is not told. Write it as local time without a zone (Spark: cast to "
+            "timestamp_ntz, or to string).")
   return (f"{path.name}: {column} is of type {found}, not {_WORDS[kind]}. Write this column of the "
           "file as that.")
