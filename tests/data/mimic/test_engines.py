@@ -142,7 +142,7 @@ def test_spark_reads_strictly_and_shows_no_row(tmp_path, spark):
   def read(*lines):
     path = tmp_path / "labevents.csv.gz"
     path.write_bytes(gzip.compress("\n".join(("x,charttime,subject_id", *lines, "")).encode()))
-    with engines.open_source(config, {"labevents": path}, schema) as source:
+    with engines.open_source(config, {"labevents": (path,)}, schema) as source:
       return source.keep(source.tables["labevents"]).to_pandas()
   frame = read('"a\nb",2150-03-01 10:00:00,7', ',,8')
   assert frame["subject_id"].tolist() == [7, 8]
@@ -162,15 +162,15 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
   path, sums = tmp_path / "prescriptions.csv.gz", tmp_path / "SHA256SUMS.txt"
 
   def rows(path):
-    for opened in (engines.open_source(config, {"prescriptions": path}, schema),
-                   engines.tables.open_files({"prescriptions": path}, schema)):
+    for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
+                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
       with opened as source:
         kept = source.keep(source.tables["prescriptions"]).to_pandas()
         yield len(kept), source.inputs[0]["rows"], source.inputs[0]["sha256"]
 
   def refused(path, words):
-    for opened in (engines.open_source(config, {"prescriptions": path}, schema),
-                   engines.tables.open_files({"prescriptions": path}, schema)):
+    for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
+                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
       with pytest.raises(CohortError, match=words):
         with opened as source:
           source.keep(source.tables["prescriptions"]).to_pandas()
@@ -205,6 +205,6 @@ def test_rows_that_spark_loses_are_found_out(tmp_path, spark, monkeypatch):
   plain = engines.csv_files.compare_rows
   monkeypatch.setattr(engines.csv_files, "compare_rows", lambda file, rows: plain(file, rows - 1))
   with pytest.raises(CohortError, match="patients.csv.gz has 2 rows, of which 1"):
-    with engines.open_source(made.make_config(tmp_path, "data.engine=spark"), {"patients": path},
+    with engines.open_source(made.make_config(tmp_path, "data.engine=spark"), {"patients": (path,)},
                              {"patients": Table({"subject_id": "int64"})}):
       pass
