@@ -149,8 +149,9 @@ def open_source(config, modalities):
       absent = [t for t in schema if schema[t].required and t not in files]
       if absent:
         place, seen = places["tables"], mimic_files.told(c.root, places, absent)
-        fetch = (f"To fetch what is missing:\n  {mimic_files.command('tables', c.root, '', place)}"
-                 if place.version else "Fetch it from the version that the others are of.")
+        mine = f", if the others are of version {place.project.versions[0]}" * (not place.version)
+        fetch = (f"To fetch what is missing{mine}:\n  "
+                 + mimic_files.command("tables", c.root, "", place))
         raise CohortError(
             f"data.root='{c.root}' lacks the required {', '.join(t + '.csv.gz' for t in absent)}. "
             + " ".join(seen or [fetch]))

@@ -72,6 +72,7 @@ def verify(root, threads=0):
   Raises:
     AbsentError: root is no folder.
   """
+  files.locate(root, (), ())
   threads, root = threads or os.cpu_count(), pathlib.Path(root)
   found = {}
   for source in (*files.PROJECTS, "eicu"):
