@@ -16,7 +16,7 @@ import pytest
 from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
-                                tables as mimic_tables)
+                                tables as mimic_tables, tfrecord)
 from crl_jax.data.tables import names, source as tables
 from crl_jax.data.tables.source import Table
 from tests.data.mimic import mimic_hospital as made
