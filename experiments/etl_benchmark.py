@@ -36,9 +36,12 @@ config = config_lib.override(config_lib.default(), sys.argv[1:])
 begun = time.perf_counter()
 cohort = sources.build_cohort(config)
 bytes_read = sum(x[:].nbytes for x in cohort.inputs.values())
+inputs = {}
+for i in cohort.info["inputs"]:    # a table may lie in parts
+  inputs[i["table"]] = inputs.get(i["table"], 0) + i["rows"]
 print(json.dumps(dict(build=time.perf_counter() - begun, rows=len(cohort), bytes=bytes_read,
                       patients=cohort.info["patients"],
-                      inputs={i["table"]: i["rows"] for i in cohort.info["inputs"]})))
+                      inputs=inputs)))
 """
 
 
@@ -129,8 +132,8 @@ def _files(folder, notes):
   from crl_jax.data.mimic import cohort as mimic_cohort, files as mimic_files
   wanted = ["structured", "image"] + ["discharge", "radiology"] * notes
   schema = mimic_cohort.needed(wanted)
-  return [path for name, path in mimic_files.files(mimic_files.locate(folder)).items()
-          if name in schema]
+  return [path for name, paths in mimic_files.files(mimic_files.locate(folder)).items()
+          if name in schema for path in paths]
 
 
 def _run(command, cores):

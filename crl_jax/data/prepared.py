@@ -50,8 +50,8 @@ class Recipe:
   Attributes:
     keys: dotted names of config keys or whole subtrees; `data.root` and what only says how fast or
       where is left out.
-    files: config -> the files it is read from, or None where these cannot be known (another engine,
-      no root): then nothing is kept. They count by their content.
+    files: config -> the files it is read from, in the order of their tables, or None where these
+      cannot be known (another engine, no root): then nothing is kept. They count by their content.
     many: config -> paths of very many small files, in an order that `files` decide. They count by
       size and time of change, or as absent: to read them would take longer than the cohort.
     code: source files besides crl_jax/data, relative to the package.
@@ -131,7 +131,7 @@ def key_parts(config, recipe, files, folder):
   return {
       "cohort": config.data.cohort,
       "config": {key: _plain(_at(config, key)) for key in sorted(recipe.keys)},
-      "files": sorted([p.name, p.stat().st_size, sums[p]] for p in read),
+      "files": [[p.name, p.stat().st_size, sums[p]] for p in read],
       "many": _stamps(list(recipe.many(config))),
       "code": _code(recipe.code, recipe.other_code),
       "versions": {name: importlib.metadata.version(name) for name in _ENGINES}}

@@ -17,13 +17,15 @@ import numpy as np
 
 from crl_jax.data import prepared
 from crl_jax.data.cohort import Cohort, CohortError
-from crl_jax.data.eicu import features as spec, scores, stays as eicu_stays, tables as eicu_tables
-from crl_jax.data.tables import source as tables
+from crl_jax.data.eicu import (features as spec, files as eicu_files, scores, stays as eicu_stays,
+                               tables as eicu_tables)
+from crl_jax.data.tables import numbers, source as tables
 
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(
     keys=("data.protocol", "data.encoding", "data.eicu"),
-    files=lambda config: tables.find(config.data.root, eicu_tables.schema()).values(),
+    files=lambda config: [path for paths in tables.find(
+        config.data.root, eicu_tables.schema()).values() for path in paths],
     other_code=("mimic", "text"))
 _YEAR = 365 * spec.DAY
 # values are summed as whole thousandths: exact, so the order of records in a file cannot matter
@@ -47,7 +49,8 @@ def build(config, for_prediction=False):
     raise CohortError(f"data.protocol is '{protocol}'; it must be 'honest' or 'paper'.")
   schema = eicu_tables.schema(for_prediction)
   with tables.open_folder(config.data.root, schema, config.data.encoding,
-                          config.data.memory_limit, config.data.spill) as source:
+                          config.data.memory_limit, config.data.spill,
+                          known=eicu_files.TABLES) as source:
     t = prepare(source.tables, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)
@@ -63,7 +66,7 @@ def build(config, for_prediction=False):
     values = {m: {} for m in spec.MODALITIES}
     for s in spec.SOURCES:
       values[s.modality].update(_collect(s, t[s.table], rows, row_id))
-    odd = eicu_stays.odd_stays(about) + odd_records(t, rows)
+    odd = eicu_stays.odd_stays(about, c) + odd_records(t, rows) + source.odd
   kind = frame["kind"].to_numpy()
   scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
@@ -83,7 +86,10 @@ def _notes(c, protocol, for_prediction):
                    "more than anyone at the bedside knows when a prediction is wanted)"}[protocol]
   later = {"eligible": "whose length meets the inclusion criteria", "any": "of any length",
            "return": "that began after a time outside the unit"}[c.later_stay]
-  notes = [f"Rows: {rows}.", f"Readmission: a later unit stay in the same hospital stay, {later}.",
+  older = ([f"Age '> 89' counts as {eicu_stays.OLDEST:g} years: those are in, as data.eicu.max_age "
+            f"is {c.max_age}."] if c.max_age >= eicu_stays.OLDEST else [])
+  notes = [f"Rows: {rows}.", *older,
+           f"Readmission: a later unit stay in the same hospital stay, {later}.",
            "APACHE variables are the worst of the first 24 h: used in rows at 24 h or later and at "
            "discharge."]
   if protocol == "honest":
@@ -111,7 +117,7 @@ def prepare(t, keep=lambda table: table):
     status = p[column].strip().lower()
     p = p.mutate(**{column: ibis.cases((status == "alive", "Alive"),
                                        (status == "expired", "Expired"), else_=None)})
-  p = p.mutate(age_text=text(p.age).strip(), age=p.age.strip().try_cast("float64"),
+  p = p.mutate(age_text=text(p.age).strip(), age=eicu_stays.years(p.age.strip()),
                male=ibis.cases((p.gender == "Male", 1.0), (p.gender == "Female", 0.0), else_=None),
                hours_before=-p.hospitaladmitoffset / 60.0,
                hour=p.unitadmittime24.substr(0, 2).try_cast("float64"))
@@ -157,9 +163,7 @@ def _known(table, times):
 
 def _number(value):
   """A number, or the first number in a text, NULL where there is none."""
-  if value.type().is_string():
-    value = value.re_extract(r"[+-]?[0-9]*\.?[0-9]+", 0).try_cast("float64")
-  return value
+  return numbers.first(value) if value.type().is_string() else value
 
 
 def _plausible(value, low, high):
@@ -383,6 +387,10 @@ def _odd_rules(s, table):
   if isinstance(s, spec.Signals):
     yield ("measured more than 7 days before unit admission: not used",
            (known < -spec.LOOKBACK).sum())
+    if s.name and table[s.value].type().is_string():
+      every = [name for g in s.signals.values() for name in g.names]
+      yield (f"{s.value} can be read as two numbers: NaN",
+             (table[s.name].isin(every) & numbers.unclear(table[s.value])).sum())
     for signal, g in s.signals.items():
       for value in ([ibis.cases((table[s.name].isin(g.names), _number(table[s.value])), else_=None)]
                     if s.name else [table[n] for n in g.names]):

@@ -4,7 +4,14 @@ odd about them."""
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.eicu import features as spec
 
+OLDEST = 90.0   # years that "> 89" counts as: all that is told of who is older
 KINDS = {0: "prediction hour", 1: "unit discharge", 2: "whole stay"}    # last digit of row_id
+
+
+def years(age):
+  """The age in years of an Ibis text: '> 89' is OLDEST; NULL where there is none."""
+  import ibis
+  return ibis.cases((age.re_search("^> *89$"), OLDEST), else_=age.try_cast("float64"))
 
 
 def check_ids(patient):
@@ -101,9 +108,9 @@ def attrition(about, c, for_prediction):
   left, steps = (np.ones(len(about), bool),
                  [{"step": "unit stays in the file", "removed": 0, "left": len(about)}])
   for step, keep in (
-      ("age unknown", about["age"].notna() | about["age_text"].str.startswith(">")),
+      ("age unknown", about["age"].notna()),
       (f"younger than {c.min_age}", ~(about["age"] < c.min_age)),
-      (f"older than {c.max_age}, '> 89' included", about["ok_age"]),
+      (f"older than {c.max_age}" + ", '> 89' included" * (c.max_age < OLDEST), about["ok_age"]),
       ("unit discharge time unknown", known | for_prediction),
       (f"unit stay shorter than {c.min_stay_hours:g} h", about["ok_min"]),
       (f"unit stay longer than {c.max_stay_hours:g} h", about["ok_max"]),
@@ -114,14 +121,20 @@ def attrition(about, c, for_prediction):
   return steps
 
 
-def odd_stays(about):
-  """Counts of odd rows of the patient table with the rule for each: list of {table, rule,
-  count}."""
+def odd_stays(about, c):
+  """Counts of odd rows of the patient table with the rule for each: list of {table, rule, count}.
+
+  Args:
+    about: stay_table as a data frame.
+    c: config.data.eicu.
+  """
   unit, hospital = about["unitdischargeoffset"], about["hospitaldischargeoffset"]
-  above, alive = about["age_text"].str.startswith(">"), about["hospitaldischargestatus"] == "Alive"
+  above, alive = about["age"] == OLDEST, about["hospitaldischargestatus"] == "Alive"
+  above &= about["age_text"].str.startswith(">")
   rules = {
-      "age is '> 89': older than the inclusion criterion, excluded": above,
-      "age blank or unreadable: excluded": about["age"].isna() & ~above,
+      "age is '> 89': " + ("older than the inclusion criterion, excluded" if c.max_age < OLDEST
+                           else f"counts as {OLDEST:g}"): above,
+      "age blank or unreadable: excluded": about["age"].isna(),
       "unit discharge at or before unit admission: excluded as too short a stay": unit <= 0,
       "hospital discharge before unit discharge: kept, hospital times are not used":
       hospital < unit,

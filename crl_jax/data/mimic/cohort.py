@@ -15,6 +15,7 @@ the box.
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 
 import numpy as np
@@ -23,9 +24,10 @@ from crl_jax.data import prepared, simulate
 from crl_jax.data.cohort import AbsentError, Cohort, CohortError
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
                                 structured, tables as mimic_tables, unstructured)
-from crl_jax.data.tables import csv_files, source as tables
+from crl_jax.data.tables import csv_files, names, parquet_files, source as tables
 from crl_jax.data.text import encode
 
+_LOG = logging.getLogger("crl_jax")
 MODALITIES = ("structured", "image", "discharge", "radiology")
 NOTES = ("discharge", "radiology")
 BANNER = ("SIMULATED COHORT in MIMIC-IV's shape (same modalities, widths and availability). "
@@ -39,28 +41,35 @@ def _files(config):
     return None
   wanted = config.data.mimic.modalities
   places = mimic_files.locate(config.data.root)
-  out = [path for table, path in mimic_files.files(places).items() if table in needed(wanted)]
+  out = [path for table, paths in mimic_files.files(places).items() if table in needed(wanted)
+         for path in paths]
   model = pathlib.Path(config.text.model)
   if config.text.model and model.is_dir():
-    out += [path for path in model.iterdir() if path.is_file()]
+    out += [path for path in sorted(model.iterdir()) if path.is_file()]
   return out
 
 
 def _embeddings(config):
   """Where the embeddings of all listed X-rays lie, or would."""
   places = mimic_files.locate(config.data.root)
-  listed = mimic_files.files(places).get(mimic_files.CXR_METADATA)
+  listed = mimic_files.files(places).get(mimic_files.CXR_METADATA, ())
   if "image" not in config.data.mimic.modalities or "embeddings" not in places or not listed:
     return []
   table = tables.Table(dict(subject_id="int64", study_id="int64", dicom_id="string"))
-  if listed.suffix == ".parquet":
-    from pyarrow import parquet
-    ids = parquet.read_table(listed, columns=list(table.columns))
-  else:
-    file = csv_files.Checked(listed, config.data.encoding, table)
-    ids = csv_files.batches(file, table).read_all()
+  out = []
+  for path in listed:
+    if names.is_parquet(path):
+      from pyarrow import parquet
+      picked, _ = parquet_files.columns(path, table)
+      with parquet.ParquetFile(path) as file:
+        ids = file.read(list(picked.values()))
+    else:
+      picked = dict(zip(table.columns, table.columns))
+      file = csv_files.Checked(path, config.data.encoding, table)
+      ids = csv_files.batches([file], table, len(listed) > 1).read_all()
+    out += zip(*(ids[column].to_pylist() for column in picked.values()))
   folder = places["embeddings"].folder
-  return [images.path(folder, *image) for image in zip(*(c.to_pylist() for c in ids.columns))]
+  return [images.path(folder, *image) for image in out]
 
 
 RECIPE = prepared.Recipe(
@@ -110,6 +119,7 @@ def build(config, for_prediction=False):
                         "the folder.")
     values, odd = structured.collect(source, people, rows)
     inputs, observed, features, facts = _structured(values)
+    odd += source.odd
     line = source.put(mimic_features.timeline(people, rows))
     for m in wanted[1:]:
       inputs[m], observed[m], features[m], facts[m] = _other(
@@ -117,7 +127,8 @@ def build(config, for_prediction=False):
       odd += facts[m].pop("odd_rows", [])
   odd = stays.odd(about, people) + [o for o in odd if o["count"]]
   info = dict(
-      attrition=steps, odd_rows=odd, inputs=sorted(source.inputs, key=lambda i: i["table"]),
+      attrition=steps, odd_rows=odd,
+      inputs=sorted(source.inputs, key=lambda i: (i["table"], i["file"])),
       absent_tables=[t for t in source.absent if t in needed(wanted)], protocol=protocol,
       version=_version(config, places, last_year),
       modality_facts=facts, notes=_notes(config, wanted, source.absent, last_year, for_prediction))
@@ -137,10 +148,16 @@ def open_source(config, modalities):
         files.pop(mimic_files.CXR_METADATA, None)
       absent = [t for t in schema if schema[t].required and t not in files]
       if absent:
+        place, seen = places["tables"], mimic_files.told(c.root, places, absent)
+        mine = f", if the others are of version {place.project.versions[0]}" * (not place.version)
+        fetch = (f"To fetch what is missing{mine}:\n  "
+                 + mimic_files.command("tables", c.root, "", place))
         raise CohortError(
             f"data.root='{c.root}' lacks the required {', '.join(t + '.csv.gz' for t in absent)}. "
-            "To fetch what is missing:\n  " + mimic_files.command("tables", c.root))
-      mimic_tables.require_known(mimic_tables.header(files["admissions"]),
+            + " ".join(seen or [fetch]))
+      for text in mimic_files.told(c.root, places, schema):
+        _LOG.warning("%s", text)
+      mimic_tables.require_known(mimic_tables.header(files["admissions"][0]),
                                  places["tables"].version)
     if c.engine == "duckdb":
       source = tables.open_files(files, schema, c.encoding, c.memory_limit, c.spill)

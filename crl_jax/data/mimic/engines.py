@@ -3,13 +3,14 @@ one machine. The same Ibis expressions run on them."""
 
 import contextlib
 import functools
+import re
 import uuid
 
 from crl_jax import files as files_lib
-from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import tables
-from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors, source
+from crl_jax.data.tables import (csv_files, csv_rows, names, parquet_files, plain_errors,
+                                 source)
 
 _BIGQUERY_PROJECT = "physionet-data"      # where PhysioNet hosts MIMIC-IV
 
@@ -19,7 +20,7 @@ def open_source(config, files, schema):
 
   Args:
     config: the whole tree.
-    files: table -> path, of files under config.data.root.
+    files: table -> tuple of paths, of files under config.data.root.
     schema: table name -> tables.Table.
   Raises:
     CohortError: a package is not installed, a required table is absent, no access.
@@ -131,17 +132,20 @@ def _spark(config, files, schema):
       return serve(frame)
 
     try:
-      found, inputs, absent = {}, [], [n for n in schema if n not in files]
+      found, inputs, odd, absent = {}, [], [], [n for n in schema if n not in files]
       _require(schema, absent, "data.root")
       for name, table in schema.items():
         if name in files:
-          frame, facts = _spark_file(session, files[name], table, config.data.encoding)
-          inputs.append({"table": name, "file": files[name].name,
-                         "bytes": files[name].stat().st_size, **facts})
+          parts = [_spark_file(session, name, path, table, config.data.encoding)
+                   for path in files[name]]
+          frame = functools.reduce(lambda a, b: a.unionAll(b), (frame for frame, _, _ in parts))
+          inputs += source.whole([facts for _, facts, _ in parts])
+          if nameless := max(nameless for _, _, nameless in parts):
+            odd.append(source.odd_columns(name, nameless))
         else:
           frame = _spark_frame(session, _empty(table))
         found[name] = serve(frame)
-      yield source.Source(tables=found, inputs=inputs, absent=absent, keep=keep,
+      yield source.Source(tables=found, inputs=inputs, absent=absent, keep=keep, odd=odd,
                           put=lambda frame: serve(_spark_frame(session, frame)))
     finally:
       for view in views:
@@ -151,27 +155,28 @@ def _spark(config, files, schema):
       session.conf.set("spark.sql.session.timeZone", before)
 
 
-def _spark_file(session, path, table, encoding):
-  """(data frame of the declared columns, facts) of one csv.gz or Parquet file."""
+def _spark_file(session, table_name, path, table, encoding):
+  """(data frame of the declared columns, facts, how many columns have no name) of one csv, csv.gz
+  or Parquet file."""
   from pyspark.sql import functions as F
 
-  file = None    # of a csv.gz
+  file = None    # of a csv
+  place = re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path.absolute()))   # a name, not a pattern
   sql = {"int64": "bigint", "float64": "double", "string": "string", "timestamp": "timestamp"}
-  if path.suffix == ".parquet":
-    frame, facts = session.read.parquet(str(path)), {"sha256": files_lib.sha256(path)}
-    found = parquet_files.kinds(path)
+  if names.is_parquet(path):
+    picked, found = parquet_files.columns(path, table)
+    frame, digest = session.read.parquet(place), files_lib.sha256(path)
+    nameless = sum(not column.strip() for column in found)
   else:
     file = csv_files.check(path, encoding, table)
-    facts, found = file.facts, dict.fromkeys(file.header, "string")
+    picked, found = csv_files.pick(path, file.header, table), dict.fromkeys(file.header, "string")
+    digest, nameless = file.facts["sha256"], file.nameless
     columns = ", ".join(f"`{name}` string" for name in file.header)
     frame = session.read.csv(
-        str(path), schema=columns, header=True, multiLine=True, quote='"', escape='"',
+        place, schema=columns, header=True, multiLine=True, quote='"', escape='"',
         mode="FAILFAST", encoding={"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[encoding],
         ignoreLeadingWhiteSpace=False, ignoreTrailingWhiteSpace=False)
-  checksums.compare(path, facts["sha256"])
-  picked = csv_files.pick(path, list(found), table)
-  if file is None:
-    parquet_files.check(path, found, picked, table)
+  picked = {name: None if found.get(raw) == "null" else raw for name, raw in picked.items()}
   wrong = {}     # what a cast would not refuse
   for name, raw in picked.items():
     value, kinds = F.col(f"`{raw}`"), (table.types[name], found.get(raw))
@@ -187,7 +192,8 @@ def _spark_file(session, path, table, encoding):
     csv_files.compare_rows(file, rows)
   column = lambda name, raw: (F.col(f"`{raw}`") if raw else F.lit(None)).cast(
       sql[table.types[name]]).alias(name)
-  return frame.select(*(column(*pair) for pair in picked.items())), {**facts, "rows": rows}
+  frame = frame.select(*(column(*pair) for pair in picked.items()))
+  return frame, source.facts_of(table_name, path, digest, rows), nameless
 
 
 def _spark_frame(session, frame):

@@ -5,6 +5,7 @@ import numpy as np
 
 from crl_jax.data.mimic import features as queries, items
 from crl_jax.data.mimic.stays import DAY
+from crl_jax.data.tables import numbers
 
 
 def collect(source, people, rows):
@@ -129,12 +130,14 @@ def _outpatient(at):
     return {}
   kept = at.keep(queries.outpatient_query(table, at.line))
   late, old = kept.t > 0, kept.t <= -366 * DAY
+  leading = kept.text.re_search(r"^\s*[0-9]")
   at.odd += [{"table": "omr", "rule": rule, "count": int(kept.filter(hits).count().to_pandas())}
              for rule, hits in (("not of a day before the admission: not used", late),
-                                ("more than a year before the admission: not used", old))]
-  frame = kept.filter(~late, ~old).to_pandas()
-  value = frame["text"].astype("string").str.extract(r"^\s*(\d+(?:\.\d+)?)")[0].astype("float64")
-  frame = frame.assign(value=value.to_numpy(np.float64, na_value=np.nan))
+                                ("more than a year before the admission: not used", old),
+                                ("a result that can be read as two numbers: not used",
+                                 leading & numbers.unclear(kept.text)))]
+  frame = kept.filter(~late, ~old, leading).mutate(value=numbers.first(kept.text)).to_pandas()
+  frame = frame.assign(value=frame["value"].to_numpy(np.float64, na_value=np.nan))
   out = {}
   for name, column, factor, low, high in (
       ("BMI (kg/m2)", "bmi", 1, 8, 100), ("Weight (Lbs)", "outpatient_weight", 0.45359237, 20, 400),

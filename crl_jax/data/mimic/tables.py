@@ -4,7 +4,7 @@ import re
 
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import files
-from crl_jax.data.tables import csv_files
+from crl_jax.data.tables import csv_files, names
 from crl_jax.data.tables.source import Table
 
 
@@ -96,8 +96,8 @@ def require_known(columns, named=""):
 
 
 def header(path):
-  """The column names of a csv.gz or Parquet file."""
-  if path.suffix == ".parquet":
+  """The column names of a csv, csv.gz or Parquet file."""
+  if names.is_parquet(path):
     import pyarrow.parquet
     try:
       return list(pyarrow.parquet.read_schema(path).names)

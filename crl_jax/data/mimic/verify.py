@@ -1,11 +1,13 @@
-"""Checks a download of MIMIC-IV and prints the commands that mend it.
+"""Checks a download of MIMIC-IV, of eICU-CRD or of their demos and prints the commands that mend
+it.
 
 python -m crl_jax.data.mimic.verify --root=DIR
 
 Every byte is read once: the checksum that PhysioNet publishes (SHA256SUMS.txt), the gzip stream,
 the encoding, web pages saved as data, the version by header and folder, the number of rows where it
-is known. Nothing is downloaded and no password is asked for or kept: wget asks. Exit status 1 where
-something has to be mended. No patient's row is shown.
+is known. Nothing is downloaded and no password is asked for or kept: wget asks. A command writes
+into a folder only what the folder is known to be a version of. Exit status 1 where something has to
+be mended. No patient's row is shown.
 """
 
 import concurrent.futures
@@ -19,8 +21,9 @@ from absl import flags
 from crl_jax import commands, files as files_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
+from crl_jax.data.eicu import files as eicu_files, tables as eicu_tables
 from crl_jax.data.mimic import files, versions
-from crl_jax.data.tables import csv_files
+from crl_jax.data.tables import csv_files, downloads, names
 
 # What the cohort reads; other tables are checked where they are there and not missed.
 NEEDED = {
@@ -32,6 +35,8 @@ NEEDED = {
     "cxr": (files.CXR_METADATA,),
     "embeddings": (),
 }
+# a database and its demo
+_FAMILIES = ((files.PROJECTS["tables"], files.DEMO), (eicu_files.FULL, eicu_files.DEMO))
 _SUMS = checksums.LIST
 _FEW = 6   # more files than this of one project are fetched with the whole project
 
@@ -67,22 +72,54 @@ def verify(root, threads=0):
   Raises:
     AbsentError: root is no folder.
   """
-  files.locate(root, required=(), sources=())
-  threads = threads or os.cpu_count()
-  findings = []
-  for source, project in files.PROJECTS.items():
+  files.locate(root, (), ())
+  threads, root = threads or os.cpu_count(), pathlib.Path(root)
+  found = {}
+  for source in (*files.PROJECTS, "eicu"):
     try:
-      place = files.locate(root, required=(), sources=(source,)).get(source)
+      place = (eicu_files.locate(root) if source == "eicu" else
+               files.locate(root, (), (source,)).get(source))
     except CohortError as error:   # a version that cannot be read, or a table twice
       text, _, command = str(error).partition(" To fetch it:\n  ")
-      findings.append(Finding("version", project.slug, text, command))
+      project = files.PROJECTS.get(source, eicu_files.FULL)
+      found[source] = [Finding("version", project.slug, text, command)]
       continue
-    if place is None:
-      findings.append(Finding("missing", project.slug, f"{files.what(source)} is not there",
-                              files.command(source, root)))
-    else:
-      findings += _check_project(source, place, root, threads)
-  return findings
+    if place:
+      found[source] = _check(source, place, threads)
+  if found.keys() == {"eicu"}:
+    return found["eicu"]
+  tables = found.get("tables", [None])[0]
+  other = not found and downloads.holds_tables(root)
+  for source in files.PROJECTS.keys() - found.keys():
+    found[source] = [_absent(source, root, tables, other)]
+  return [finding for source in (*files.PROJECTS, "eicu") for finding in found.get(source, [])]
+
+
+def _check(source, place, threads):
+  """Findings of a project that is there; the first tells the version of tables."""
+  if source == "embeddings":
+    return _check_embeddings(place, threads)
+  return _check_project(place, NEEDED.get(source, tuple(eicu_tables.schema())), threads)
+
+
+def _absent(source, root, tables, other):
+  """What to say of a project that is not under `root`.
+
+  Args:
+    tables: the first Finding of MIMIC-IV's tables, or None.
+    other: whether tables of no known project are there.
+  """
+  project = files.PROJECTS[source]
+  if tables and tables.name == files.DEMO.slug:
+    return Finding("ok", project.slug, "the demo's patients have none")
+  text, command = f"{files.what(source)} is not there", files.command(source, root)
+  if seen := files.told(root, {}, project.mark):
+    text, command = f"{text}. {' '.join(seen)}", ""
+  elif other:
+    text, command = f"{text}; other tables are: to fetch it, name an empty folder", ""
+  elif tables and tables.status == "unverified":
+    command = ""      # to tables of a version that is not known nothing is added
+  return Finding("missing", project.slug, text, command)
 
 
 def report(findings):
@@ -99,86 +136,127 @@ def report(findings):
   return "\n".join(out)
 
 
-def _check_project(source, place, root, threads):
-  """Findings of one project."""
-  sums, findings = checksums.published(place.folder), []
-  fetch = lambda file="": files.command(source, root, file, place)
-  if sums is None:
-    findings.append(Finding("unverified", f"{place.project.slug}/{_SUMS}", "not there: checksums "
-                            "are not compared", fetch(_SUMS)))
-  elif not sums:
-    findings.append(Finding("damaged", f"{place.project.slug}/{_SUMS}",
-                            "holds no checksum: it is not PhysioNet's file", _again(
-                                place.folder / _SUMS, fetch(_SUMS))))
-  if source == "embeddings":
-    return findings + _check_embeddings(place, sums, fetch, threads)
-  missing = [t for t in NEEDED[source] if t not in place.files]
-  for table in missing:
-    name = str(pathlib.PurePosixPath(place.project.tables[table], table + ".csv.gz"))
-    plain = place.folder / name.removesuffix(".gz")
-    text = ("not there, but unzipped: run gzip on it, or fetch it again" if plain.is_file()
-            else "not there")
-    findings.append(Finding("missing", name, text, fetch(name if len(missing) <= _FEW else "")))
-  biggest = sorted(place.files.items(), key=lambda item: -item[1].stat().st_size)
+@dataclasses.dataclass(frozen=True)
+class _Read:
+  """What one pass over a file showed: its columns, rows and SHA-256 ("" of Parquet), or what is
+  wrong with it."""
+  header: list = ()
+  rows: int = -1
+  digest: str = ""
+  wrong: str = ""
+
+
+def _check_project(place, needed, threads):
+  """Findings of one project's tables, of which the cohort reads those of `needed`."""
+  pairs = [(table, path) for table, paths in place.files.items() for path in paths]
+  biggest = sorted((path for _, path in pairs), key=lambda path: -path.stat().st_size)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    facts = dict(zip((t for t, _ in biggest), pool.map(
-        lambda item: _check_file(item[0], item[1], place, sums, fetch), biggest)))
-  findings += [facts[t][0] for t in place.files]
-  counted = {t: rows for t, (finding, rows) in facts.items() if not finding.bad and rows >= 0}
-  return _check_versions(place, counted, findings, sums, fetch)
+    read = dict(zip(biggest, pool.map(_read, biggest)))
+  rows = {table: sum(read[path].rows for path in paths) for table, paths in place.files.items()
+          if not any(read[path].wrong for path in paths)}
+  place = _identify(place, rows)
+  sums = checksums.published(place.folder)
+  # Into a folder of an unknown version nothing is fetched: it would be of another one.
+  fetch = lambda file="": place.version and downloads.command(
+      place.project, place.folder, file, place)
+  slug = place.project.slug
+  findings = [Finding("ok" if place.version else "unverified", slug,
+                      f"version {place.version}" if place.version else
+                      "version unknown: no folder names it, and its rows are no published "
+                      "version's; nothing is offered to be fetched into it")]
+  findings += _sums(place, sums, fetch)
+  called = {table.lower(): table for table in place.project.tables}
+  missing = [called[t.lower()] for t in needed if called[t.lower()] not in place.files]
+  for table in missing:
+    name = _published(place.project, table)
+    findings.append(Finding("missing", name, downloads.told(place.project, place.folder, table)
+                            or "not there", fetch(name if len(missing) <= _FEW else "")))
+  return findings + [_judge(table, path, read[path], rows, place, sums, fetch)
+                     for table, path in pairs]
 
 
-def _check_file(table, path, place, sums, fetch):
-  """(Finding, rows or -1) of one table's file."""
-  name = path.relative_to(place.folder).as_posix()
-  mend = _again(path, fetch(name))
-  try:
-    header, rows, digest = (_read_parquet if path.suffix == ".parquet" else _read_csv)(path)
-  except CohortError as error:
-    return Finding("damaged", name, str(error), mend), -1
+def _identify(place, rows):
+  """The place with its version, and as the demo's where it is that, by the rows of its tables where
+  no name tells."""
+  if place.version:
+    return place
+  for project in _family(place.project):
+    if fits := versions.of_rows(_known(project), rows):
+      return dataclasses.replace(place, project=project, version=fits[0])
+  return place
+
+
+def _judge(table, path, read, rows, place, sums, fetch):
+  """The Finding of one file.
+
+  Args:
+    read: its `_Read`.
+    rows: table -> rows, of those that are whole.
+    sums: name -> published checksum, or None.
+    fetch: name -> command, "" where none is offered.
+  """
+  name, project = path.relative_to(place.folder).as_posix(), place.project
+  listed = {file.lower(): digest for file, digest in (sums or {}).items()}.get(name.lower())
+  published = _published(project, table)
+  mend = _again(path, fetch(published)) if name.lower() == published.lower() else ""
+  if read.wrong:
+    return Finding("damaged", name, read.wrong, mend)
   mark = versions.MARKS.get(table)
-  if place.project.slug == "mimiciv" and mark and mark not in header:
+  if project.slug in ("mimiciv", files.DEMO.slug) and mark and mark not in read.header:
     return Finding("version", name, f"has no column {mark}: older than version 2.2, or another "
-                   "file", mend), -1
-  if sums and name in sums and digest and sums[name] != digest:
-    return Finding("damaged", name, f"is readable ({rows:,} rows), but not the published file: its "
-                   f"checksum is not that of {_SUMS}", mend), rows
-  state = f"as in {_SUMS}" if sums and name in sums else "whole, its checksum not compared"
-  return Finding("ok", name, f"{rows:,} rows, {state}"), rows
+                   "file", mend)
+  proven = listed and read.digest
+  if proven and listed != read.digest:
+    return Finding("damaged", name, f"is readable ({read.rows:,} rows), but not the published "
+                   f"file: its checksum is not that of {_SUMS}", mend)
+  text = f"{read.rows:,} rows, " + (f"as in {_SUMS}" if proven else
+                                    "whole, its checksum not compared")
+  expected = _known(project).get(place.version, {}).get(table)
+  if proven or expected is None or table not in rows:
+    return Finding("ok", name, text)
+  if rows[table] == expected:
+    return Finding("ok", name, f"{text}; rows are {place.version}'s")
+  others = [(other, version) for other in _family(project)
+            for version in versions.of_rows(_known(other), rows)]
+  if not others:
+    return Finding("damaged", name, f"{rows[table]:,} rows: {place.version} has {expected:,}", mend)
+  other, version = others[0]
+  if other is project:
+    return Finding("version", name, f"{rows[table]:,} rows: the rows of version {version}, not "
+                   f"{place.version}", mend)
+  return Finding("version", name, f"{rows[table]:,} rows: the rows of {other.slug} {version}, not "
+                 f"of {project.slug} {place.version}")   # another database is not fetched over it
 
 
-def _check_versions(place, counted, findings, sums, fetch):
-  """The findings, with the rows held against those of the published versions wherever the checksum
-  does not already speak."""
-  slug, known = place.project.slug, versions.ROWS.get(place.project.slug)
-  if not known:
-    return findings
-  fits = versions.of_rows(slug, counted)
-  version = place.version or (fits[0] if fits else "")
-  others = [v for v in versions.of_rows(slug, counted) if v != version]
-  expected = known.get(version, {})
-  out = []
-  for finding in findings:
-    table = pathlib.PurePosixPath(finding.name).name
-    table = table.removesuffix(".csv.gz").removesuffix(".parquet")
-    proven = sums and finding.name in sums
-    if finding.status == "ok" and table in counted and table in expected and not proven:
-      if counted[table] == expected[table]:
-        finding = dataclasses.replace(finding, text=f"{finding.text}; rows are {version}'s")
-      else:
-        why = (f"the rows of version {others[0]}, not {version}" if others else
-               f"{version} has {expected[table]:,}")
-        finding = Finding("version" if others else "damaged", finding.name,
-                          f"{counted[table]:,} rows: {why}",
-                          _again(place.folder / finding.name, fetch(finding.name)))
-    out.append(finding)
-  text = (f"version {version}" if version else "version unknown: no folder names it, and its rows "
-          "are no published version's")
-  return [Finding("ok" if version else "unverified", slug, text), *out]
+def _family(project):
+  """The project, and those that its tables may be of instead."""
+  return next((family for family in _FAMILIES if project in family), (project,))
 
 
-def _check_embeddings(place, sums, fetch, threads):
+def _known(project):
+  """version -> table -> rows, of those that are known."""
+  return versions.ROWS.get(project.slug) or eicu_files.ROWS.get(project.slug, {})
+
+
+def _sums(place, sums, fetch):
+  """Findings of the list of checksums, where there is none that can be used."""
+  name = f"{place.project.slug}/{_SUMS}"
+  if sums is None:
+    return [Finding("unverified", name, "not there: checksums are not compared", fetch(_SUMS))]
+  return [] if sums else [
+      Finding("damaged", name, "holds no checksum: it is not PhysioNet's file",
+              _again(place.folder / _SUMS, fetch(_SUMS)))]
+
+
+def _published(project, table):
+  """The name under which PhysioNet publishes a table."""
+  return str(pathlib.PurePosixPath(project.tables[table], table + ".csv.gz"))
+
+
+def _check_embeddings(place, threads):
   """Findings of the X-rays' embeddings: one line for all that are whole, one a bad file."""
+  sums = checksums.published(place.folder)
+  fetch = lambda file="": downloads.command(place.project, place.folder, file, place)
   paths = sorted(place.folder.glob("files/p*/p*/s*/*.tfrecord"))
   names = [p.relative_to(place.folder).as_posix() for p in paths]
 
@@ -196,8 +274,9 @@ def _check_embeddings(place, sums, fetch, threads):
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     wrong = {n: text for n, text in zip(names, pool.map(check, zip(names, paths))) if text}
-  findings = [Finding("ok", place.project.slug, f"{len(paths) - len(wrong):,} embeddings, "
-                      f"{f'as in {_SUMS}' if sums else 'readable'}")]
+  findings = _sums(place, sums, fetch)
+  findings += [Finding("ok", place.project.slug, f"{len(paths) - len(wrong):,} embeddings, "
+                       f"{f'as in {_SUMS}' if sums else 'readable'}")]
   findings += [Finding("damaged", name, text, _again(place.folder / name, fetch(name)))
                for name, text in wrong.items()]
   absent = [n for n in sums or {} if n.endswith(".tfrecord") and n not in set(names)]
@@ -207,29 +286,27 @@ def _check_embeddings(place, sums, fetch, threads):
   return findings
 
 
-def _read_csv(path):
-  """(header, rows, sha256) of a csv.gz, all of it read and checked."""
-  file = csv_files.check(path)
-  return file.header, file.records, file.facts["sha256"]
-
-
-def _read_parquet(path):
-  """(header, rows, "") of a Parquet file, all of it read."""
+def _read(path):
+  """The `_Read` of a file, all of it read and checked."""
   import pyarrow as pa
   from pyarrow import parquet
   try:
-    file = parquet.ParquetFile(path)
-    for batch in file.iter_batches():
-      del batch
+    if not names.is_parquet(path):
+      file = csv_files.check(path)
+      return _Read(file.header, file.records, file.facts["sha256"])
+    with parquet.ParquetFile(path) as file:
+      for batch in file.iter_batches():
+        del batch
+      return _Read(file.schema_arrow.names, file.metadata.num_rows)
+  except CohortError as error:
+    return _Read(wrong=str(error))
   except (pa.ArrowException, OSError) as error:
-    raise CohortError(f"{path.name} is no readable Parquet file ({type(error).__name__}). Make it "
-                      "again.") from None
-  return file.schema_arrow.names, file.metadata.num_rows, ""
+    return _Read(wrong=f"{path.name} is no readable file ({type(error).__name__}). Make it again.")
 
 
 def _again(path, command):
-  """The command after which wget fetches a file that it would take for finished."""
-  return f"rm {shlex.quote(str(path))} && {command}"
+  """The command after which wget fetches a file that it would take for finished; "" without one."""
+  return command and f"rm {shlex.quote(str(path))} && {command}"
 
 
 def main(given):

@@ -2,8 +2,9 @@
 version older than 2.2 is told.
 
 Sources: mimic-iv/buildmimic/postgres/validate.sql of github.com/MIT-LCP/mimic-code (2.2 and 3.1);
-for 3.0, and for the tables which validate.sql leaves out, counts published by users of it; notes
-and X-rays: the pages of the projects at physionet.org. 3.0 and 3.1 differ in a few tables alone.
+for 3.0, and for the tables which validate.sql leaves out, counts published by users of it; the
+demo: validate_demo.sql beside it; notes and X-rays: the pages of the projects at physionet.org. 3.0
+and 3.1 differ in a few tables alone.
 """
 
 _31 = dict(
@@ -31,6 +32,14 @@ ROWS = {
             pharmacy=13584514, poe=39366291, poe_detail=3879418, prescriptions=15416708,
             procedureevents=696092, procedures_icd=669186, services=468029, transfers=1890972),
     },
+    "mimic-iv-demo": {"2.2": dict(
+        admissions=275, caregiver=15468, chartevents=668862, d_hcpcs=89200, d_icd_diagnoses=109775,
+        d_icd_procedures=85257, d_items=4014, d_labitems=1622, datetimeevents=15280,
+        diagnoses_icd=4506, drgcodes=454, emar=35835, emar_detail=72018, hcpcsevents=61,
+        icustays=140, ingredientevents=25728, inputevents=20404, labevents=107727,
+        microbiologyevents=2899, omr=2964, outputevents=9362, patients=100, pharmacy=15306,
+        poe=45154, poe_detail=3795, prescriptions=18087, procedureevents=1468, procedures_icd=722,
+        provider=40508, services=319, transfers=1190)},
     # of discharge summaries the project's page and its readers count 331,794 and 331,793
     "mimic-iv-note": {"2.2": dict(radiology=2321355, radiology_detail=6046121)},
     "mimic-cxr-jpg": dict.fromkeys(("2.1.0", "2.0.0"), {"mimic-cxr-2.0.0-metadata": 377110}),
@@ -44,9 +53,9 @@ MARKS = dict(
     procedureevents="caregiver_id")
 
 
-def of_rows(slug, rows):
-  """The versions whose row counts those of `rows` (table -> rows) could be; none if not all fit."""
-  known = ROWS.get(slug, {})
+def of_rows(known, rows):
+  """The versions of `known` (version -> table -> rows) whose row counts those of `rows` (table ->
+  rows) could be; none if not all fit."""
   return [version for version, tables in known.items()
           if any(t in tables for t in rows)
           and all(rows[t] == tables[t] for t in rows if t in tables)]

@@ -1,6 +1,6 @@
-"""A csv.gz file, trusted only after every byte of it was checked: checksum of the gzip stream,
-encoding, NUL bytes, header, quotes (csv_rows.py). Columns are found by header name. No message
-holds a value of a patient.
+"""A csv or csv.gz file, trusted only after every byte of it was checked: checksum of the gzip
+stream, encoding, NUL bytes, header, quotes (csv_rows.py). Columns are found by header name. No
+message holds a value of a patient.
 """
 
 import codecs
@@ -11,22 +11,24 @@ import re
 import zlib
 
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.tables import csv_rows
+from crl_jax.data.tables import csv_rows, names
 
 _CHUNK = 1 << 20
 
 
 class Checked:
-  """The decompressed bytes of a csv.gz as a binary file to be read once, as UTF-8.
+  """The bytes of a csv, decompressed where it is a csv.gz, as a binary file to be read once, as
+  UTF-8.
 
   What is wrong with the file is raised as CohortError by the read that meets it (and kept in
   `error`); the gzip checksum speaks at the end, so a reader has to drain the file before it trusts
   anything.
 
   Attributes:
-    header: list of the column names; `head`: the bytes of the header line, as UTF-8.
+    header: list of the column names; one without a name is called by its place.
+    nameless: how many those are.
     lines: lines read so far without the header's.
-    facts: {sha256} of the compressed file, once drained.
+    facts: {sha256} of the file as it lies there, once drained.
   """
   closed = False
 
@@ -42,9 +44,10 @@ class Checked:
     self.lines, self._nul, self._last, self._ended = 0, 0, b"\n", False
     self._table, self._rows = table, None
     self._sha256, self._raw, self._zip = hashlib.sha256(), b"", None
+    self._zipped = names.is_zipped(path)
     self._decoder = codecs.getincrementaldecoder(encoding)()
     with open(path, "rb") as file:
-      refuse_impostor(path, file.read(512), compressed=True)
+      refuse_impostor(path, file.read(512), compressed=self._zipped)
     self._file = open(path, "rb")
     try:
       self._start()
@@ -58,8 +61,10 @@ class Checked:
     refuse_impostor(self.path, block[:512], compressed=False)
     if block.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
       raise CohortError(f"{self.path.name} starts with a byte order mark. Save it as plain UTF-8.")
-    self.head, newline, self._waiting = block.partition(b"\n")
-    self.header = next(csv.reader([self.head.decode().rstrip("\r")]), [])
+    head, newline, self._waiting = block.partition(b"\n")
+    cells = next(csv.reader([head.decode().rstrip("\r")]), [])
+    self.header = [cell if cell.strip() else f"column {i + 1}" for i, cell in enumerate(cells)]
+    self.nameless = sum(not cell.strip() for cell in cells)
     self.lines -= bool(newline)
     self._rows = csv_rows.Rows(self.header, self._table)
     self._follow(self._waiting, 0)
@@ -112,7 +117,11 @@ class Checked:
     return text if text or not block else self._block(size)   # half a character: read on
 
   def _decompress(self, size):
-    """Bytes of the file's gzip members, at most `size`; b"" after the last."""
+    """Bytes of the file, or of its gzip members, at most `size`; b"" after the last."""
+    if not self._zipped:
+      block = self._file.read(size)
+      self._sha256.update(block)
+      return block
     while True:
       if not self._raw:
         self._raw = self._file.read(_CHUNK)
@@ -162,7 +171,7 @@ class Checked:
 
 
 def check(path, encoding="utf-8", table=None):
-  """One pass over a csv.gz. Returns the drained `Checked`. Raises CohortError."""
+  """One pass over a csv or csv.gz. Returns the drained `Checked`. Raises CohortError."""
   file = Checked(path, encoding, table)
   while file.read():
     pass
@@ -186,14 +195,22 @@ def compare_rows(file, rows):
                       "parsed. Download or export it again.")
 
 
-def batches(file, table):
-  """The declared columns of a `Checked` file as a pyarrow.RecordBatchReader, parsed strictly while
-  the file is decompressed and checked: its bytes are passed over once.
+def batches(files, table, parts=False):
+  """The declared columns of `Checked` files, one after the other, as a pyarrow.RecordBatchReader,
+  parsed strictly while they are decompressed and checked: their bytes are passed over once.
 
   Args:
-    file: a `Checked`; afterwards `file.rows` is the number of rows, `file.error` what went wrong.
+    files: `Checked`s; afterwards `file.rows` is the number of rows, `file.error` what went wrong.
     table: a tables.Table.
+    parts: whether a file may have no row.
   """
+  import pyarrow as pa
+  return pa.RecordBatchReader.from_batches(
+      _schema(table), (batch for file in files for batch in _parse(file, table, parts)))
+
+
+def _parse(file, table, part):
+  """Yields the pyarrow.RecordBatches of one `Checked`."""
   import pyarrow as pa
   from pyarrow import csv as arrow_csv
 
@@ -201,30 +218,26 @@ def batches(file, table):
   schema = _schema(table)
   file.rows = 0
 
-  def failed(error):
+  try:
+    reader = arrow_csv.open_csv(
+        pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
+            block_size=csv_rows.LONGEST_ROW, column_names=file.header),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
+            include_columns=[raw for raw in picked.values() if raw], null_values=[""],
+            strings_can_be_null=True, quoted_strings_can_be_null=True))
+    for batch in reader:
+      file.rows += batch.num_rows
+      yield pa.RecordBatch.from_arrays(
+          [batch.column(raw) if raw else pa.nulls(batch.num_rows, schema.field(c).type)
+           for c, raw in picked.items()], schema=schema)
+  except (pa.ArrowException, OSError, ValueError) as error:
+    if part and str(error) == "Empty CSV file":
+      return
     if file.error is None:
       file.error = CohortError(_arrow_message(file, str(error), table, picked))
-    return file.error
-
-  def generate():
-    try:
-      reader = arrow_csv.open_csv(
-          pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
-              block_size=csv_rows.LONGEST_ROW, column_names=file.header),
-          parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-          convert_options=arrow_csv.ConvertOptions(
-              column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
-              include_columns=[raw for raw in picked.values() if raw], null_values=[""],
-              strings_can_be_null=True, quoted_strings_can_be_null=True))
-      for batch in reader:
-        file.rows += batch.num_rows
-        yield pa.RecordBatch.from_arrays(
-            [batch.column(raw) if raw else pa.nulls(batch.num_rows, schema.field(c).type)
-             for c, raw in picked.items()], schema=schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-      raise failed(error) from None
-
-  return pa.RecordBatchReader.from_batches(schema, generate())
+    raise file.error from None
 
 
 def unread(table, why):
@@ -284,27 +297,31 @@ def refuse_impostor(path, head, compressed):
   if compressed and not head.startswith(b"\x1f\x8b"):
     raise CohortError(f"{path.name} is not a gzip file. Download it again, or compress it "
                       "with gzip.")
+  if not compressed and head.startswith((b"\x1f\x8b", b"PK\x03\x04", b"PAR1")):
+    raise CohortError(f"{path.name} is a compressed or Parquet file, not a csv. Give it the name "
+                      "that says so (.csv.gz, .parquet), or decompress it.")
 
 
 def pick(path, header, table):
   """Returns declared column -> its name in the file (None for an absent extra one); matches by
   name, never by place."""
-  names = {}
+  found = {}
   for column in header:
-    names.setdefault(column.strip().lower(), []).append(column)
-  twins = [c for c in table.types if len(names.get(c.lower(), [])) > 1]
-  if twins or any(len(n) > 1 for n in names.values()):
+    if column.strip():
+      found.setdefault(column.strip().lower(), []).append(column)
+  twins = [c for c in table.types if len(found.get(c.lower(), [])) > 1]
+  if twins or any(len(n) > 1 for n in found.values()):
     raise CohortError(f"{path.name} has a duplicated column name"
                       f"{': ' + ', '.join(twins) if twins else ''}. Download it again, or name "
                       "the columns apart.")
-  missing = [c for c in table.columns if c.lower() not in names]
+  missing = [c for c in table.columns if c.lower() not in found]
   if missing:
-    near = [m[0] for c in missing if (m := difflib.get_close_matches(c, _name_like(names), 1, 0.8))]
+    near = [m[0] for c in missing if (m := difflib.get_close_matches(c, _name_like(found), 1, 0.8))]
     hint = f" (it has {', '.join(near)}: renamed?)" if near else ""
     raise CohortError(f"{path.name} lacks the column{'s' if len(missing) > 1 else ''} "
                       f"{', '.join(missing)}{hint}; its header has {len(header)} columns. Use the "
                       "database version named in the README.")
-  return {c: names[c.lower()][0] if c.lower() in names else None for c in table.types}
+  return {c: found[c.lower()][0] if c.lower() in found else None for c in table.types}
 
 
 def _name_like(names):

@@ -2,7 +2,8 @@
 
 A cohort reader declares the tables it uses (`Table`), receives them as Ibis tables
 (`Source.tables`) and builds Ibis expressions; which engine runs them is decided here and in
-engines.py alone: files of csv.gz or Parquet on DuckDB (this file), BigQuery, Spark.
+engines.py alone: files of csv, csv.gz or Parquet on DuckDB (this file), BigQuery, Spark. What the
+files may be called, and that a table may lie in parts, is names.py's.
 
 A file is trusted only after one full pass over its bytes (csv_files.py) and one strict parse.
 Columns are found by header name and cast to the declared types; a value that does not cast is an
@@ -13,6 +14,7 @@ import collections.abc
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 import re
 import tempfile
@@ -21,8 +23,9 @@ import uuid
 from crl_jax import files as files_lib
 from crl_jax.data import checksums
 from crl_jax.data.cohort import CohortError
-from crl_jax.data.tables import csv_files, csv_rows, parquet_files, plain_errors
+from crl_jax.data.tables import csv_files, csv_rows, names, parquet_files, plain_errors
 
+_LOG = logging.getLogger("crl_jax")
 _SQL = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "timestamp": "TIMESTAMP"}
 
 
@@ -56,6 +59,7 @@ class Source:
   Attributes:
     tables: name -> ibis table with exactly the declared columns, for every declared table.
     inputs: per file {table, file, sha256, bytes, rows}, JSON-able.
+    odd: counts of what is not read, with the rule for it: list of {table, rule, count}.
     absent: names of the declared optional tables that the source lacks (served empty).
     keep: expression -> table with its result, stored while the source is open: for what many
       queries join.
@@ -66,12 +70,19 @@ class Source:
   absent: list
   keep: collections.abc.Callable
   put: collections.abc.Callable = None
+  odd: list = dataclasses.field(default_factory=list)
 
 
-def open_folder(root, schema, *args, **kwargs):
-  """`open_files`, with its other arguments, of the folder `root` with `<table>.csv.gz` or
-  `<table>.parquet` files; the case of file names is ignored."""
-  return open_files(find(root, schema), schema, *args, **kwargs)
+def open_folder(root, schema, *args, known=(), **kwargs):
+  """`open_files`, with its other arguments, of the folder `root` with the files of the tables
+  (names.py); warns of files that may be meant as a table that is absent. `known` are other tables
+  of the database."""
+  files = find(root, schema, known)
+  for name in schema:
+    text = "" if name in files else names.told([pathlib.Path(root)], name, (*schema, *known))
+    if text:
+      _LOG.warning("%s", text)
+  return open_files(files, schema, *args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -79,9 +90,9 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
   """Yields the `Source` of some files on DuckDB; its temporary database is removed on leaving.
 
   Args:
-    files: table -> path.
+    files: table -> tuple of the paths of its files.
     schema: table name -> `Table`.
-    encoding: "utf-8" | "latin-1", of the csv.gz files.
+    encoding: "utf-8" | "latin-1", of the csv files.
     memory_limit: what DuckDB may hold, for example "4GB"; it spills to its temporary folder past
       that.
     spill: where that folder is made; "" for the system's.
@@ -109,18 +120,23 @@ def open_files(files, schema, encoding="utf-8", memory_limit="4GB", spill=""):
       # without ipywidgets refuses the setting, and draws nothing.
       with contextlib.suppress(duckdb.InvalidInputException):
         con.raw_sql("SET enable_progress_bar = false")
-      inputs, streams, views = [], {}, {}
+      inputs, odd, streams, views = [], [], {}, {}
       for name, table in schema.items():
         if name not in files:
           columns = ", ".join(f'{_quote(c)} {_SQL[t]}' for c, t in table.types.items())
           con.raw_sql(f"CREATE TABLE {_quote(name)} ({columns})")
-        elif table.large and files[name].suffix != ".parquet":
+          continue
+        if table.large and not names.is_parquet(files[name][0]):
           streams[name] = _Stream(con, name, table, files[name], encoding)
+          nameless = streams[name].nameless
         else:
-          inputs.append(_load(con, name, table, files[name], encoding))
+          found, nameless = _load(con, name, table, files[name], encoding)
+          inputs += found
           if table.large:
             views[name] = files[name]
-      yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs,
+        if nameless:
+          odd.append(odd_columns(name, nameless))
+      yield Source(tables={n: con.table(n) for n in schema}, inputs=inputs, odd=odd,
                    absent=[n for n in schema if n not in files],
                    keep=functools.partial(_keep, con, streams, views, inputs),
                    put=functools.partial(_put, con))
@@ -149,13 +165,14 @@ def _keep(con, streams, views, inputs, expr):
   except (duckdb.Error, OSError) as error:
     for table in used:
       streams[table].fail()
-    kind, lying = type(error).__name__, sorted(views[t].name for t in named & views.keys())
+    kind = type(error).__name__
+    lying = sorted(names.label(t, path) for t in named & views.keys() for path in views[t])
     if lying and not _is_full(str(error)):
-      raise CohortError(f"{', '.join(lying)} could not be read ({kind}). Download or export it "
+      raise CohortError(f"{', '.join(lying[:3])} could not be read ({kind}). Download or export it "
                         "again.") from None
     raise CohortError(_tell(error, kind)) from None
   for table in sorted(used):
-    inputs.append(streams[table].finish())
+    inputs += streams[table].finish()
   return kept
 
 
@@ -169,14 +186,16 @@ def _put(con, frame):
 
 
 class _Stream:
-  """A large csv.gz: a name in the database behind which nothing is loaded."""
+  """A large csv or csv.gz, or its parts: a name in the database behind which nothing is loaded."""
 
-  def __init__(self, con, name, table, path, encoding):
-    self.con, self.name, self.table, self.path = con, name, table, path
-    self.encoding = encoding
-    file = csv_files.Checked(path, encoding)     # what its first block shows is refused at once
-    csv_files.pick(path, file.header, table)
-    file.close()
+  def __init__(self, con, name, table, paths, encoding):
+    self.con, self.name, self.table, self.paths = con, name, table, paths
+    self.encoding, self.nameless = encoding, 0
+    for path in paths:
+      file = csv_files.Checked(path, encoding)     # what its first block shows is refused at once
+      csv_files.pick(path, file.header, table)
+      file.close()
+      self.nameless = max(self.nameless, file.nameless)
     self._register(self._refuse())
 
   def _register(self, reader):
@@ -184,102 +203,159 @@ class _Stream:
 
   def _refuse(self):
     return csv_files.unread(self.table,
-                            f"{self.path.name} is large: read it through Source.keep().")
+                            f"{self.paths[0].name} is large: read it through Source.keep().")
 
   def start(self):
-    self.file = csv_files.Checked(self.path, self.encoding, self.table)
-    self._register(csv_files.batches(self.file, self.table))
+    self.files, self.error = [], None
+    self.left = self._open()
+    self._register(csv_files.batches(self.left, self.table, len(self.paths) > 1))
+
+  def _open(self):
+    """Yields the parts as `Checked` files, each opened when it is its turn."""
+    for path in self.paths:
+      try:
+        file = csv_files.Checked(path, self.encoding, self.table)
+      except CohortError as error:    # DuckDB, which asks for it, would hide it
+        self.error = error
+        raise
+      file.rows = 0
+      self.files.append(file)
+      yield file
 
   def fail(self):
-    """Raises what the file is to blame for, if anything."""
+    """Raises what a file is to blame for, if anything."""
     self._register(self._refuse())
-    if self.file.error:
-      self.file.close()
-      raise self.file.error from None
+    for file in self.files:
+      if file.error:
+        file.close()
+        raise file.error from None
+    if self.error:
+      raise self.error from None
 
   def finish(self):
-    """Drains the file and returns its facts. Raises CohortError where they do not hold."""
+    """Drains the files and returns their facts. Raises CohortError where they do not hold."""
     self.fail()
-    file = self.file
-    while file.read():                           # the rest, where the query needed no more rows
+    for _ in self.left:                            # parts of which the query needed no row
       pass
-    checksums.compare(self.path, file.facts["sha256"])
-    csv_files.compare_rows(file, file.rows)
-    return {"table": self.name, "file": self.path.name, **file.facts,
-            "bytes": self.path.stat().st_size, "rows": file.rows}
+    found = []
+    for file in self.files:
+      while file.read():                           # the rest, where it needed no more rows
+        pass
+      found.append(facts_of(self.name, file.path, file.facts["sha256"], file.rows))
+      csv_files.compare_rows(file, file.rows)
+    return whole(found)
 
 
-def find(root, schema):
-  """Returns table -> path of its file. Raises CohortError where a required table has none, or a
-  table has two."""
+def facts_of(table, path, digest, rows):
+  """What data.json tells of a file. Raises CohortError where it is not the published one."""
+  checksums.compare(path, digest)
+  return {"table": table, "file": names.label(table, path), "sha256": digest,
+          "bytes": path.stat().st_size, "rows": rows}
+
+
+def whole(found):
+  """The facts of a table's files. Raises CohortError where a part is there twice, by its content,
+  or none has a row."""
+  first = {}
+  for facts in found:
+    other = first.setdefault(facts["sha256"], facts)
+    if other is not facts and facts["rows"]:
+      raise CohortError(f"The parts {other['file']} and {facts['file']} of table {facts['table']} "
+                        "are the same file. Remove one.")
+  if len(found) > 1 and not any(facts["rows"] for facts in found):
+    raise CohortError(f"No part of table {found[0]['table']} has a row. Download it again.")
+  return found
+
+
+def odd_columns(table, count):
+  """The count of a table's columns without a name."""
+  return {"table": table, "count": count,
+          "rule": "columns without a name, as pandas writes its index: not read"}
+
+
+def find(root, schema, known=()):
+  """Returns table -> tuple of its files. `known` are other tables of the database. Raises
+  CohortError where a required table has none, or a table is there twice."""
   folder = pathlib.Path(root)
   if not root or not folder.is_dir():
     raise CohortError(f"data.root='{root}' is not a folder. Give the one with the database's "
                       "csv.gz files: --config.data.root=DIR.")
-  found = {}
-  for path in sorted(folder.iterdir()):
-    stem, dot, suffix = path.name.partition(".")
-    if suffix.lower() in ("csv.gz", "parquet"):
-      found.setdefault(stem.lower(), []).append(path)
-  for name in schema:
-    twins = found.get(name.lower(), [])
-    if len(twins) > 1:
-      raise CohortError(f"Table {name} is there {len(twins)} times: "
-                        f"{', '.join(p.name for p in twins)}. Keep one file.")
-  absent = [n for n, t in schema.items() if t.required and n.lower() not in found]
+  found = names.find([folder], schema)
+  absent = [n for n, t in schema.items() if t.required and n not in found]
   if absent:
+    seen = " ".join(filter(None, (names.told([folder], name, (*schema, *known))
+                                 for name in absent)))
     raise CohortError(f"'{root}' lacks the required {'table' if len(absent) == 1 else 'tables'} "
                       f"{', '.join(n + '.csv.gz' for n in absent)}. Download what is missing, or "
-                      "point the data root to the folder that has it.")
-  return {n: found[n.lower()][0] for n in schema if n.lower() in found}
+                      f"point the data root to the folder that has it. {seen}".rstrip())
+  return found
+
+
+def pattern(path):
+  """The path as DuckDB takes it: it is a name, not a pattern."""
+  return re.sub(r"([*?\[])", r"[\1]", str(path.absolute()))
 
 
 def _raw_csv(path, header, encoding):
-  """The SQL that reads a csv.gz as text, by its header."""
+  """The SQL that reads a csv or csv.gz as text, by its header."""
   columns = ", ".join(f"{_literal(c)}: 'VARCHAR'" for c in header)
-  return (f"read_csv({_literal(str(path))}, auto_detect=false, columns={{{columns}}}, header=true, "
-          f"delim=',', quote='\"', escape='\"', nullstr='', strict_mode=true, null_padding=false, "
-          f"ignore_errors=false, compression='gzip', encoding='{encoding}', "
+  zipped = "gzip" if names.is_zipped(path) else "none"
+  return (f"read_csv({_literal(pattern(path))}, auto_detect=false, columns={{{columns}}}, "
+          f"header=true, delim=',', quote='\"', escape='\"', nullstr='', strict_mode=true, "
+          f"null_padding=false, ignore_errors=false, compression='{zipped}', "
+          f"encoding='{encoding}', hive_partitioning=false, "
           f"max_line_size={csv_rows.LONGEST_ROW}, buffer_size={8 * csv_rows.LONGEST_ROW})")
 
 
-def _load(con, name, table, path, encoding):
-  """Checks the file, loads its declared columns with their types into `con`, returns its facts. A
-  large Parquet file stays where it is, under a view."""
+def _load(con, name, table, paths, encoding):
+  """Loads the declared columns of a table's files into `con`. Returns their facts, and how many
+  columns have no name."""
+  if len(paths) == 1:
+    facts, nameless = _load_file(con, name, name, table, paths[0], encoding)
+    return whole([facts]), nameless
+  parts = [f"{name}, part {i}" for i in range(len(paths))]
+  found = [_load_file(con, name, part, table, path, encoding) for part, path in zip(parts, paths)]
+  con.raw_sql(f"CREATE VIEW {_quote(name)} AS " + " UNION ALL ".join(
+      f"SELECT * FROM {_quote(part)}" for part in parts))
+  return whole([facts for facts, _ in found]), max(nameless for _, nameless in found)
+
+
+def _load_file(con, name, place, table, path, encoding):
+  """Checks a file of the table `name` and loads its declared columns with their types as the table
+  `place`; a large Parquet file stays where it is, under a view. Returns its facts, and how many
+  columns have no name."""
   import duckdb
 
-  parquet = path.suffix == ".parquet"
+  parquet = names.is_parquet(path)
   if parquet:
-    found = parquet_files.kinds(path)
-    header, facts = list(found), {"sha256": files_lib.sha256(path)}
-    raw = f"read_parquet({_literal(str(path))})"
+    picked, found = parquet_files.columns(path, table)
+    digest, nameless = files_lib.sha256(path), sum(not c.strip() for c in found)
+    raw = f"read_parquet({_literal(pattern(path))}, hive_partitioning=false)"
   else:
     file = csv_files.check(path, encoding, table)
-    header, facts, found = file.header, file.facts, dict.fromkeys(file.header, "string")
-    raw = _raw_csv(path, header, encoding)
-  checksums.compare(path, facts["sha256"])
-  picked = csv_files.pick(path, header, table)
-  if parquet:
-    parquet_files.check(path, found, picked, table)
+    picked, found = csv_files.pick(path, file.header, table), dict.fromkeys(file.header, "string")
+    digest, nameless = file.facts["sha256"], file.nameless
+    raw = _raw_csv(path, file.header, encoding)
+  checksums.compare(path, digest)
   casts, doubtful = _casts(picked, table, found)
   try:
     if parquet and table.large:
       columns = ", ".join(map(_quote, table.types))
       relation = f"(SELECT {casts} FROM {raw})"
       _check_casts(con, relation, doubtful, table, path)
-      con.raw_sql(f"CREATE VIEW {_quote(name)} AS SELECT {columns} FROM {relation}")
+      con.raw_sql(f"CREATE VIEW {_quote(place)} AS SELECT {columns} FROM {relation}")
     else:
-      con.raw_sql(f"CREATE TABLE {_quote(name)} AS SELECT {casts} FROM {raw}")
-      _check_casts(con, _quote(name), doubtful, table, path)
+      con.raw_sql(f"CREATE TABLE {_quote(place)} AS SELECT {casts} FROM {raw}")
+      _check_casts(con, _quote(place), doubtful, table, path)
       for column in doubtful:
-        con.raw_sql(f"ALTER TABLE {_quote(name)} DROP COLUMN {_quote('_bad_' + column)}")
-    rows = con.raw_sql(f"SELECT count(*) FROM {_quote(name)}").fetchall()[0][0]
+        con.raw_sql(f"ALTER TABLE {_quote(place)} DROP COLUMN {_quote('_bad_' + column)}")
+    rows = con.raw_sql(f"SELECT count(*) FROM {_quote(place)}").fetchall()[0][0]
   except duckdb.Error as error:
     # DuckDB's message quotes the row: keep the line number and the kind only
     raise CohortError(_parse_message(path, str(error))) from None
   if not parquet:
     csv_files.compare_rows(file, rows)
-  return {"table": name, "file": path.name, **facts, "bytes": path.stat().st_size, "rows": rows}
+  return facts_of(name, path, digest, rows), nameless
 
 
 def _casts(picked, table, found):
@@ -294,7 +370,7 @@ def _casts(picked, table, found):
   parts, doubtful = [], []
   for column, kind in table.types.items():
     raw, name = picked[column], _quote(column)
-    if raw is None:
+    if raw is None or found[raw] == "null":
       parts.append(f"CAST(NULL AS {_SQL[kind]}) AS {name}")
     elif kind in (found[raw], "string") or (kind, found[raw]) == ("float64", "int64"):
       parts.append(f"CAST({_quote(raw)} AS {_SQL[kind]}) AS {name}")

@@ -223,6 +223,38 @@ def test_new_patients_may_lack_outcomes_discharge_and_tables(small, tmp_path, mo
     eicu.build(make_config(tmp_path / "c"))
 
 
+def test_older_than_89_counts_as_90_where_the_limit_allows_it(tmp_path, rows_only):
+  stays = [stay(1), stay(2, age="> 89"), stay(3, age=">89"), stay(4, age="")]
+  folder = save(tmp_path, hospital(stays))
+  c = eicu.build(make_config(folder, max_age=120))
+  assert c.row_id.tolist() == [10, 11, 20, 21, 30, 31]
+  assert feature(c, "demographics", "age").tolist() == [60, 60, 90, 90, 90, 90]
+  assert set(c.groups["age_band"][2:]) == {"75 and over"}
+  assert [s for s in c.info["attrition"] if s["removed"]] == [
+      {"step": "age unknown", "removed": 1, "left": 3}]
+  assert any("'> 89' counts as 90 years" in note for note in c.info["notes"])
+  assert {"table": "patient", "rule": "age is '> 89': counts as 90", "count": 2
+          } in c.info["odd_rows"]
+  at_89 = eicu.build(make_config(folder, max_age=89))
+  assert at_89.row_id.tolist() == [10, 11]
+  assert not any("counts as 90" in note for note in at_89.info["notes"])
+
+
+def test_commas_in_numbers_are_read_or_counted(tmp_path, monkeypatch):
+  only(monkeypatch, "respiratoryCharting")
+  tables = hospital([stay(i) for i in range(1, 6)])
+  chart = tables["respiratoryCharting"]
+  chart["respchartvaluelabel"] = ["Exhaled MV"] * 3 + ["Tidal Volume (set)", "another label"]
+  chart["respchartvalue"] = ["7,5", "7.5", "1,2,3", "1,200", "1 200"]
+  c = eicu.build(make_config(save(tmp_path, tables), modality_missing=1.0))
+  at_hour = c.row_id % 10 == 0
+  assert feature(c, "respiratory", "minute_volume_last")[at_hour][:2].tolist() == [7.5, 7.5]
+  assert not c.observed[at_hour][2, c.modalities.index("respiratory")]   # its only value is unclear
+  assert feature(c, "respiratory", "tidal_volume_last")[at_hour][3] == 1200
+  assert {"table": "respiratoryCharting", "count": 1,
+          "rule": "respchartvalue can be read as two numbers: NaN"} in c.info["odd_rows"]
+
+
 def test_bad_ids_and_empty_cohorts_are_refused(small, tmp_path, rows_only):
   tables = small[1]
   twice = pd.concat([tables["patient"], tables["patient"].head(2)])

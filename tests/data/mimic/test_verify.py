@@ -111,20 +111,84 @@ def test_missing_files_come_with_their_command(root):
   (_mimic(root) / "icu/chartevents.csv.gz").unlink()
   (_mimic(root) / "hosp/drgcodes.csv.gz").unlink()   # not needed: not missed
   plain = _mimic(root) / "icu/d_items.csv.gz"
-  plain.with_suffix("").write_bytes(gzip.decompress(plain.read_bytes()))
-  plain.unlink()
+  plain.rename(plain.with_name("d_items.csv.zip"))
   shutil.rmtree(root / "physionet.org/files/mimic-iv-note")
   bad = _bad(root)
   assert {n: f.status for n, f in bad.items()} == {
       "icu/chartevents.csv.gz": "missing", "icu/d_items.csv.gz": "missing",
       "mimic-iv-note": "missing"}
-  assert "run gzip" in bad["icu/d_items.csv.gz"].text
+  assert "d_items.csv.zip is there, which is not read" in bad["icu/d_items.csv.gz"].text
   assert bad["icu/chartevents.csv.gz"].command.endswith("mimiciv/3.1/icu/chartevents.csv.gz")
   assert bad["mimic-iv-note"].command == (
       "wget -r -np -N -c --user YOUR_PHYSIONET_NAME --ask-password "
       f"-P {root} https://physionet.org/files/mimic-iv-note/2.2/")
   text = verify.report(list(_found(root).values()))
   assert bad["mimic-iv-note"].command in text and "3 of " in text
+
+
+def test_every_form_that_is_read_is_checked(root, no_counts):
+  hosp, icu = _mimic(root) / "hosp", _mimic(root) / "icu"
+  text = gzip.decompress((hosp / "labevents.csv.gz").read_bytes())
+  head, *rows = text.splitlines(True)
+  (hosp / "labevents_0.csv").write_bytes(head + b"".join(rows[:9]))
+  (hosp / "labevents_1.csv").write_bytes(head + b"".join(rows[9:]))
+  (hosp / "labevents.csv.gz").unlink()
+  hosp.rename(hosp.with_name("HOSP"))
+  (icu / "d_items.csv.gz").rename(icu / "D_ITEMS.CSV.GZ")
+  found = _found(root)
+  assert not [f for f in found.values() if f.bad]
+  assert found["HOSP/labevents_0.csv"].text == "9 rows, whole, its checksum not compared"
+  assert "as in SHA256SUMS.txt" in found["icu/D_ITEMS.CSV.GZ"].text   # its name in capitals
+  assert "as in SHA256SUMS.txt" in found["HOSP/patients.csv.gz"].text
+  part = hosp.with_name("HOSP") / "labevents_1.csv"
+  part.write_bytes(part.read_bytes() + b'1,"open\n2,3\n')
+  bad, = _bad(root).values()
+  assert bad.name == "HOSP/labevents_1.csv" and "quote" in bad.text
+  assert not bad.command, "PhysioNet has no such part"
+
+
+def test_the_demo_is_known_and_gets_nothing_but_its_own(mimic_demo):
+  found = verify.verify(mimic_demo, 2)
+  assert found[0].status == "ok" and (found[0].name, found[0].text) == (
+      "mimic-iv-demo", "version 2.2")
+  assert {f.status for f in found if f.name in ("mimic-iv-note", "mimic-cxr-jpg")} == {"ok"}
+  assert "275 rows" in {f.name: f.text for f in found}["hosp/admissions.csv.gz"]
+  text = verify.report(found)
+  assert f"-N -c -P {mimic_demo.resolve()} https://physionet.org/files/mimic-iv-demo/2.2/" in text
+  assert "mimiciv" not in text and "--ask-password" not in text
+
+
+def test_eicu_is_known_and_gets_nothing_of_mimic(tmp_path, eicu_root):
+  place = tmp_path / "physionet.org/files/eicu-crd-demo/2.0.1"
+  place.mkdir(parents=True)
+  for table in ("patient", "apacheApsVar", "hospital"):
+    shutil.copy(eicu_root / f"{table}.csv.gz", place)
+  for root in (tmp_path, place):
+    text = verify.report(verify.verify(root, 2))
+    assert "version 2.0.1" in text and "patient.csv.gz" in text and "mimic" not in text
+    assert f"-N -c -P {place} https://physionet.org/files/eicu-crd-demo/2.0.1/" in text
+  # of which version these are is not known: the demo's, less 36 hospitals
+  assert "2,045 rows: 2.0.1 has 2,520" in text
+  alone = tmp_path / "alone"
+  shutil.copytree(place, alone)
+  text = verify.report(verify.verify(alone, 2))
+  assert "eicu-crd" in text and "lab.csv.gz" in text and "wget" not in text.replace("(wget", "")
+
+
+def test_no_database_is_offered_into_a_folder_of_other_tables(tmp_path, root):
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other/PATIENT_LIST.csv").write_text("id\n1\n")
+  first = verify.verify(tmp_path / "other", 2)[0]
+  assert first.name == "mimiciv" and "empty folder" in first.text and not first.command
+  # a copy that no name tells the version of, with rows of none
+  alone = tmp_path / "alone"
+  shutil.copytree(_mimic(root), alone)
+  (alone / "SHA256SUMS.txt").unlink()
+  (alone / "icu/chartevents.csv.gz").unlink()
+  found = {f.name: f for f in verify.verify(alone, 2)}
+  assert found["mimiciv"].status == "unverified"
+  assert found["icu/chartevents.csv.gz"].status == "missing"
+  assert not [f for f in found.values() if "mimiciv/" in f.command]
 
 
 def test_many_missing_files_are_one_command(root):

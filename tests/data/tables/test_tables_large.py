@@ -301,7 +301,7 @@ def test_a_full_disk_says_what_to_do(tmp_path):
   rows = b"".join(b"%d,%d,9,sodium %d,%d.5\n" % (i, i, i, i) for i in range(60000))
   write(tmp_path, b"labid,stay,offset,name,value\n" + rows)
   with pytest.raises(CohortError, match="data.spill"):
-    with tables.open_files({"lab": tmp_path / "lab.csv.gz"}, {"lab": LARGE["lab"]},
+    with tables.open_files({"lab": (tmp_path / "lab.csv.gz",)}, {"lab": LARGE["lab"]},
                            memory_limit="20MB", spill=str(tmp_path)) as source:
       import ibis
       con = source.tables["lab"].get_backend()
