@@ -43,8 +43,7 @@ def test_validation_has_its_share_of_every_set_of_outcomes(patients):
   """Of the patients who ever had, never had and never could have each outcome, within one
   patient."""
   who, labels = patients
-  state = {p: tuple(np.nan_to_num(labels[who == p], nan=-1).max(axis=0))
-           for p in np.unique(who)}
+  state = {p: tuple(np.nan_to_num(labels[who == p], nan=-1).max(axis=0)) for p in np.unique(who)}
   assert len(set(state.values())) == 9
   for seed in range(3):
     found = splits.assign(who, labels, 5, 0.15, seed)
@@ -57,7 +56,7 @@ def test_validation_has_its_share_of_every_set_of_outcomes(patients):
 
 
 def test_validation_has_the_rate_of_training(patients):
-  """Of an outcome that is rare, within one patient."""
+  """Of a cohort's one outcome, within one patient."""
   who, labels = patients[0], patients[1][:, :1]
   had = np.unique(who[labels[:, 0] == 1])
   for seed in range(3):

@@ -18,8 +18,9 @@ EARLY = 60
 ROWS = {0: DAY, 1: 2 * DAY}     # kind of row -> its minute
 TIMES = [(s, i) for s in spec.SOURCES if not isinstance(s, spec.Values)
          for i in range(len(s.times))]
-CASES = {case: 100 + j for j, case in enumerate(itertools.product(
-    range(len(TIMES)), (DAY - 1, DAY, 2 * DAY - 1, 2 * DAY)))}   # (index in TIMES, minute) -> stay
+MINUTES = (DAY - 1, DAY, 2 * DAY - 1, 2 * DAY)
+# (index in TIMES, minute) -> stay
+CASES = {case: 100 + i for i, case in enumerate(itertools.product(range(len(TIMES)), MINUTES))}
 NOTHING = 1                     # a stay without any record of a time
 IDS = [f"{j}-{s.table}.{s.times[i]}" for j, (s, i) in enumerate(TIMES)]
 
@@ -89,9 +90,8 @@ def test_a_record_known_a_minute_before_the_row_enters(cohort, j, kind):
 @pytest.mark.parametrize("j", range(len(TIMES)), ids=IDS)
 def test_a_record_known_in_the_rows_minute_or_later_changes_nothing(cohort, j, kind):
   without = at(cohort, NOTHING, kind)
-  for (other, minute), i in CASES.items():
-    if other == j and minute >= ROWS[kind]:
-      row = at(cohort, i, kind)
-      assert same(cohort.observed[row], cohort.observed[without]), minute - ROWS[kind]
-      for m in cohort.modalities:
-        assert same(cohort.inputs[m][row], cohort.inputs[m][without]), (m, minute - ROWS[kind])
+  for minute in (x for x in MINUTES if x >= ROWS[kind]):
+    row = at(cohort, CASES[j, minute], kind)
+    assert same(cohort.observed[row], cohort.observed[without]), f"of minute {minute}"
+    for m in cohort.modalities:
+      assert same(cohort.inputs[m][row], cohort.inputs[m][without]), f"{m} of minute {minute}"

@@ -1,4 +1,4 @@
-"""The fusion against the paper's equations, written in NumPy a view, a head and a query at a time."""
+"""The fusion against the paper's equations, written in NumPy a view, head and query at a time."""
 
 import flax.traverse_util
 import jax
