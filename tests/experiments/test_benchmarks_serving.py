@@ -75,8 +75,8 @@ def test_rectifier_is_compared_with_pandas_and_a_read(options):
 
 
 def test_rectifier_benchmark_notices_wrong_sums(options, monkeypatch):
-  estimate = rectifier.rectifier.fit
-  monkeypatch.setattr(rectifier.rectifier, "fit", lambda *args: dataclasses.replace(
+  estimate = rectifier.rectifier.estimate
+  monkeypatch.setattr(rectifier.rectifier, "estimate", lambda *args: dataclasses.replace(
       estimate(*args), gamma=estimate(*args).gamma + 1e-6))
   with pytest.raises(AssertionError, match="tolerance"):
     rectifier.rows(options)
