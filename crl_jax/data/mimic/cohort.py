@@ -66,7 +66,7 @@ def _embeddings(config):
     else:
       picked = dict(zip(table.columns, table.columns))
       file = csv_files.Checked(path, config.data.encoding, table)
-      ids = csv_files.batches([file], table, len(listed) > 1).read_all()
+      ids = csv_files.reader(csv_files.batches([file], table, len(listed) > 1), table).read_all()
     out += zip(*(ids[column].to_pylist() for column in picked.values()))
   folder = places["embeddings"].folder
   return [images.path(folder, *image) for image in out]

@@ -176,13 +176,12 @@ def _check_project(place, needed, threads):
 
 
 def _identify(place, rows):
-  """The place with its version, and as the demo's where it is that, by the rows of its tables where
-  no name tells."""
-  if place.version:
-    return place
+  """The place as the database, full or demo, that its rows are of, and with its version: by name, or
+  by the rows where no name tells."""
   for project in _family(place.project):
     if fits := versions.of_rows(_known(project), rows):
-      return dataclasses.replace(place, project=project, version=fits[0])
+      named = place.version if project is place.project else ""
+      return dataclasses.replace(place, project=project, version=named or fits[0])
   return place
 
 
@@ -216,16 +215,10 @@ def _judge(table, path, read, rows, place, sums, fetch):
     return Finding("ok", name, text)
   if rows[table] == expected:
     return Finding("ok", name, f"{text}; rows are {place.version}'s")
-  others = [(other, version) for other in _family(project)
-            for version in versions.of_rows(_known(other), rows)]
-  if not others:
-    return Finding("damaged", name, f"{rows[table]:,} rows: {place.version} has {expected:,}", mend)
-  other, version = others[0]
-  if other is project:
-    return Finding("version", name, f"{rows[table]:,} rows: the rows of version {version}, not "
+  if others := versions.of_rows(_known(project), rows):
+    return Finding("version", name, f"{rows[table]:,} rows: the rows of version {others[0]}, not "
                    f"{place.version}", mend)
-  return Finding("version", name, f"{rows[table]:,} rows: the rows of {other.slug} {version}, not "
-                 f"of {project.slug} {place.version}")   # another database is not fetched over it
+  return Finding("damaged", name, f"{rows[table]:,} rows: {place.version} has {expected:,}", mend)
 
 
 def _family(project):

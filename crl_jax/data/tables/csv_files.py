@@ -196,7 +196,7 @@ def compare_rows(file, rows):
 
 
 def batches(files, table, parts=False):
-  """The declared columns of `Checked` files, one after the other, as a pyarrow.RecordBatchReader,
+  """Yields the declared columns of `Checked` files, one after the other, as pyarrow.RecordBatches,
   parsed strictly while they are decompressed and checked: their bytes are passed over once.
 
   Args:
@@ -204,9 +204,14 @@ def batches(files, table, parts=False):
     table: a tables.Table.
     parts: whether a file may have no row.
   """
+  for file in files:
+    yield from _parse(file, table, parts)
+
+
+def reader(parsed, table):
+  """A pyarrow.RecordBatchReader of `batches`."""
   import pyarrow as pa
-  return pa.RecordBatchReader.from_batches(
-      _schema(table), (batch for file in files for batch in _parse(file, table, parts)))
+  return pa.RecordBatchReader.from_batches(_schema(table), parsed)
 
 
 def _parse(file, table, part):
@@ -219,7 +224,7 @@ def _parse(file, table, part):
   file.rows = 0
 
   try:
-    reader = arrow_csv.open_csv(
+    rows = arrow_csv.open_csv(
         pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
             block_size=csv_rows.LONGEST_ROW, column_names=file.header),
         parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
@@ -227,7 +232,7 @@ def _parse(file, table, part):
             column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
             include_columns=[raw for raw in picked.values() if raw], null_values=[""],
             strings_can_be_null=True, quoted_strings_can_be_null=True))
-    for batch in reader:
+    for batch in rows:
       file.rows += batch.num_rows
       yield pa.RecordBatch.from_arrays(
           [batch.column(raw) if raw else pa.nulls(batch.num_rows, schema.field(c).type)
@@ -242,12 +247,10 @@ def _parse(file, table, part):
 
 def unread(table, why):
   """A reader with the columns of `table` that raises `why` where it is read."""
-  import pyarrow as pa
-
   def refuse():
     raise CohortError(why)
     yield
-  return pa.RecordBatchReader.from_batches(_schema(table), refuse())
+  return reader(refuse(), table)
 
 
 def _schema(table):

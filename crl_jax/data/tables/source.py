@@ -207,8 +207,8 @@ class _Stream:
 
   def start(self):
     self.files, self.error = [], None
-    self.left = self._open()
-    self._register(csv_files.batches(self.left, self.table, len(self.paths) > 1))
+    self.left = csv_files.batches(self._open(), self.table, len(self.paths) > 1)
+    self._register(csv_files.reader(self.left, self.table))
 
   def _open(self):
     """Yields the parts as `Checked` files, each opened when it is its turn."""
@@ -235,11 +235,11 @@ class _Stream:
   def finish(self):
     """Drains the files and returns their facts. Raises CohortError where they do not hold."""
     self.fail()
-    for _ in self.left:                            # parts of which the query needed no row
+    for _ in self.left:                            # the rest, where the query needed no more rows
       pass
     found = []
     for file in self.files:
-      while file.read():                           # the rest, where it needed no more rows
+      while file.read():
         pass
       found.append(facts_of(self.name, file.path, file.facts["sha256"], file.rows))
       csv_files.compare_rows(file, file.rows)

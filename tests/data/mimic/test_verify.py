@@ -147,15 +147,20 @@ def test_every_form_that_is_read_is_checked(root, no_counts):
   assert not bad.command, "PhysioNet has no such part"
 
 
-def test_the_demo_is_known_and_gets_nothing_but_its_own(mimic_demo):
+def test_the_demo_is_known_and_gets_nothing_but_its_own(mimic_demo, tmp_path):
   found = verify.verify(mimic_demo, 2)
   assert found[0].status == "ok" and (found[0].name, found[0].text) == (
       "mimic-iv-demo", "version 2.2")
   assert {f.status for f in found if f.name in ("mimic-iv-note", "mimic-cxr-jpg")} == {"ok"}
   assert "275 rows" in {f.name: f.text for f in found}["hosp/admissions.csv.gz"]
   text = verify.report(found)
-  assert f"-N -c -P {mimic_demo.resolve()} https://physionet.org/files/mimic-iv-demo/2.2/" in text
+  assert f"-N -c -P {mimic_demo.absolute()} https://physionet.org/files/mimic-iv-demo/2.2/" in text
   assert "mimiciv" not in text and "--ask-password" not in text
+  wrong = tmp_path / "mimiciv/3.1"       # a name does not make it the full database
+  shutil.copytree(mimic_demo, wrong)
+  text = verify.report(verify.verify(wrong, 2))
+  assert f"-P {wrong} https://physionet.org/files/mimic-iv-demo/2.2/" in text
+  assert "files/mimiciv/" not in text
 
 
 def test_eicu_is_known_and_gets_nothing_of_mimic(tmp_path, eicu_root):

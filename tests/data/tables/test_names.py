@@ -184,3 +184,17 @@ def test_int96_times_are_refused(tmp_path, large):
                          use_deprecated_int96_timestamps=True)
   with pytest.raises(CohortError, match="lab.parquet: time holds INT96 times.*zone"):
     read(tmp_path, large)
+
+
+def test_a_query_that_stops_early_still_checks_every_part(tmp_path):
+  part = lambda i: gzip.compress(b"stay,name,time\n" + b"%d,a,\n" % i * 9000, mtime=0)
+  save(tmp_path, {f"lab_{i}.csv.gz": part(i) for i in range(60)})
+  schema = {"lab": dataclasses.replace(TABLE, large=True)}
+  with tables.open_folder(tmp_path, schema) as source:
+    source.keep(source.tables["lab"].limit(1))
+  assert [(i["file"], i["rows"]) for i in source.inputs] == [
+      (f"lab_{i}.csv.gz", 9000) for i in range(60)]
+  save(tmp_path, {"lab_59.csv.gz": part(59)[:-9]})
+  with pytest.raises(CohortError, match="lab_59.csv.gz is (cut off|damaged)"):
+    with tables.open_folder(tmp_path, schema) as source:
+      source.keep(source.tables["lab"].limit(1))
