@@ -10,6 +10,7 @@ feature.
 
 import numpy as np
 
+from crl_jax.data import units
 from crl_jax.data.mimic import codes, items
 from crl_jax.data.mimic.stays import DAY, minute
 
@@ -19,12 +20,15 @@ _OUT = {EARLY: "more than 24 h before the admission: not used",
         LATE: "known only after the patient's last row: not used", UNDATED: "no time: not used"}
 _UNIT = 1000
 _SHIFT = 1 << 40                # (minute, value) as one number: minute * _SHIFT + value
-# table -> (value column, columns whose latest time is when a record is known)
+# table -> (value column, unit column, columns whose latest time is when a record is known, the
+# record's own number where it has one)
 MEASURED = {
-    "labevents": ("valuenum", ("charttime", "storetime")),
-    "chartevents": ("valuenum", ("charttime", "storetime")),
-    "inputevents": ("amount", ("starttime", "endtime", "storetime")),
-    "outputevents": ("value", ("charttime", "storetime"))}
+    "labevents": ("valuenum", "valueuom", ("charttime", "storetime"), ("labevent_id",)),
+    "chartevents": ("valuenum", "valueuom", ("charttime", "storetime"), ()),
+    "inputevents": ("amount", "amountuom", ("starttime", "endtime", "storetime"), ("orderid",)),
+    "outputevents": ("value", "valueuom", ("charttime", "storetime"), ())}
+# how a number was read: as filed, in the unit that it can only be of; or why it is no value
+FILED, OTHER, SENTINEL, STRANGE, OUTSIDE = range(5)
 NO_GROWTH = (90760, 90856)     # org_itemid of "CANCELLED" and "NEGATIVE"
 _GIVEN = r"^(delayed )?(administered|started|restarted|applied|confirmed|partial)"
 
@@ -95,59 +99,118 @@ def _placed(table, people, first, *times, keep=()):
   return joined.select(*keep, "part", "t", person=person)
 
 
+def once(records):
+  """Each record once, and in the column `copies` how often it was there."""
+  return records.group_by(records.columns).agg(copies=records.count())
+
+
+def repeated(table, copies, records):
+  """The count of records that were there again, as one of the odd rows."""
+  return {"table": table, "rule": "the same record again: counted once",
+          "count": int(copies) - int(records)}
+
+
 def signal_frame(table):
-  """The items of a table's signals: itemid, signal (number), range and conversion, in thousandths;
-  mcg: what a microgram is in the unit, where that is a weight."""
+  """The items of a table's signals: itemid, signal (number), range in thousandths, the unit under
+  which the item is filed, and whether a record's own is looked at."""
   import pandas as pd
 
   return pd.DataFrame([
       dict(itemid=item, signal=i, low=round(s.low * _UNIT), high=round(s.high * _UNIT),
-           factor=float(s.convert.get(item, (1, 0))[0]),
-           offset=float(s.convert.get(item, (1, 0))[1]), fraction=s.fraction,
-           mcg=0.001 if s.unit == "mg" else 1.0)
-      for i, (name, s) in enumerate(items.SIGNALS.items()) if s.table == table for item in s.items])
+           filed=s.filed.get(item, s.unit), checked=bool(s.unit))
+      for i, s in enumerate(items.SIGNALS.values()) if s.table == table for item in s.items])
 
 
-def measured_query(name, table, people, signals):
-  """person, part, signal and the exact sums of which `statistic` makes every statistic.
+def unit_frame(table):
+  """What the units are to the items of a table's signals: itemid, unit (as units.written), factor
+  and offset; a blank unit is the one under which the item is filed."""
+  import pandas as pd
+
+  out = []
+  for name, s in items.SIGNALS.items():
+    known = units.conversions(s.unit, name) if s.unit else {}
+    for item in s.items if s.table == table else ():
+      own = s.factor.get(item, 1)
+      filed = units.convert(s.unit, s.filed.get(item, s.unit), name)
+      named = {**known, **dict.fromkeys(units.NO_UNIT, filed)}
+      out += [(item, unit, factor * own, offset * own) for unit, (factor, offset) in named.items()]
+      out += [(item, unit + kind, factor * times, offset) for unit, (factor, offset) in known.items()
+              for kind, times in s.kinds.items()]
+  return pd.DataFrame(out, columns=["itemid", "unit", "factor", "offset"])
+
+
+def measured_query(name, table, people, signals, conversions):
+  """person, part, signal, the exact sums of which `statistic` makes every statistic, and counts of
+  what was read in another way than filed.
+
+  Two steps: the records, each once; then their sums. Of records that no row uses the first keeps
+  no value and no time, so that they are few.
 
   Args:
     name: a key of MEASURED.
     table: its ibis table.
     people: `timeline`, as an ibis table.
     signals: `signal_frame`, as an ibis table.
+    conversions: `unit_frame`, as an ibis table.
   """
   import ibis
 
-  value, times = MEASURED[name]
+  value, unit, times, own = MEASURED[name]
   wanted = table.inner_join(signals, "itemid")
-  number = wanted[value].cast("float64")
-  if name == "inputevents":     # some pushes of a drug given in mg are charted in mcg
-    number = ibis.ifelse(wanted.amountuom == "mcg", number * wanted.mcg, number)
-  wanted = wanted.mutate(value=number)
-  wanted = wanted.filter(wanted.value.notnull(), ~wanted.value.isnan())
-  events = _placed(wanted, people, times[0], *times[1:],
-                   keep=("signal", "value", "low", "high", "factor", "offset", "fraction"))
-  real = (events.value < items.SENTINEL) & (events.value > -items.SENTINEL) & (events.person >= 0)
-  number = ibis.ifelse(real, events.value * events.factor + events.offset, 0.0)
-  number = ibis.ifelse(events.fraction & (number <= 1), number * 100, number)
-  exact = (number * _UNIT).round().cast("int64")
-  events = events.mutate(real=real, exact=exact)
-  clipped = ibis.greatest(ibis.least(events.exact, events.high), events.low)
-  # NULL where it is no value, or of no row: what skips NULLs is faster than what filters
-  events = events.mutate(v=ibis.ifelse(events.real, clipped, None),
-                         u=ibis.ifelse(events.real, events.t.cast("int64"), None))
-  e = events.mutate(order=events.u * _SHIFT + events.v,
-                    clipped=(events.v != events.exact).cast("int64"))
+  wanted = wanted.mutate(x=wanted[value].cast("float64"))
+  wanted = wanted.filter(wanted.x.notnull(), ~wanted.x.isnan())
+  # most units are written as in items.py: the others alone are looked at letter by letter
+  usual = wanted[unit].isnull() | (wanted[unit] == wanted.filed) | ~wanted.checked
+  wanted = wanted.mutate(written=ibis.ifelse(usual, "", units.written(wanted[unit])))
+  wanted = wanted.left_join(conversions, [wanted.itemid == conversions.itemid,
+                                          wanted.written == conversions.unit])
+  e = _placed(wanted, people, *times, keep=(
+      "itemid", "signal", "x", "low", "high", "factor", "offset", *times, *own))
+  e = e.mutate(read=((e.x * e.factor + e.offset) * _UNIT).round(),
+               other=(_as_other(name, e.signal, e.x) * _UNIT).round())
+  e = e.mutate(how=ibis.cases(
+      (e.person < 0, None), ((e.x >= items.SENTINEL) | (e.x <= -items.SENTINEL), SENTINEL),
+      (e.factor.isnull(), STRANGE), (e.read.between(e.low, e.high), FILED),
+      (e.other.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
+  # (minute, value) as one number. What is no value loses what tells it apart: it is only counted
+  order = ibis.cases((e.how == FILED, e.t * _SHIFT + e.read.cast("int64")),
+                     (e.how == OTHER, e.t * _SHIFT + e.other.cast("int64")), else_=None)
+  real = e.how <= OTHER
+  e = once(e.select("person", "part", "signal", "itemid", "how", order=order, **{
+      c: ibis.ifelse(real, e[c], None) for c in (*times, *own)}))
+  minute_of = lambda order: ((order + _SHIFT // 2) / _SHIFT).floor().cast("int64")
+  e = e.mutate(t=minute_of(e.order))
+  e = e.mutate(v=e.order - e.t * _SHIFT)
+  number = lambda *hows: e.copies.sum(where=e.how.isin(hows)).fill_null(0)
   sums = e.group_by("person", "part", "signal").agg(
-      records=e.count(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
-      high=e.v.max(), total=e.v.sum(), t=e.u.sum(), tt=(e.u * e.u).sum(), tv=(e.u * e.v).sum(),
-      clipped=e.clipped.sum().fill_null(0))
-  when = {c: ((sums[c] + _SHIFT // 2) / _SHIFT).floor().cast("int64") for c in ("begin", "end")}
+      records=e.copies.sum(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
+      high=e.v.max(), total=e.v.sum(), t=e.t.sum(), tt=(e.t * e.t).sum(), tv=(e.t * e.v).sum(),
+      copies=number(FILED, OTHER), other=number(OTHER), sentinels=number(SENTINEL),
+      strange=number(STRANGE), outside=number(OUTSIDE))
+  when = {c: minute_of(sums[c]) for c in ("begin", "end")}
   return sums.select(
-      *(c for c in sums.columns if c not in when), sentinels=sums.records - sums.n,
+      *(c for c in sums.columns if c not in when),
       first_t=when["begin"], last_t=when["end"], first=sums.begin - when["begin"] * _SHIFT,
       last=sums.end - when["end"] * _SHIFT)
+
+
+def _as_other(name, signal, x):
+  """The values of the numbers `x` that can only be of another unit than they are filed under; NULL
+  of the others.
+
+  Args:
+    name: of the table.
+    signal: column with the number of the signal.
+    x: column with the number as it was recorded.
+  """
+  import ibis
+
+  found = []
+  for i, (key, s) in enumerate(items.SIGNALS.items()):
+    for unit, (low, high) in s.other.items() if s.table == name else ():
+      factor, offset = units.convert(s.unit, unit, key)
+      found.append(((signal == i) & x.between(low, high), x * factor + offset))
+  return ibis.cases(*found, else_=None) if found else ibis.null("float64")
 
 
 def add_parts(frame, column, how, size):

@@ -198,17 +198,23 @@ def _signals(at):
     if (table := at.table(name)) is None:
       continue
     items_frame = queries.signal_frame(name)
-    sums = at.used(name, queries.measured_query(name, table, at.line, at.source.put(items_frame)))
+    sums = at.used(name, queries.measured_query(
+        name, table, at.line, at.source.put(items_frame),
+        at.source.put(queries.unit_frame(name))))
+    copies = records = 0
     for i, frame in _by_signal(sums, sorted(set(items_frame["signal"]))):
       signal = items.SIGNALS[names[i]]
       for stat, value in queries.statistic(frame, signal.stats, len(at.people)).items():
         out[f"{names[i]}_{stat}"] = at.rows_of(value)
-      at.odd += [
-          {"table": name, "rule": f"{names[i]} outside {signal.low:g} to {signal.high:g} "
-                                  f"{signal.unit}".rstrip() + ": clipped",
-           "count": int(frame["clipped"].sum())},
-          {"table": name, "rule": f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped",
-           "count": int(frame["sentinels"].sum())}]
+      copies, records = copies + frame["copies"].sum(), records + frame["n"].sum()
+      span = f"{names[i]} outside {signal.low:g} to {signal.high:g} {signal.unit}".rstrip()
+      at.odd += [{"table": name, "rule": rule, "count": int(frame[column].sum())}
+                 for column, rule in (
+          ("outside", f"{span}: NaN"),
+          ("other", f"{span}, and can only be in {' or '.join(signal.other)}: converted"),
+          ("strange", f"{names[i]} in a unit that is not known to be one of it: NaN"),
+          ("sentinels", f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped"))]
+    at.odd.append(queries.repeated(name, copies, records))
   return out
 
 
