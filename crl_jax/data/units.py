@@ -72,8 +72,8 @@ THOUSANDTHS = {"thousandths": (1001, 1060)}     # a specific gravity of 1.015 as
 
 
 def written(text):
-  """An ibis column of units as `conversions` writes them."""
-  return text.fill_null("").lower().replace(" ", "").replace(".", "")
+  """Units as `conversions` writes them: of a str, or of an ibis column without NULL."""
+  return text.lower().replace(" ", "").replace(".", "")
 
 
 @functools.cache

@@ -39,7 +39,8 @@ def schema(for_prediction=False):
       "medication": Table(_of_stay("drugorderoffset drugstartoffset drughiclseqno",
                                    texts="drugname"), required=must),
       "lab": Table(_of_stay("labresultoffset", "labresult", "labname"),
-                   _columns("labresultrevisedoffset"), required=must),
+                   _columns("labresultrevisedoffset labid", texts="labmeasurenamesystem"),
+                   required=must),
       "vitalPeriodic": Table(_of_stay(
           "observationoffset", "temperature sao2 heartrate respiration systemicsystolic "
           "systemicdiastolic systemicmean"), required=must),

@@ -13,6 +13,7 @@ import numpy as np
 from crl_jax.data import units
 from crl_jax.data.mimic import codes, items
 from crl_jax.data.mimic.stays import DAY, minute
+from crl_jax.data.tables import repeats
 
 EARLY, LATE, UNDATED = -1, 2, 3     # parts whose records no row uses
 _OUT = {EARLY: "more than 24 h before the admission: not used",
@@ -71,9 +72,9 @@ def left_out(table, records):
 
   Args:
     table: its name.
-    records: with the columns part and, where several are one, their number: records or n.
+    records: with the columns part and, where several are one, their number: records, copies or n.
   """
-  number = next((c for c in ("records", "n") if c in records.columns), None)
+  number = next((c for c in ("records", "copies", "n") if c in records.columns), None)
   size = records[number].sum() if number else records.count()
   frame = records.group_by("part").agg(size=size).to_pandas()
   counts = dict(zip(frame["part"], frame["size"]))
@@ -83,7 +84,7 @@ def left_out(table, records):
 
 def _placed(table, people, first, *times, keep=()):
   """The records of the cohort's patients: person, part, t (minute of the column `first`), and
-  `keep`. Those that no row uses are of person -1, so that a sum over them is one.
+  `keep`. Those that no row uses are of person -1 and keep nothing, so that a sum over them is one.
 
   A record is known at the latest of the columns `first` and `times`; NULL there says nothing.
   """
@@ -95,19 +96,9 @@ def _placed(table, people, first, *times, keep=()):
                         ) if times else t
   joined = joined.mutate(t=t, known=known)
   joined = joined.mutate(part=part_of(joined.t, joined.known, joined))
-  person = ibis.ifelse(joined.part.between(0, 1), joined.person, -1)
-  return joined.select(*keep, "part", "t", person=person)
-
-
-def once(records):
-  """Each record once, and in the column `copies` how often it was there."""
-  return records.group_by(records.columns).agg(copies=records.count())
-
-
-def repeated(table, copies, records):
-  """The count of records that were there again, as one of the odd rows."""
-  return {"table": table, "rule": "the same record again: counted once",
-          "count": int(copies) - int(records)}
+  mine = joined.part.between(0, 1)
+  return joined.select("part", person=ibis.ifelse(mine, joined.person, -1), **{
+      c: ibis.ifelse(mine, joined[c], None) for c in ("t", *keep)})
 
 
 def signal_frame(table):
@@ -172,12 +163,10 @@ def measured_query(name, table, people, signals, conversions):
       (e.person < 0, None), ((e.x >= items.SENTINEL) | (e.x <= -items.SENTINEL), SENTINEL),
       (e.factor.isnull(), STRANGE), (e.read.between(e.low, e.high), FILED),
       (e.other.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
-  # (minute, value) as one number. What is no value loses what tells it apart: it is only counted
+  # (minute, value) as one number
   order = ibis.cases((e.how == FILED, e.t * _SHIFT + e.read.cast("int64")),
                      (e.how == OTHER, e.t * _SHIFT + e.other.cast("int64")), else_=None)
-  real = e.how <= OTHER
-  e = once(e.select("person", "part", "signal", "itemid", "how", order=order, **{
-      c: ibis.ifelse(real, e[c], None) for c in (*times, *own)}))
+  e = repeats.once(e.select("person", "part", "signal", "itemid", "how", *times, *own, order=order))
   minute_of = lambda order: ((order + _SHIFT // 2) / _SHIFT).floor().cast("int64")
   e = e.mutate(t=minute_of(e.order))
   e = e.mutate(v=e.order - e.t * _SHIFT)
@@ -292,8 +281,8 @@ def entered_query(table, people):
 
 
 def orders_query(table, people, entered):
-  """person, part, name, n: orders by the lower-cased name of the drug; unentered: those of them
-  that are known from their start, for want of a time of entry.
+  """person, part, name, n (and copies): orders by the lower-cased name of the drug; unentered:
+  those of them that are known from their start, for want of a time of entry.
 
   Args:
     table: prescriptions; several of its rows may have one pharmacy_id.
@@ -306,19 +295,22 @@ def orders_query(table, people, entered):
     table = table.mutate(entertime=ibis.null("timestamp"))
   else:
     table = table.left_join(entered, "pharmacy_id").drop("pharmacy_id_right")
-  events = _placed(table, people, "starttime", "entertime", keep=("drug", "entertime"))
+  events = repeats.once(_placed(table, people, "starttime", "entertime", keep=(
+      "drug", "starttime", "entertime", "pharmacy_id", "formulary_drug_cd")))
   events = events.mutate(name=events.drug.fill_null("").lower(),
                          unentered=events.entertime.isnull().cast("int64"))
   return events.group_by("person", "part", "name").agg(
-      n=events.count(), unentered=events.unentered.sum())
+      n=events.count(), copies=events.copies.sum(), unentered=events.unentered.sum())
 
 
 def given_query(table, people):
-  """person, part, name, n: administrations by the lower-cased name of the drug."""
+  """person, part, name, n (and copies): administrations by the lower-cased name of the drug."""
   table = table.filter(table.event_txt.lower().re_search(_GIVEN))
-  events = _placed(table, people, "charttime", "storetime", keep=("medication",))
+  events = repeats.once(_placed(table, people, "charttime", "storetime", keep=(
+      "medication", "event_txt", "charttime", "storetime", "emar_seq")))
   events = events.mutate(name=events.medication.fill_null("").lower())
-  return events.group_by("person", "part", "name").agg(n=events.count())
+  return events.group_by("person", "part", "name").agg(
+      n=events.count(), copies=events.copies.sum())
 
 
 def flags_query(counts, patterns):
@@ -354,12 +346,12 @@ def samples_query(table, people):
 
 def earlier_query(table, admissions, people, *columns):
   """The records of `table` (by hadm_id) of admissions that had ended when the patient's own one
-  began: person and `columns`."""
+  began, each once: person, hadm_id, `columns` and copies."""
   ended = admissions.select("subject_id", other="hadm_id", end=minute(admissions.dischtime))
   ended = ended.inner_join(people, "subject_id")
   ended = ended.filter(ended.other != ended.hadm_id, ended.end <= ended.admit)
   ended = ended.select("person", hadm_id="other")
-  return table.inner_join(ended, "hadm_id").select("person", *columns)
+  return repeats.once(table.inner_join(ended, "hadm_id").select("person", "hadm_id", *columns))
 
 
 def conditions_query(diagnoses):
@@ -380,7 +372,8 @@ def outpatient_query(table, people):
 
 
 def places_query(table, people, time, *columns):
-  """person, part, t and `columns` of small tables (services, transfers)."""
+  """person, part, t, `time`, `columns` and copies of small tables (services, transfers)."""
   joined = table.inner_join(people, "subject_id")
   joined = joined.mutate(t=minute(joined[time]) - joined.admit)
-  return joined.select("person", "t", *columns, part=part_of(joined.t, joined.t, joined))
+  return repeats.once(joined.select("person", "t", time, *columns,
+                            part=part_of(joined.t, joined.t, joined)))
