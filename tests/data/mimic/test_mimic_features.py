@@ -173,11 +173,12 @@ def measured(tmp_path_factory):
   cohort = build(made.save(tmp_path_factory.mktemp("measured"), content))
   e = events[events.raw.notna() & (events.t >= -24 * 60) & (events.known < ROWS[1])].copy()
   v = e.raw.where(e.unit != "mcg", e.raw / 1000)
-  e["real"] = v.abs() < 999999
   for item, (there, _) in CONVERT.items():
     v = v.where(e.item != item, there(v))
   whole = lambda v: np.floor(v * 1000 + 0.5) / 1000
   v = whole(v)
+  # a number that is a sentinel, if it is not one of micrograms
+  e["real"] = (e.raw.abs() < 999999) | ((v >= e.low) & (v <= e.high) & (v < 999999))
   out = e.real & ((v < e.low) | (v > e.high))
   e["other"] = False
   for name, readings in OTHER.items():
