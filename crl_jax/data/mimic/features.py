@@ -125,8 +125,8 @@ def unit_frame(table):
       filed = units.convert(s.unit, s.filed.get(item, s.unit), name)
       named = {**known, **dict.fromkeys(units.NO_UNIT, filed)}
       out += [(item, unit, factor * own, offset * own) for unit, (factor, offset) in named.items()]
-      out += [(item, unit + kind, factor * times, offset) for unit, (factor, offset) in known.items()
-              for kind, times in s.kinds.items()]
+      out += [(item, unit + kind, factor * times, offset)
+              for unit, (factor, offset) in known.items() for kind, times in s.kinds.items()]
   return pd.DataFrame(out, columns=["itemid", "unit", "factor", "offset"])
 
 
