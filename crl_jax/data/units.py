@@ -36,12 +36,13 @@ _PARTS = {
                  "0.001": "miu mu munit munits", "1e-6": "uiu uu mciu mcu µiu μiu µu μu uunit",
                  "60": "ukat µkat μkat"},
     "osmoles": {"0.001": "mosm mosmol mos"},
-    "count": {"1": "# cell cells", "1000": "k th thou thousand 10³ x10³ 10^3 x10^3 10*3 x10*3 10e3 x10e3 "
-              "10x3 x10(3) 10(3) x1000 1000", "1e6": "m mil mill million 10^6 x10^6 10*6 x10*6 "
-              "10e6 x10e6 10x6 10(6)", "1e9": "10^9 x10^9 10*9 x10*9 10e9 x10e9 bill",
+    "count": {"1": "# cell cells", "1000": "k th thou thousand 10³ x10³ 10^3 x10^3 10*3 x10*3 "
+              "10e3 x10e3 10x3 x10(3) 10(3) x1000 1000",
+              "1e6": "m mil mill million 10^6 x10^6 10*6 x10*6 10e6 x10e6 10x6 10(6)",
+              "1e9": "10^9 x10^9 10*9 x10*9 10e9 x10e9 bill",
               "1e12": "10^12 x10^12 10*12 x10*12 10e12 x10e12"}}
 _BELOW = {"volume": _VOLUME, "mass of water": {"1": "kg kgh2o"},
-          "minute": {"1": "min minute", "1/60": "hr hour h"}}
+          "minute": {"1": "min minute", "60": "hr hour h"}}
 
 _DEGREES = {"c": "c °c degc degreec degreesc celsius degcelsius degreescelsius",
             "f": "f °f degf degreef degreesf fahrenheit degfahrenheit degreesfahrenheit"}
@@ -51,21 +52,21 @@ _ALSO = {"g/dL": {"%": (1.0, 0.0)}, "L/min": {"lpm": (1.0, 0.0)},
 
 NO_UNIT = ("", "none", "n/a")     # as if nothing were written
 
-# signal (of either database) -> g/mol, charge
+# signal (of either database) -> g/mol, charge (0: none, or none that is agreed on)
 ANALYTES = {
-    "creatinine": (113.12, 1), "bun": (28.014, 1), "glucose": (180.156, 1),
-    "bedside_glucose": (180.156, 1), "sodium": (22.990, 1), "potassium": (39.098, 1),
+    "creatinine": (113.12, 0), "bun": (28.014, 0), "glucose": (180.156, 0),
+    "bedside_glucose": (180.156, 0), "sodium": (22.990, 1), "potassium": (39.098, 1),
     "chloride": (35.453, 1), "bicarbonate": (61.017, 1), "calcium": (40.078, 2),
     "free_calcium": (40.078, 2), "ionized_calcium": (40.078, 2), "magnesium": (24.305, 2),
-    "phosphate": (30.974, 1), "bilirubin": (584.67, 1), "bilirubin_direct": (584.67, 1),
-    "uric_acid": (168.11, 1), "cholesterol": (386.66, 1), "triglycerides": (885.4, 1),
-    "iron": (55.845, 2), "ammonia": (17.031, 1), "lactate": (89.07, 1), "vancomycin": (1449.3, 1),
-    "hemoglobin": (16114.5, 1), "nt_probnp": (8457, 1)}
+    "phosphate": (30.974, 0), "bilirubin": (584.67, 0), "bilirubin_direct": (584.67, 0),
+    "uric_acid": (168.11, 0), "cholesterol": (386.66, 0), "triglycerides": (885.4, 0),
+    "iron": (55.845, 0), "ammonia": (17.031, 0), "lactate": (89.07, 1), "vancomycin": (1449.3, 0),
+    "hemoglobin": (16114.5, 0), "nt_probnp": (8457, 0)}
 
 # A number outside the plausible range of the unit it is filed under, and within these bounds of
 # another, can only be of that other: no number is plausible in two of them.
 TEMPERATURE = {"C": (30, 43), "F": (86, 110)}
-HEIGHT = {"cm": (120, 220), "in": (48, 84), "m": (1.2, 2.2)}
+HEIGHT = {"cm": (120, 220), "inch": (48, 84), "m": (1.2, 2.2)}
 FRACTION = {"fraction": (0.21, 1)}
 LITRES = {"L": (0.1, 1.5)}
 THOUSANDTHS = {"thousandths": (1001, 1060)}     # a specific gravity of 1.015 as 1015
@@ -116,14 +117,15 @@ def convert(unit, other, signal=""):
 def told(unit, signal=""):
   """The usual units that become `unit`, with their factors, in words."""
   known = conversions(unit, signal) if unit else {}
-  return ", ".join(f"{other} {known[other.lower()][0]:.5g}" + (
-      f" {known[other.lower()][1]:+.5g}" if known[other.lower()][1] else "")
-                   for other in _USUAL.split()
-                   if known.get(other.lower(), (1, 0)) != (1, 0))
+  found = {other: known.get(other.lower(), (1, 0)) for other in _USUAL.split()}
+  return ", ".join(f"{other} {factor:.5g}" + (f" {offset:+.5g}" if offset else "")
+                   for other, (factor, offset) in found.items()
+                   if (factor, offset) != (1, 0) and 1e-3 <= factor <= 1e3)
 
 
-_USUAL = ("g/L g/dL mg/L mg/dL ug/mL ug/dL ng/mL pg/mL mmol/L umol/L mEq/L ukat/L 10^9/L 10^12/L #/uL "
-          "L/min mL/min L dL mL kg g mg mcg ng lb m cm in mm C F mmHg kPa cmH2O fraction mmol/mol min")
+_USUAL = ("g/L g/dL mg/L mg/dL ug/mL ug/dL ng/mL pg/mL mmol/L umol/L mEq/L ukat/L 10^9/L 10^12/L "
+          "#/uL L/min mL/min L dL mL kg g mg mcg ng lb m cm inch mm C F mmHg kPa cmH2O fraction "
+          "mmol/mol")
 
 
 def _of_one_dimension(name, sizes):
@@ -138,7 +140,9 @@ def _of_one_dimension(name, sizes):
 def _above(top, divided, mass, charge):
   """(size in units of `top`, spellings) of what stands above the line, or alone; masses (where
   `mass`, g/mol, is known), moles and charges are of one dimension."""
-  moles = {"amount": fractions.Fraction(1), "charge": fractions.Fraction(1, charge)}
+  moles = {"amount": fractions.Fraction(1)}
+  if charge:
+    moles["charge"] = fractions.Fraction(1, charge)
   if mass:
     moles["mass"] = 1 / fractions.Fraction(str(mass))
   for dimension, sizes in _PARTS.items():

@@ -1,4 +1,4 @@
-"""Units: conversions against factors of textbooks, and that a number is plausible in one unit only."""
+"""Units: conversions against textbooks' factors; a number is plausible in one unit only."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,13 @@ from crl_jax.data.mimic import items as mimic
     ("K/uL", "wbc", 7200, "#/uL", 7.2), ("m/uL", "rbc", 4.5, "10^12/L", 4.5),
     ("ng/mL", "troponin_t", 14, "ng/L", 0.014), ("uIU/mL", "tsh", 2, "mIU/L", 2),
     ("IU/L", "alt", 40, "Units/L", 40), ("IU/L", "alt", 1, "µkat/L", 60),
-    ("mmHg", "po2", 12, "kPa", 90.007), ("mmHg", "po2", 90, "mm Hg", 90), ("s", "pt", 12, "sec", 12),
-    ("%", "hba1c", 48, "mmol/mol", 6.543), ("C", "", 98.6, "°F", 37), ("cm", "", 66, "Inch", 167.64),
+    ("mmHg", "po2", 12, "kPa", 90.007), ("mmHg", "po2", 90, "mm Hg", 90),
+    ("s", "pt", 12, "sec", 12), ("%", "hba1c", 48, "mmol/mol", 6.543), ("C", "", 98.6, "°F", 37),
+    ("cm", "", 66, "Inch", 167.64),
     ("kg", "", 176, "lbs.", 79.832), ("mL", "", 1, "L", 1000), ("mg", "", 0.4, "grams", 400),
-    ("mg", "", 30, "mcg", 0.03), ("/min", "", 80, "bpm", 80), ("mmol/L", "lactate", 18, "mg/dL", 2.02),
-    ("mOsm/kg", "", 290, "mOsm/kg", 290), ("L/min", "", 5, "lpm", 5)])
+    ("mg", "", 30, "mcg", 0.03), ("/min", "", 80, "bpm", 80),
+    ("mmol/L", "lactate", 18, "mg/dL", 2.02), ("mOsm/kg", "", 290, "mOsm/kg", 290),
+    ("L/min", "", 5, "lpm", 5)])
 def test_conversions_are_those_of_textbooks(unit, signal, number, of, value):
   factor, offset = units.conversions(unit, signal)[units.written(of)]
   assert number * factor + offset == pytest.approx(value, rel=1e-3)

@@ -428,7 +428,8 @@ def _odd_rules(s, table, named):
     other = _as_other(value, unit, bounds or {}).notnull()
     yield f"{span}: NaN", (out & ~other).sum()
     if bounds:
-      yield (f"{span}, and can only be in {' or '.join(bounds)}: converted", (out & other).sum())
+      yield (f"{span}, can only be of another unit ({', '.join(bounds)}): converted",
+             (out & other).sum())
 
   if isinstance(s, spec.Values):
     for f, (c, low, high) in s.columns.items():
@@ -465,5 +466,5 @@ def _odd_rules(s, table, named):
                     [table[n].cast("float64") for n in g.names]):
         yield from outside(signal, value, g.low, g.high, g.unit, g.other)
       if named and g.unit:
-        yield (f"{signal} in a unit that is not known to be one of it: NaN",
+        yield (f"{signal} in a unit that nothing converts: NaN",
                (mine & strange).sum())

@@ -193,8 +193,8 @@ def check_ids(t):
                         "Complete or remove them.")
     if ids < n:
       raise CohortError(f"Table {name} holds {n - ids:,} rows whose {key} is there already, with "
-                        "other content. Keep one row per id; was a file joined, or are two versions "
-                        "in it?")
+                        "other content. Keep one row per id; was a file joined, or are two "
+                        "versions in it?")
   a, p = t["admissions"], t["patients"]
   strangers = int(a.anti_join(p, "subject_id").count().to_pandas())
   if strangers:

@@ -29,7 +29,7 @@ MEASURED = {
     "inputevents": ("amount", "amountuom", ("starttime", "endtime", "storetime"), ("orderid",)),
     "outputevents": ("value", "valueuom", ("charttime", "storetime"), ())}
 # how a number was read: as filed, in the unit that it can only be of; or why it is no value
-FILED, OTHER, SENTINEL, STRANGE, OUTSIDE = range(5)
+FILED, OTHER, DROPPED, STRANGE, OUTSIDE = range(5)
 NO_GROWTH = (90760, 90856)     # org_itemid of "CANCELLED" and "NEGATIVE"
 _GIVEN = r"^(delayed )?(administered|started|restarted|applied|confirmed|partial)"
 
@@ -125,8 +125,8 @@ def unit_frame(table):
       filed = units.convert(s.unit, s.filed.get(item, s.unit), name)
       named = {**known, **dict.fromkeys(units.NO_UNIT, filed)}
       out += [(item, unit, factor * own, offset * own) for unit, (factor, offset) in named.items()]
-      out += [(item, unit + kind, factor * times, offset) for unit, (factor, offset) in known.items()
-              for kind, times in s.kinds.items()]
+      out += [(item, unit + kind, factor * times, offset)
+              for unit, (factor, offset) in known.items() for kind, times in s.kinds.items()]
   return pd.DataFrame(out, columns=["itemid", "unit", "factor", "offset"])
 
 
@@ -160,8 +160,9 @@ def measured_query(name, table, people, signals, conversions):
   e = e.mutate(read=((e.x * e.factor + e.offset) * _UNIT).round(),
                other=(_as_other(name, e.signal, e.x) * _UNIT).round())
   e = e.mutate(how=ibis.cases(
-      (e.person < 0, None), ((e.x >= items.SENTINEL) | (e.x <= -items.SENTINEL), SENTINEL),
-      (e.factor.isnull(), STRANGE), (e.read.between(e.low, e.high), FILED),
+      (e.person < 0, None),
+      (e.read.between(e.low, e.high) & (e.read < items.SENTINEL * _UNIT), FILED),
+      (e.x.abs() >= items.SENTINEL, DROPPED), (e.factor.isnull(), STRANGE),
       (e.other.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
   # (minute, value) as one number
   order = ibis.cases((e.how == FILED, e.t * _SHIFT + e.read.cast("int64")),
@@ -174,7 +175,7 @@ def measured_query(name, table, people, signals, conversions):
   sums = e.group_by("person", "part", "signal").agg(
       records=e.copies.sum(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
       high=e.v.max(), total=e.v.sum(), t=e.t.sum(), tt=(e.t * e.t).sum(), tv=(e.t * e.v).sum(),
-      copies=number(FILED, OTHER), other=number(OTHER), sentinels=number(SENTINEL),
+      copies=number(FILED, OTHER), other=number(OTHER), sentinels=number(DROPPED),
       strange=number(STRANGE), outside=number(OUTSIDE))
   when = {c: minute_of(sums[c]) for c in ("begin", "end")}
   return sums.select(

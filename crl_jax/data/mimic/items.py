@@ -12,8 +12,8 @@ sources), else in that of its item. A unit that is none of such a value leaves i
 does a number outside the signal's plausible range, unless it can only be of another unit: `other`
 has the bounds between which it is taken for one. A limit is never a value, and where a number is
 plausible as it is filed nothing is guessed. The charting systems' sentinels (`SENTINEL` and beyond,
-either sign) are no values. Each of these is counted among the odd rows. A record that is there again,
-alike in everything that is read, counts once; records that differ in anything are several.
+either sign) are no values. Each of these is counted among the odd rows. A record that is there
+again, alike in everything that is read, counts once; records that differ in anything are several.
 
 Not used, and why:
   drgcodes, hcpcsevents, diagnoses_icd and procedures_icd of the same admission: billing codes,
@@ -179,7 +179,7 @@ SIGNALS = {
     # Body
     "weight": _chart("kg", 20, 400, 226512, 224639, 226531, stats=("count", "first", "last"),
                      filed={226531: "lb"}),
-    "height": _chart("cm", 100, 240, 226730, 226707, stats=RARE, filed={226707: "in"},
+    "height": _chart("cm", 100, 240, 226730, 226707, stats=RARE, filed={226707: "inch"},
                      other=units.HEIGHT),
     # Breathing support
     "fio2": _chart("%", 21, 100, 223835, other=units.FRACTION),

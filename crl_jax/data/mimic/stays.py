@@ -79,7 +79,8 @@ def admission_table(t):
       last_end=pair.end.max(where=before),
       earlier_minutes=(pair.end - pair.begin).sum(where=before).cast("float64"),
       overlaps=pair.hadm_id.count(where=real & ~later & ~before))
-  stay = icu.anti_join(dead, "hadm_id").select(subject_id="subject_id", other_id="hadm_id", begin="icu_in")
+  stay = icu.anti_join(dead, "hadm_id")
+  stay = stay.select(subject_id="subject_id", other_id="hadm_id", begin="icu_in")
   pair = mine.select("subject_id", "hadm_id", "admit", "discharge").inner_join(stay, "subject_id")
   pair = pair.filter(pair.hadm_id != pair.other_id)
   context_icu = pair.group_by("hadm_id").agg(

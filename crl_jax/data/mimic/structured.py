@@ -225,8 +225,8 @@ def _signals(at):
       at.odd += [{"table": name, "rule": rule, "count": int(frame[column].sum())}
                  for column, rule in (
           ("outside", f"{span}: NaN"),
-          ("other", f"{span}, and can only be in {' or '.join(signal.other)}: converted"),
-          ("strange", f"{names[i]} in a unit that is not known to be one of it: NaN"),
+          ("other", f"{span}, can only be of another unit ({', '.join(signal.other)}): converted"),
+          ("strange", f"{names[i]} in a unit that nothing converts: NaN"),
           ("sentinels", f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped"))]
   return out
 

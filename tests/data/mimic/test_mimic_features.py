@@ -57,8 +57,9 @@ SIGNALS = {
         phenylephrine 0 5000 221749 229630 229632; vasopressin 0 5000 222315;
         dopamine 0 20000 221662; dobutamine 0 20000 221653; milrinone 0 1000 221986;
         propofol 0 50000 222168; midazolam 0 5000 221668; fentanyl 0 999999 221744 225942;
-        dexmedetomidine 0 999999 225150 229420; morphine 0 999999 225154; insulin_drip 0 5000 223258;
-        heparin_drip 0 200000 225152; amiodarone_drip 0 999999 221347 228339 229654 230034;
+        dexmedetomidine 0 999999 225150 229420; morphine 0 999999 225154;
+        insulin_drip 0 5000 223258; heparin_drip 0 200000 225152;
+        amiodarone_drip 0 999999 221347 228339 229654 230034;
         furosemide_drip 0 5000 221794 228340; saline 0 20000 225158; ringers 0 20000 225828;
         albumin_given 0 10000 220862 220864; red_cells 0 20000 225168; plasma 0 20000 220970;
         platelets_given 0 20000 225170; bicarbonate_given 0 999999 220995 225165""",
@@ -173,11 +174,12 @@ def measured(tmp_path_factory):
   cohort = build(made.save(tmp_path_factory.mktemp("measured"), content))
   e = events[events.raw.notna() & (events.t >= -24 * 60) & (events.known < ROWS[1])].copy()
   v = e.raw.where(e.unit != "mcg", e.raw / 1000)
-  e["real"] = v.abs() < 999999
   for item, (there, _) in CONVERT.items():
     v = v.where(e.item != item, there(v))
   whole = lambda v: np.floor(v * 1000 + 0.5) / 1000
   v = whole(v)
+  # a number that is a sentinel, if it is not one of micrograms
+  e["real"] = (e.raw.abs() < 999999) | ((v >= e.low) & (v <= e.high) & (v < 999999))
   out = e.real & ((v < e.low) | (v > e.high))
   e["other"] = False
   for name, readings in OTHER.items():

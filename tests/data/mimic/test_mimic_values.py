@@ -84,23 +84,28 @@ def test_a_value_is_what_its_unit_says_or_no_value(tmp_path):
     count = feature(cohort, name.rpartition("_")[0] + "_count")[cohort.patient_id == s]
     assert count.tolist() == [float(not np.isnan(expected))] * 2, said
   assert odd(cohort, "outside", "unit") == {
-      ("chartevents", "temperature outside 25 to 45 C, and can only be in C or F: converted"): 2,
+      ("chartevents",
+       "temperature outside 25 to 45 C, can only be of another unit (C, F): converted"): 2,
       ("chartevents", "temperature outside 25 to 45 C: NaN"): 1,
-      ("chartevents", "height outside 100 to 240 cm, and can only be in cm or in or m: converted"): 3,
+      ("chartevents",
+       "height outside 100 to 240 cm, can only be of another unit (cm, inch, m): converted"): 3,
       ("chartevents", "height outside 100 to 240 cm: NaN"): 2,
       ("chartevents", "weight outside 20 to 400 kg: NaN"): 2,
-      ("chartevents", "fio2 outside 21 to 100 %, and can only be in fraction: converted"): 1,
+      ("chartevents",
+       "fio2 outside 21 to 100 %, can only be of another unit (fraction): converted"): 1,
       ("chartevents", "fio2 outside 21 to 100 %: NaN"): 1,
-      ("chartevents", "tidal_volume outside 50 to 2000 mL, and can only be in L: converted"): 1,
+      ("chartevents",
+       "tidal_volume outside 50 to 2000 mL, can only be of another unit (L): converted"): 1,
       ("chartevents", "heart_rate outside 0 to 300 /min: NaN"): 1,
-      ("chartevents", "heart_rate in a unit that is not known to be one of it: NaN"): 1,
+      ("chartevents", "heart_rate in a unit that nothing converts: NaN"): 1,
       ("labevents", "sodium outside 80 to 200 mEq/L: NaN"): 1,
       ("labevents", "potassium outside 1 to 12 mEq/L: NaN"): 1,
       ("labevents", "lab_fio2 outside 21 to 100 %: NaN"): 1,
       ("labevents", "glucose outside 10 to 2000 mg/dL: NaN"): 1,
-      ("labevents", "crp in a unit that is not known to be one of it: NaN"): 1,
-      ("labevents", "urine_gravity outside 1 to 1.1, and can only be in thousandths: converted"): 1,
-      ("inputevents", "dopamine in a unit that is not known to be one of it: NaN"): 1}
+      ("labevents", "crp in a unit that nothing converts: NaN"): 1,
+      ("labevents",
+       "urine_gravity outside 1 to 1.1, can only be of another unit (thousandths): converted"): 1,
+      ("inputevents", "dopamine in a unit that nothing converts: NaN"): 1}
 
 
 @pytest.fixture(scope="module")
