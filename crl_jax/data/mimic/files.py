@@ -35,6 +35,7 @@ PROJECTS = {
 # of the tables, of 100 patients: it has no notes and no X-rays
 DEMO = Project("mimic-iv-demo", "mimic-iv-clinical-database-demo", ("2.2",), _TABLES, ("patients",),
                open=True)
+_OTHERS = ("patient",)   # of eICU-CRD, of a name that is near one of MIMIC-IV's
 
 
 def locate(root, required=("tables",), sources=tuple(PROJECTS)):
@@ -78,7 +79,7 @@ def _missing(source, root, found):
   """What to say of a required source that is not under `root`, where `found` are the others."""
   project = PROJECTS[source]
   text = f"data.root='{root}' holds no {what(source)}."
-  if seen := [told for t in project.mark if (told := downloads.told(project, root, t))]:
+  if seen := [told for t in project.mark if (told := downloads.told(project, root, t, _OTHERS))]:
     return f"{text} {' '.join(seen)}"
   if "tables" not in found and downloads.holds_tables(root):
     return (f"{text} Other tables lie there: give the folder of MIMIC-IV, an empty one to fetch it "
@@ -97,7 +98,8 @@ def told(root, places, tables):
   here = files(places)
   return [text for source, project in PROJECTS.items() for table in project.tables
           if table in tables and table not in here and (text := downloads.told(
-              project, places[source].folder if source in places else pathlib.Path(root), table))]
+              project, places[source].folder if source in places else pathlib.Path(root), table,
+              _OTHERS))]
 
 
 def embeddings(place, subject_id, study_id):

@@ -122,9 +122,10 @@ def _parts(project, folder):
                            for part in project.tables.values() if part}}
 
 
-def told(project, folder, table):
-  """names.told() of the project's folders, where it lies or could lie at `folder`."""
-  return names.told(sum(_parts(project, folder).values(), []), table, project.tables)
+def told(project, folder, table, known=()):
+  """names.told() of the project's folders, where it lies or could lie at `folder`; `known` are
+  tables of other databases."""
+  return names.told(sum(_parts(project, folder).values(), []), table, (*project.tables, *known))
 
 
 def holds_tables(root):

@@ -17,7 +17,7 @@ from crl_jax.data import cohort as cohort_lib, mimic
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.mimic import (engines, files as mimic_files, images, stays as mimic_stays,
                                 tables as mimic_tables)
-from crl_jax.data.tables import source as tables
+from crl_jax.data.tables import names, source as tables
 from crl_jax.data.tables.source import Table
 from tests.data.mimic import mimic_hospital as made
 
@@ -163,14 +163,14 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
 
   def rows(path):
     for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
-                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
+                   tables.open_files({"prescriptions": (path,)}, schema)):
       with opened as source:
         kept = source.keep(source.tables["prescriptions"]).to_pandas()
         yield len(kept), source.inputs[0]["rows"], source.inputs[0]["sha256"]
 
   def refused(path, words):
     for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
-                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
+                   tables.open_files({"prescriptions": (path,)}, schema)):
       with pytest.raises(CohortError, match=words):
         with opened as source:
           source.keep(source.tables["prescriptions"]).to_pandas()
@@ -199,12 +199,43 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [
+    ("prescriptions_0.csv", "prescriptions_1.csv"), ("PRESCRIPTIONS.csv.GZ",),
+    ("prescriptions.parquet/a.parquet", "prescriptions.parquet/b.parquet")])
+def test_spark_reads_the_forms_that_duckdb_reads(tmp_path, spark, form):
+  folder = tmp_path / "drug=z" / "glob[1]*?{a,b}"     # a name, neither data nor a pattern
+  schema = {"prescriptions": Table({"subject_id": "int64", "starttime": "timestamp",
+                                    "drug": "string"}, large=True)}
+  for i, name in enumerate(form):
+    frame = pd.DataFrame({"": [0, 1], "subject_id": [1 + 2 * i, 2 + 2 * i], "drug": ["a", "b"],
+                          "starttime": ["2150-01-01 00:00:00", None] if i else [np.nan] * 2})
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith("parquet"):
+      frame.to_parquet(path)
+    else:
+      content = frame.to_csv(index=False).encode()
+      path.write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
+  files, found = names.find([folder], schema), []
+  config = made.make_config(tmp_path, "data.engine=spark")
+  for opened in (engines.open_source(config, files, schema),
+                 tables.open_files(files, schema)):
+    with opened as source:
+      kept = source.keep(source.tables["prescriptions"]).to_pandas().sort_values("subject_id")
+      found.append((kept["subject_id"].tolist(), kept["drug"].tolist(),
+                    kept["starttime"].astype(str).tolist(), source.inputs, source.odd))
+  assert found[0] == found[1]
+  assert found[0][0] == list(range(1, 2 * len(form) + 1)) and found[0][1] == ["a", "b"] * len(form)
+  assert found[0][4][0]["count"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_rows_that_spark_loses_are_found_out(tmp_path, spark, monkeypatch):
   path = tmp_path / "patients.csv.gz"
   path.write_bytes(gzip.compress(b"subject_id\n1\n2\n"))
   plain = engines.csv_files.compare_rows
   monkeypatch.setattr(engines.csv_files, "compare_rows", lambda file, rows: plain(file, rows - 1))
   with pytest.raises(CohortError, match="patients.csv.gz has 2 rows, of which 1"):
-    with engines.open_source(made.make_config(tmp_path, "data.engine=spark"), {"patients": (path,)},
-                             {"patients": Table({"subject_id": "int64"})}):
+    with engines.open_source(made.make_config(tmp_path, "data.engine=spark"),
+                             {"patients": (path,)}, {"patients": Table({"subject_id": "int64"})}):
       pass
