@@ -163,14 +163,14 @@ def test_spark_refuses_the_files_that_duckdb_refuses(tmp_path, spark):
 
   def rows(path):
     for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
-                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
+                   tables.open_files({"prescriptions": (path,)}, schema)):
       with opened as source:
         kept = source.keep(source.tables["prescriptions"]).to_pandas()
         yield len(kept), source.inputs[0]["rows"], source.inputs[0]["sha256"]
 
   def refused(path, words):
     for opened in (engines.open_source(config, {"prescriptions": (path,)}, schema),
-                   engines.tables.open_files({"prescriptions": (path,)}, schema)):
+                   tables.open_files({"prescriptions": (path,)}, schema)):
       with pytest.raises(CohortError, match=words):
         with opened as source:
           source.keep(source.tables["prescriptions"]).to_pandas()
@@ -217,7 +217,8 @@ def test_spark_reads_the_forms_that_duckdb_reads(tmp_path, spark, form):
       content = frame.to_csv(index=False).encode()
       path.write_bytes(gzip.compress(content) if name.endswith("GZ") else content)
   files, found = names.find([folder], schema), []
-  for opened in (engines.open_source(made.make_config(tmp_path, "data.engine=spark"), files, schema),
+  config = made.make_config(tmp_path, "data.engine=spark")
+  for opened in (engines.open_source(config, files, schema),
                  tables.open_files(files, schema)):
     with opened as source:
       kept = source.keep(source.tables["prescriptions"]).to_pandas().sort_values("subject_id")
