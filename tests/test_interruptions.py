@@ -242,7 +242,8 @@ def test_what_follows_a_run_stops_too(launch, tmp_path, module, number):
   os.close(pipe)
   assert process.returncode == 128 + number and "Traceback" not in errors, errors
   assert shlex.split(printed.split("run the same command:\n")[1]) == command
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "metrics.json"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "manifest.json",
+                                                        "metrics.json"]
 
 
 def same_predictions(folder, tiny_run):

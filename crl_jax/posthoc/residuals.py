@@ -119,7 +119,7 @@ def _cluster_cells(rows):
   residual = np.where(valid, rows.y.T - rows.f.T, 0)
   n, r = segments.by_id(cluster, np.stack([valid, residual]), len(first))
   sums = segments.by_id(rows.cell[first], np.stack([n > 0, r**2, n * r, n**2]),
-                  rows.folds * len(rows.patterns))
+                        rows.folds * len(rows.patterns))
   return sums.reshape(*sums.shape[:-1], rows.folds, len(rows.patterns))
 
 

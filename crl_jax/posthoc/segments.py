@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-_PART = 1 << 14   # rows of a part: what is computed of them stays in the cache
+_PART = 1 << 15   # rows of a part: what is computed of them stays in the cache
 
 
 def by_id(ids_N, values, size):

@@ -151,7 +151,7 @@ def test_a_cohort_json_by_other_hands_is_refused(cohort, change, tmp_path):
 
 def test_what_a_damaged_file_holds_is_not_told(cohort, tmp_path):
   cohort_lib.save(cohort, tmp_path / "c")
-  (tmp_path / "c" / "rows.row_id.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00ZEBRA\n")
+  (tmp_path / "c" / "rows.row_id.npy").write_bytes(b"\x93NUMPY\x01\x00\x0d\x00{'ZEBRA': 1}\n")
   about = json.loads((tmp_path / "c" / "cohort.json").read_text())
   del about["sha256"]   # or the checksum would tell of it first
   (tmp_path / "c" / "cohort.json").write_text(json.dumps(about))
