@@ -179,9 +179,12 @@ def test_overlapping_icu_stays_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("change, word", [
-    (lambda t: t["admissions"].append(dict(t["admissions"][0])), "hadm_id is there already"),
-    (lambda t: t["patients"].append(dict(t["patients"][0])), "subject_id is there already"),
-    (lambda t: t["icustays"].append(dict(t["icustays"][0])), "stay_id is there already"),
+    (lambda t: t["admissions"].append({**t["admissions"][0], "race": "ASIAN"}),
+     "hadm_id is there already"),
+    (lambda t: t["patients"].append({**t["patients"][0], "gender": "M"}),
+     "subject_id is there already"),
+    (lambda t: t["icustays"].append({**t["icustays"][0], "outtime": made.at(61)}),
+     "stay_id is there already"),
     (lambda t: t["icustays"][0].update(hadm_id=""), "icustays has 1 rows without"),
     (lambda t: t["patients"].pop(0), "2 rows of admissions belong to no subject_id"),
     (lambda t: t["patients"][0].update(subject_id="1.5"), "subject_id"),
