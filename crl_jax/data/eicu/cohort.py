@@ -204,7 +204,7 @@ def _as_other(x, unit, bounds):
 
 def _in_unit(s, table, named):
   """(number, strange) of the records of Signals in a column of their own: the value in the signal's
-  unit, NULL where the record names a unit that is none of it: `strange`."""
+  unit; whether the record names a unit that nothing converts into it."""
   import ibis
 
   number, signals = _number(table[s.value]), {n: k for k, g in s.signals.items() for n in g.names}
@@ -219,8 +219,7 @@ def _in_unit(s, table, named):
       strange = strange | here
     elif (factor, offset) != (1, 0):
       change.append((here, number * factor + offset))
-  number = ibis.cases(*change, else_=number) if change else number
-  return ibis.ifelse(strange, None, number), strange & number.notnull()
+  return ibis.cases(*change, else_=number) if change else number, strange
 
 
 def _values_query(s, table, rows):
@@ -466,5 +465,5 @@ def _odd_rules(s, table, named):
                     [table[n].cast("float64") for n in g.names]):
         yield from outside(signal, value, g.low, g.high, g.unit, g.other)
       if named and g.unit:
-        yield (f"{signal} in a unit that nothing converts: NaN",
+        yield (f"{signal} in a unit that nothing converts: read as if it named none",
                (mine & strange).sum())

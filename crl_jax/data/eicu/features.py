@@ -6,11 +6,12 @@ same columns. A record counts as known at the latest of its `times` (event and e
 from unit admission) and is used in rows whose time is later than that. An empty `times` means known
 at unit admission.
 
-A value is read in the unit that its record names, where there is a column for it (data/units.py has
-the conversions and their sources); a unit that is none of such a value leaves it NaN. So does a
-number outside the plausible range, unless it can only be of another unit: `other` has the bounds
-between which it is taken for one. A limit is never a value. Each of these is counted among the odd
-rows, and what is there again counts once (data/tables/repeats.py).
+A laboratory value is read in the unit that its record names (data/units.py has the conversions and
+their sources). The column holds one name for all hospitals, not what a hospital wrote: where
+nothing converts it, the range alone judges the number. A number outside the plausible range is NaN,
+unless it can only be of another unit: `other` has the bounds between which it is taken for one. A
+limit is never a value. Each of these is counted among the odd rows, and what is there again counts
+once (data/tables/repeats.py).
 
 Not used, and why:
   patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes, or known only afterwards

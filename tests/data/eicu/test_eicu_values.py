@@ -14,7 +14,7 @@ from tests.data.eicu.eicu_hospital import (HOUR, feature, hospital, make_config,
 SAID = (
     ("lab", "creatinine", 88.4, "umol/L", "laboratory", "creatinine_last", 1),
     ("lab", "creatinine", 1.0, "mg/dL", "laboratory", "creatinine_last", 1),
-    ("lab", "creatinine", 1.0, "furlong", "laboratory", "creatinine_last", np.nan),
+    ("lab", "creatinine", 1.0, "furlong", "laboratory", "creatinine_last", 1),
     ("lab", "glucose", 5.5, "mmol/L", "laboratory", "glucose_last", 99.086),
     ("lab", "glucose", 5.5, "", "laboratory", "glucose_last", np.nan),
     ("lab", "CRP", 1.2, "mg/dL", "laboratory", "crp_last", 12),
@@ -58,7 +58,7 @@ def test_a_value_is_what_its_unit_says_or_no_value(tmp_path, monkeypatch):
          for o in cohort.info["odd_rows"] if "unit" in o["rule"] and o["table"] != "patient"
          or "only be" in o["rule"]}
   assert odd == {
-      ("lab", "creatinine in a unit that nothing converts: NaN"): 1,
+      ("lab", "creatinine in a unit that nothing converts: read as if it named none"): 1,
       ("lab", "lab_fio2 outside 21 to 100, can only be of another unit (fraction)"): 1,
       ("respiratoryCharting",
        "tidal_volume outside 50 to 2000, can only be of another unit (L)"): 1,
