@@ -113,7 +113,7 @@ def test_mimic_is_read_from_the_manual_folder(tmp_path, monkeypatch):
     again.download_and_prepare(download_config=manual)
     return again
 
-  assert again("text.batch_size=4").info.splits["train"].num_examples   # changes no number
+  assert again("train.batch_size=4").info.splits["train"].num_examples   # changes no number
   assert len(built) == 1
   for other in ("data.protocol=paper", "seed=1", "splits.folds=4"):
     with pytest.raises(cohort_lib.CohortError, match="made of other settings or code"):
@@ -122,7 +122,7 @@ def test_mimic_is_read_from_the_manual_folder(tmp_path, monkeypatch):
     m.setattr(prepared, "_code", lambda *_: "other code")
     with pytest.raises(cohort_lib.CohortError, match="made of other settings or code"):
       again()
-  patients = root / "hosp" / "patients.csv.gz"
+  patients, = root.rglob("patients.csv.gz")
   patients.write_bytes(gzip.compress(gzip.decompress(patients.read_bytes()) + b"\n"))
   with pytest.raises(cohort_lib.CohortError, match="made of other files.*delete that folder"):
     again()

@@ -147,8 +147,9 @@ def rows(people, c, protocol, last_year, for_prediction):
 
   stay = (people["discharge"] - people["admit"]).astype("float64")
   dead = people["hospital_expire_flag"].astype("float64")
-  death = people["death"].fillna(people["day_of_death_end"].where(dead == 1))
-  end = np.fmin(stay, (death - people["admit"]).astype("float64"))
+  death, day_over = people[["death", "day_of_death_end"]].astype("float64").to_numpy().T
+  death = np.where(np.isnan(death) & (dead == 1), day_over, death)
+  end = np.fmin(stay, death - people["admit"].astype("float64"))
   labels = outcomes(people, last_year)
   steps = []
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.data.mimic import files as mimic_files, images
+from crl_jax.data.mimic import files as mimic_files, images, tfrecord
 from tests.data.mimic import mimic_hospital as made
 
 STRUCTURED = "data.mimic.modalities=('structured',)"
@@ -117,8 +117,8 @@ def build(make_bert, tmp_path_factory):
   def once(content):
     root = made.save(tmp_path_factory.mktemp("hospital"), content)
     for x in content[mimic_files.CXR_METADATA]:
-      images.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
-                   np.full(images.WIDTH, x["study_id"]))
+      tfrecord.write(images.path(root, x["subject_id"], x["study_id"], x["dicom_id"]),
+                     np.full(images.WIDTH, x["study_id"]))
     return made.build(root, f"text.model={bert}", f"text.cache={folder / 'cache'}",
                       "text.window=32", "text.overlap=4")
   return once
