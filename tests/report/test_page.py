@@ -148,6 +148,22 @@ def test_nothing_is_hidden_in_print_or_shown_as_none(write):
   assert re.search(r'of which at night</th>\s*<td class="n">-</td>', text)
 
 
+def test_small_counts_of_the_cohort_are_not_told(write):
+  steps = [dict(step="stays", removed=0, left=347), dict(step="age unknown", removed=4, left=343),
+           dict(step="no ward", removed=0, left=343), dict(step="too young", removed=37, left=306),
+           dict(step="gone", removed=6, left=300), dict(step="of which at night", removed=None,
+                                                        left=8)]
+  odd = [dict(table="lab", rule="twice", count=n) for n in (9, 10)]
+  text = write(data={**DATA, "attrition": steps, "odd_rows": odd, "observed": dict(image=297, note=4),
+                     "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
+  text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", text)))
+  assert "stays; age unknown 4 343" not in text
+  assert "stays 0 347 age unknown; no ward; too young; gone 47 300 of which at night - < 10" in text
+  assert "lab twice < 10 lab twice 10" in text and "image > 290 note < 10" in text
+  assert "no value in < 10 rows" in text and "one value in 23 observed rows" in text
+  assert "96.7%" in text and "3.3%" in text and "99.0%" not in text
+
+
 def test_an_unused_rectifier_is_said_where_its_curves_lie_hidden(write):
   table = make()
   hidden = "lie hidden under those after"
