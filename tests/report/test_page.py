@@ -1,5 +1,6 @@
 """report.html: complete, self-contained, escaped, and free of patients."""
 
+import html
 import html.parser
 import pathlib
 import re
@@ -376,9 +377,32 @@ def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path, browser):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1100])
+def test_no_text_leaves_its_box(write, tmp_path, browser, width):
+  """Of a task with a long name, as those of phenotypes."""
+  long = "acute and unspecified renal failure in the first 48 hours"
+  table = make().rename(columns=lambda name: name.replace("icu", long))
+  write(table, [long if task == "icu" else task for task in TASKS], history=history())
+  frame = tmp_path / "frame.html"
+  frame.write_text(f"""<iframe width={width} height=800 srcdoc="{html.escape(
+      (tmp_path / "report.html").read_text())}"></iframe><script>onload = () => {{
+        const page = document.querySelector("iframe").contentDocument;
+        page.querySelectorAll("details").forEach(d => d.open = true);
+        const out = (e, box) => e.width && (e.left < box.left - 1 || e.right > box.right + 1
+                                            || e.top < box.top - 1 || e.bottom > box.bottom + 1);
+        const texts = [...page.querySelectorAll("svg text")];
+        const left = texts.filter(t => out(t.getBoundingClientRect(),
+                                           t.closest("svg").getBoundingClientRect()));
+        const cards = [...page.querySelectorAll(".card")].filter(e => e.scrollWidth > e.clientWidth);
+        document.title = `${{texts.length > 100}} ${{left.length}} ${{cards.length}}`;
+      }};</script>""")
+  done = browser("--dump-dom", f"file://{frame}").stdout
+  assert re.search(r"<title>(true|false) .*?</title>", done)[0] == "<title>true 0 0</title>"
+
+
+@pytest.mark.slow
 def test_a_phone_scrolls_tables_and_not_the_page(write, tmp_path, browser):
   """390 pixels: a frame, because a headless window is never that narrow."""
-  import html
   text = write(make().assign(group_sex=lambda t: np.where(t.patient_id % 2, "m", "f")),
                rect=rectifier(), history=history())
   frame = tmp_path / "frame.html"
