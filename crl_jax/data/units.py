@@ -10,6 +10,8 @@ master equation of the IFCC and NGSP (% = 0.09148 mmol/mol + 2.152).
 import fractions
 import functools
 
+from crl_jax.data.cohort import CohortError
+
 # dimension -> size in its base unit -> how it is written, in lower case, without blanks and dots
 _WHOLE = {
     "pressure": {"1": "mmhg mm/hg torr", "0.73555924": "cmh2o cmsh2o", "7.50061683": "kpa"},
@@ -152,4 +154,4 @@ def _above(top, divided, mass, charge):
       size = fractions.Fraction(next(s for s, names in sizes.items() if top in names.split()))
       return [(fractions.Fraction(s) * moles[d] / (size * moles[dimension]), spellings)
               for d in moles for s, spellings in _PARTS[d].items()]
-  raise ValueError(f"'{top}' is no unit that units.py knows.")
+  raise CohortError(f"'{top}' is no unit that units.py knows.")
