@@ -283,8 +283,8 @@ def _log_loss(y, p):
 
 def coarsening(benefit, coarse, patient, cut=0.0, least=10, seed=0):
   """What is lost where decisions see only phi: with bias d = |coarse - benefit| and margin g =
-  |benefit - cut|, a decision is kept where d < g, and a pair in order where d_i + d_j < |benefit_i -
-  benefit_j|.
+  |benefit - cut|, a decision is surely kept where d < g, and the order of a pair where d_i + d_j <
+  |benefit_i - benefit_j|.
 
   Args:
     benefit: (N,) given X, true or of a teacher. coarse: (N,) given phi, or its estimate.

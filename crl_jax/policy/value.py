@@ -22,13 +22,14 @@ test rows, whose policy comes from training rows alone. All intervals are by pat
 
 import numpy as np
 
-from crl_jax.statistics import bootstrap, compare, disclosure, orthogonal
+from crl_jax.statistics import compare, disclosure, orthogonal
 
 HALVES = 200          # half-samples of the patients, behind the error of a ranking
 MULTIPLIERS = 1000    # of a uniform band
 POINTS = 50           # of a curve at most: none is drawn of fewer than `least` patients
 FEWEST = 50           # effective rows of an arm: with fewer, weights say little
 _BLOCK = 2048         # patients whose multipliers are drawn at once
+_CELLS = 10**6        # half-samples x rows that are ranked at once
 
 
 # Truth known.
@@ -133,8 +134,8 @@ def mean(psi, patient):
   Raises ValueError where a score is not finite."""
   psi = np.asarray(psi, np.float64)
   if bad := int((~np.isfinite(psi)).sum()):
-    raise ValueError(f"{bad} of {len(psi)} scores are not finite: a nuisance failed or rows without "
-                     "annotation were not weighted (annotations.py).")
+    raise ValueError(f"{bad} of {len(psi)} scores are not finite: a nuisance failed, or rows "
+                     "without annotation were not left out.")
   value, (_, who) = psi.mean(), np.unique(patient, return_inverse=True)
   clusters = who.max() + 1
   if clusters < 2:
@@ -169,7 +170,7 @@ def study(priorities, pis, gamma0, gamma1, benefit, patient, pairs=(), least=10,
     {"policies": name -> {"autoc", "qini", "toc", "budgets": [{"budget", "share", "value",
     "over_none", "over_random"}]}, "differences": [{"first", "second", "autoc", "qini", "budgets":
     [{"budget", "value"}]}]}; entries as `mean`, differences first minus second in units of the
-    outcome.
+    outcome; over_random has "p_holm" over all policies and budgets.
   """
   delta = gamma1 - gamma0
   ranked = rankings(priorities, benefit, patient, pairs, halves, seed)
@@ -181,10 +182,14 @@ def study(priorities, pis, gamma0, gamma1, benefit, patient, pairs=(), least=10,
          "over_random": gain(pi, np.mean(pi), delta, patient)} for q, pi in budgets.items()])
     if name in priorities:
       policies[name]["toc"] = toc_band(priorities[name], benefit, patient, least, seed=seed)
-  differences = [
-      {**found, "budgets": [{"budget": q, "value": gain(pi, pis[found["second"]][q], delta, patient)}
-                            for q, pi in pis[found["first"]].items() if q in pis[found["second"]]]}
-      for found in ranked["differences"]]
+  compare.adjust([at["over_random"] for entry in policies.values() for at in entry["budgets"]
+                  if at["budget"] is not None])
+  differences = []
+  for found in ranked["differences"]:
+    first, second = pis[found["first"]], pis[found["second"]]
+    differences.append({**found, "budgets": [
+        {"budget": q, "value": gain(pi, second[q], delta, patient)}
+        for q, pi in first.items() if q in second]})
   return {"policies": policies, "differences": differences}
 
 
@@ -220,7 +225,7 @@ def estimators(pi, treatment, outcome, e, mu0, mu1, gamma0, gamma1, patient, eps
   wrong or overlap is poor.
 
   Returns:
-    {"dr", "direct", "ipw", "self_normalised": {value, ...} (the last without an interval), "spread":
+    {"dr", "direct", "ipw", "self_normalised": {value, ...}, the last without an interval, "spread":
     largest minus smallest, "ess": {"treated", "untreated": effective rows of the arm, null where
     the policy puts nobody there}, "warnings": sentences}.
   """
@@ -257,8 +262,8 @@ def trial_scores(treatment, outcome, randomised):
   """(N,) effects by arm means alone, whose benefit `rate` turns into the Qini of a trial. Raises
   ValueError unless the treatment was randomised: confounding would be taken for effect."""
   if not randomised:
-    raise ValueError("a Qini from raw outcomes takes confounding for effect: it needs a cohort with "
-                     "randomised=True. Rank by cross-fitted scores instead.")
+    raise ValueError("a Qini from raw outcomes takes confounding for effect: it needs a cohort "
+                     "with randomised=True. Rank by cross-fitted scores instead.")
   share = np.mean(treatment)
   return (outcome - np.mean(outcome)) * (treatment / share - (1 - treatment) / (1 - share))
 
@@ -352,7 +357,8 @@ def by_group(level, patient, treatment, pi, effect, delta, least, binary_outcome
     line = {"group": str(group.name(group.level, "rarer groups")), "n": int(mine.sum()),
             "share": float(np.mean(pi[mine])), "effect": float(np.mean(effect[mine]))}
     if known:
-      line |= {"observed": float(np.mean(treatment[mine])), "delta": mean(delta[mine], patient[mine]),
+      line |= {"observed": float(np.mean(treatment[mine])),
+               "delta": mean(delta[mine], patient[mine]),
                "over_random": gain(pi[mine], np.mean(pi), delta[mine], patient[mine])}
     else:
       why = disclosure.reason(least)
@@ -389,8 +395,8 @@ def fairness(level, patient, pi, benefit, least, permutations=200, seed=0):
     return best
   gap, decile, most, fewest = widest(at)
   if decile is None:
-    return {"value": None, "decile": None, "most": None, "fewest": None, "expected": None, "p": None,
-            "reason": f"no two groups of {least} patients with the same predicted benefit"}
+    blank = dict.fromkeys(("value", "decile", "most", "fewest", "expected", "p"))
+    return {**blank, "reason": f"no two groups of {least} patients with the same predicted benefit"}
   rng = np.random.default_rng([seed, 0xFA1])
   drawn = [widest(at[first][rng.permutation(len(patients))][who])[0] for _ in range(permutations)]
   drawn = np.array([value for value in drawn if value >= 0])
@@ -452,18 +458,18 @@ def _rates(ends, who, benefit, in_RxC):
   With W_k the sum of the weights of the first k rows, k (H_n - H_k) and k (n - k) / (2 n), the
   rows of a tie that ends at k and begins after l share (W_k - W_l) / (k - l) each; W_n = 0."""
   harmonic = np.r_[0.0, np.cumsum(1 / np.arange(1, len(benefit) + 1))]
-  starts = np.r_[0, ends[:-1]]
-  found = {"autoc": [], "qini": []}
-  for in_C in in_RxC:
-    rows = in_C[who]
-    count = np.add.reduceat(rows.astype(np.int64), starts)
-    sums = np.add.reduceat(np.where(rows, benefit, 0.0), starts)
-    k = np.r_[0, np.cumsum(count)]
-    n = max(k[-1], 1)
-    level = np.divide(sums, count, out=np.zeros_like(sums), where=count > 0)
-    found["autoc"].append(np.diff(k * (harmonic[k[-1]] - harmonic[k])) @ level / n)
-    found["qini"].append(np.diff(k * (k[-1] - k) / (2 * n)) @ level / n)
-  return {name: np.array(values) for name, values in found.items()}
+  starts, found = np.r_[0, ends[:-1]], []
+  for in_BxC in np.array_split(in_RxC, -(-len(in_RxC) * len(who) // _CELLS)):
+    in_BxN = in_BxC[:, who]
+    k_BxG = np.pad(np.cumsum(in_BxN, axis=1, dtype=np.int32)[:, ends - 1], ((0, 0), (1, 0)))
+    count_BxG, n_Bx1 = np.diff(k_BxG), np.maximum(k_BxG[:, -1:], 1)
+    sums_BxG = np.add.reduceat(in_BxN * benefit, starts, axis=1)
+    level_BxG = sums_BxG / np.maximum(count_BxG, 1)
+    autoc = np.diff(k_BxG * (harmonic[k_BxG[:, -1:]] - harmonic[k_BxG]))
+    qini = np.diff(k_BxG / n_Bx1 * (1 - k_BxG / n_Bx1) / 2)
+    found.append([np.einsum("bg,bg->b", autoc, level_BxG) / n_Bx1[:, 0],
+                  np.einsum("bg,bg->b", qini, level_BxG)])
+  return dict(zip(("autoc", "qini"), np.concatenate(found, axis=1)))
 
 
 def _halves(patient, halves, seed):

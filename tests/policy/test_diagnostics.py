@@ -20,8 +20,8 @@ def confounded():
   e = np.where(pattern == "rare", 0.995, np.clip(1 / (1 + np.exp(-x)), 0.05, 0.95))
   treatment = (rng.random(n) < e) * 1.0
   outcome = x - treatment + rng.normal(size=n)
-  delta = lambda eps: -1 + (treatment / np.clip(e, eps, 1) - (1 - treatment) / np.clip(1 - e, eps, 1)
-                            ) * (outcome - x + treatment)
+  weight = lambda eps: treatment / np.clip(e, eps, 1) - (1 - treatment) / np.clip(1 - e, eps, 1)
+  delta = lambda eps: -1 + weight(eps) * (outcome - x + treatment)
   return dict(x=x, pattern=pattern, e=e, treatment=treatment, outcome=outcome,
               patient=rng.integers(2000, size=n), deltas={eps: delta(eps) for eps in (0.01, 0.1)})
 

@@ -122,7 +122,8 @@ def test_direction_is_in_the_benefit_alone(world):
 
 def test_errors_by_hand():
   found = value.errors(np.array([1.0, 2]), np.array([0.0, 4]), np.array([1.0, 5]))
-  assert found == {"pehe": pytest.approx(2.5**0.5), "bias": -0.5, "rmse_phi": pytest.approx(4.5**0.5)}
+  assert found == {"pehe": pytest.approx(2.5**0.5), "bias": -0.5,
+                   "rmse_phi": pytest.approx(4.5**0.5)}
   assert value.errors(np.ones(2), np.zeros(2))["rmse_phi"] is None
 
 
@@ -146,13 +147,13 @@ def test_intervals_are_by_patient():
 def test_half_samples_cover():
   """n = 800: the AUTOC of a fixed priority is within its interval about 95 times of 100; the spec
   measured 96.3 and 97.0 of 300."""
-  rng, inside, test, draws = np.random.default_rng(0), 0, 0, 250
+  rng, inside, test, draws = np.random.default_rng(0), 0, 0, 200
   # b = .5 s + noise, s uniform: E[b | s >= 1 - q] - E[b] = .25 (1 - q), its mean over q in (0, 1)
   # is .125; the finite n adds less than .001
   for _ in range(draws):
     s = rng.random(800)
     found = value.rankings({"s": s, "noise": rng.random(800)}, 0.5 * s + rng.normal(size=800),
-                           np.arange(800), halves=100, seed=int(rng.integers(1e6)))["policies"]
+                           np.arange(800), halves=60, seed=int(rng.integers(1e6)))["policies"]
     inside += found["s"]["autoc"]["lo"] <= 0.125 <= found["s"]["autoc"]["hi"]
     test += found["noise"]["autoc"]["p"] < 0.05
   assert 0.91 <= inside / draws <= 0.99
@@ -183,7 +184,8 @@ def test_the_band_holds_the_whole_curve():
     found = value.toc_band(s, 0.5 * s + rng.normal(size=400), np.arange(400), least=20,
                            multipliers=300)
     true = 0.25 * (1 - np.array(found["share"]))
-    inside += np.all((np.array(found["lo"]) - 1e-9 <= true) & (true <= np.array(found["hi"]) + 1e-9))
+    lo, hi = np.array(found["lo"]), np.array(found["hi"])
+    inside += np.all((lo - 1e-9 <= true) & (true <= hi + 1e-9))
   assert 0.87 <= inside / draws <= 1.0
   assert len(found["share"]) == 20 and found["share"][-1] == 1.0
   assert found["value"][-1] == pytest.approx(0, abs=1e-12)
@@ -238,8 +240,8 @@ def test_estimators_agree_where_all_is_right():
   for name, room in (("dr", 0.05), ("direct", 1e-9), ("ipw", 0.08), ("self_normalised", 0.08)):
     assert found[name]["value"] == pytest.approx(true, abs=room), name
   assert found["spread"] < 0.1 and not found["warnings"]
-  few = value.estimators(pi[:90], *(v[:90] for v in (treatment, outcome, e, mu0, mu1, gamma0, gamma1,
-                                                     np.arange(90))), 0.01)
+  few = value.estimators(*(v[:90] for v in (pi, treatment, outcome, e, mu0, mu1, gamma0, gamma1,
+                                            np.arange(90))), 0.01)
   assert len(few["warnings"]) == 2 and "effective rows are treated" in few["warnings"][0]
   nobody = value.estimators(pi * 0, treatment, outcome, e, mu0, mu1, gamma0, gamma1, np.arange(n),
                             0.01)
