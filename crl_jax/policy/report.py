@@ -172,14 +172,15 @@ def _policies(metrics):
              [(label(name), [mark(entry["autoc"], BLUE)], None) for name, entry in ranked],
              "AUTOC of each policy", "AUTOC", zero=0.0, width=_WIDTH))
   if curves := [(name, entry["toc"]) for name, entry in policies.items() if "toc" in entry]:
-    values = [v for _, toc in curves for key in ("lo", "hi", "value") for v in toc[key]]
+    banded = len(curves) < 4   # of more, bands would hide the curves
+    drawn = ("value", "lo", "hi") if banded else ("value",)
+    values = [v for _, toc in curves for key in drawn for v in toc[key]]
     plot = Plot((0, 1), limits(values, include=(0.0,)), "Targeting operator characteristic",
                 "share treated", "benefit over the mean", width=_WIDTH, height=320,
-                describe="Mean benefit of those treated first minus that of all; bands of 95% hold "
-                         "the whole curve")
+                describe="Mean benefit of those treated first minus that of all")
     plot.line([0, 1], [0, 0], GREY, width=1)
     for (name, toc), color, dash in zip(curves, _cycled(SERIES), _cycled(DASHES)):
-      if len(curves) < 4:
+      if banded:
         plot.band(toc["share"], toc["lo"], toc["hi"], color)
       plot.line(toc["share"], toc["value"], color, label(name), dash)
     at = sorted({q for _, entry in policies.items() for b in entry["budgets"]
