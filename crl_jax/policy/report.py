@@ -26,6 +26,7 @@ metrics.json has these keys; a part whose key is absent or null is left out. Ent
     patterns       value.by_group
     groups         name -> value.by_group;  fairness: name -> value.fairness
     sensitivity    [{first, second, budget, ...sensitivity.study}]
+    more           [{title, heads, lines (of text), said}]: tables that only this study has
     limits         sentences
 """
 
@@ -415,13 +416,18 @@ def _sensitivity(metrics):
                  "was not measured changes the odds of treatment."])
 
 
+def _more(metrics):
+  for table in metrics.get("more") or ():
+    yield _part(table["title"], table["heads"], table["lines"], said=table["said"])
+
+
 def _limits(metrics):
   if metrics.get("limits"):
     yield _part("Limits", said=metrics["limits"])
 
 
 _PARTS = (_question, _conclusions, _assumptions, _overlap, _effects, _policies, _truth, _agreement,
-          _checks, _recoverability, _coarsening, _groups, _sensitivity, _limits)
+          _checks, _recoverability, _coarsening, _groups, _sensitivity, _more, _limits)
 
 
 def _part(title, heads=(), lines=(), figure=None, said=()):

@@ -102,18 +102,17 @@ def rankings(priorities, benefit, patient, pairs=(), halves=HALVES, seed=0):
 
 
 def toc_band(priority, benefit, patient, least, multipliers=MULTIPLIERS, seed=0):
-  """{"share", "value", "lo", "hi"}: TOC over the share q of the rows, in steps of at least `least`
-  rows, with a band that holds the whole curve with 95% probability: Gaussian multipliers of the
-  patients' influence on it, ranks taken as fixed."""
-  n = len(benefit)
-  steps = int(np.clip(n // max(least, 1), 1, POINTS))
+  """{"share", "value", "lo", "hi"}: TOC over the share q of the rows, in steps of about `least`
+  patients or more, with a band that holds the whole curve with 95% probability: Gaussian
+  multipliers of the patients' influence on it, ranks taken as fixed."""
+  n, (patients, who) = len(benefit), np.unique(patient, return_inverse=True)
+  steps = int(np.clip(len(patients) // max(least, 1), 1, POINTS))
   top_K = np.unique(np.arange(1, steps + 1) * n // steps)
   value_K = toc(priority, benefit)[top_K - 1]
   pi_NxK = np.stack([_treated(priority, k) for k in top_K], 1)
   b = np.asarray(benefit, np.float64)
   mean_K = pi_NxK.T @ b / top_K
   influence_NxK = (pi_NxK * (b[:, None] - mean_K) * n / top_K - (b - b.mean())[:, None]) / n
-  _, who = np.unique(patient, return_inverse=True)
   sums_CxK = np.stack([np.bincount(who, v) for v in influence_NxK.T], 1)
   se_K = np.sqrt(np.sum(sums_CxK**2, 0))
   rng, drawn = np.random.default_rng([seed, 0x70C]), np.zeros((multipliers, len(top_K)))
@@ -136,13 +135,13 @@ def mean(psi, patient):
   if bad := int((~np.isfinite(psi)).sum()):
     raise ValueError(f"{bad} of {len(psi)} scores are not finite: a nuisance failed, or rows "
                      "without annotation were not left out.")
-  value, (_, who) = psi.mean(), np.unique(patient, return_inverse=True)
+  centre, (_, who) = psi.mean(), np.unique(patient, return_inverse=True)
   clusters = who.max() + 1
   if clusters < 2:
-    return {"value": float(value), "lo": None, "hi": None, "se": None, "p": None,
+    return {"value": float(centre), "lo": None, "hi": None, "se": None, "p": None,
             "reason": "fewer than two patients"}
-  sums = np.bincount(who, psi - value)
-  return _normal(value, np.sqrt(clusters / (clusters - 1) * np.sum(sums**2)) / len(psi))
+  sums = np.bincount(who, psi - centre)
+  return _normal(centre, np.sqrt(clusters / (clusters - 1) * np.sum(sums**2)) / len(psi))
 
 
 def value(pi, gamma0, gamma1, patient):

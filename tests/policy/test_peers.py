@@ -32,8 +32,9 @@ def test_econml_has_the_same_scores():
   installed("econml")
   from econml.validate.utils import calculate_dr_outcomes
   part = {name: np.array(values) for name, values in GOLDEN["dr"].items()}
-  found = calculate_dr_outcomes(part["T"].astype(int), part["Y"], np.stack([part["mu0"], part["mu1"]], 1),
-                                np.stack([1 - part["e"], part["e"]], 1))[:, 0]
+  found = calculate_dr_outcomes(
+      part["T"].astype(int), part["Y"], np.stack([part["mu0"], part["mu1"]], 1),
+      np.stack([1 - part["e"], part["e"]], 1))[:, 0]
   np.testing.assert_allclose(found, part["delta_eps_0.01"], atol=1e-12)
 
 

@@ -61,7 +61,8 @@ def study(groups=True, truth=True, patterns=True):
                    levels=[dict(level="1", assumption="The pattern confounds.", ate=mean(delta))],
                    pattern={"with": mean(delta), "without": mean(delta + 0.1 * x),
                             "difference": mean(-0.1 * x)},
-                   gains={"pattern": diagnostics.gains(treatment, outcome, flat, nuisance, patient)},
+                   gains={"pattern": diagnostics.gains(treatment, outcome, flat, nuisance,
+                                                       patient)},
                    leak="phi tells of both."),
       policies=value.study(priorities, pis, gamma0, gamma1, benefit, patient,
                            [("aace", "risk"), ("plugin", "risk")], halves=60),
@@ -77,6 +78,8 @@ def study(groups=True, truth=True, patterns=True):
       coarsening=diagnostics.taught(-noise, -1.5 * noise + 0.3 * x, patient, resamples=40),
       sensitivity=[dict(first="aace", second="none", budget=0.2, **sensitivity.study(
           at["pi"], 0.0, treatment, outcome, e, (1, 1.2, 1.5), patient, resamples=40))],
+      more=[dict(title="By window", heads=["hours", "effect"], lines=[["3", "-0.25"]],
+                 said=["Shorter windows have fewer treated."])],
       limits=["One simulated world."])
   if truth:
     found |= dict(truth={name: {**value.rate(score, -(mu1 - mu0)), "budgets": [
@@ -126,7 +129,8 @@ def test_every_interval_of_the_metrics_is_on_the_page(metrics, page):
       tables.interval_text(entry, form) in text for form in (".3f", "+.3f", "+.4f"))]
   assert missing == []
   for words in ("SIMULATED COHORT", "nobody has said when", "At the visit.", "too young",
-                "Consistency.", "One simulated world.", "Treatment policies", "lower outcomes"):
+                "Consistency.", "One simulated world.", "Treatment policies", "lower outcomes",
+                "By window", "Shorter windows"):
     assert words in text, words
   lines = metrics["sensitivity"][0]["bounds"]
   assert all(f"[{b['lower']:+.3f}, {b['upper']:+.3f}]" in text for b in lines)
