@@ -79,6 +79,8 @@ def add(table, tasks, config):
   Returns:
     DataFrame with 2 T more columns, and `category_<task>`: the pattern, or MERGED.
   """
+  from crl_jax.statistics import predictions   # loads pandas, which who gives a table has loaded
+
   added = {}
   for task in tasks:
     y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", f"p_base_{task}"))
@@ -95,7 +97,7 @@ def add(table, tasks, config):
                             np.stack([p[new], 1 - p[new]], 1), category[new])
     added |= {f"conformal_{task}_{label}": value[:, label] for label in (0, 1)}
     added[f"category_{task}"] = category
-  return table.assign(**added)
+  return predictions.with_columns(table, added)
 
 
 def study(table, tasks, modalities, config):

@@ -126,6 +126,39 @@ def block(small_AxB, size_AxB, counts_KxAxB, least):
   return inside[0][:, None] & inside[1]
 
 
+def steps(found, least):
+  """The steps from the files to the rows, of which none tells that a few were removed: those that
+  removed fewer than `least` are told as one with the next, the last with the one before.
+
+  Args:
+    found: list of {"step", "removed", "left"}; a step that does not go on from the one before it
+      (removed from others, or None) begins anew.
+    least: rows.
+  """
+  chains = []
+  for step in found:
+    last = chains[-1][-1] if chains else {"left": None}
+    if None in (step["removed"], last["left"]) or last["left"] - step["removed"] != step["left"]:
+      chains.append([])
+    chains[-1].append(step)
+  return [step for chain in chains for step in _pooled(chain, least)]
+
+
+def _pooled(chain, least):
+  few = lambda step: 0 < (step["removed"] or 0) < least
+  both = lambda a, b: {"step": f"{a['step']}; {b['step']}", "removed": a["removed"] + b["removed"],
+                       "left": b["left"]}
+  told = []
+  for step in chain:
+    if told and few(told[-1]):
+      told[-1] = both(told[-1], step)
+    else:
+      told.append(step)
+  while len(told) > 1 and few(told[-1]):
+    told[-2:] = [both(*told[-2:])]
+  return told
+
+
 def reason(least):
   """Why outcomes are withheld. One sentence for all: which group made it necessary is not told."""
   return (f"fewer than {least} patients with the outcome or without it, here or in a group that "

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import benchmarks, engine_benchmark
-from experiments.benchmarks import growth, setup, step, training
+from experiments.benchmarks import accelerator, growth, setup, step, training
 
 SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4")
 
@@ -19,6 +19,16 @@ def test_a_part_fills_its_table(part, monkeypatch, tmp_path):
   lines = [x for x in text.splitlines() if x.startswith(f"| {part}") or x.startswith("| step")]
   assert len(lines) >= 5 and "nan" not in "".join(lines)
   assert (tmp_path / "engine_benchmark.csv").read_text().count("\n") == len(lines) + 1
+
+
+@pytest.mark.slow
+def test_an_accelerator_is_timed_at_every_precision_and_with_members(monkeypatch):
+  monkeypatch.setattr(accelerator, "CASES", ((32, 1, 1), (32, 2, 1)))
+  lines = accelerator.rows(benchmarks.Options(rows=600, steps=2, repeats=1, settings=SMALL))
+  parts = [found["part"] for found in lines]
+  assert [parts.count(f"accelerator, batch 32, {p}, {m}") for p in ("float32", "bfloat16")
+          for m in ("1 member", "2 members")] == [2, 3, 2, 3]
+  assert all(found["value"] > 0 for found in lines)
 
 
 @pytest.mark.slow
