@@ -39,6 +39,7 @@ from crl_jax.report import page, tables
 from crl_jax.report.figures import mark
 from crl_jax.report.svg import (BLACK, BLUE, DASHES, GREY, ORANGE, PURPLE, SERIES, Plot, forest,
                                 limits)
+from crl_jax.statistics import disclosure
 
 _WIDTH = 390   # of a phone
 _SHAPES = ("dot", "ring", "diamond")
@@ -46,7 +47,8 @@ _SHAPES = ("dot", "ring", "diamond")
 
 def write(path, metrics):
   """Writes the page, replaced at once when complete."""
-  alarms = [text for text in (metrics.get("banner"), *metrics.get("warnings", ())) if text]
+  warnings = [tables.few_rows(text, _least(metrics)) for text in metrics.get("warnings", ())]
+  alarms = [text for text in (metrics.get("banner"), *warnings) if text]
   parts = [part for make in _PARTS for part in make(metrics)]
   page.write_tables(path, metrics["title"], alarms, parts, eyebrow="Treatment policies")
 
@@ -68,12 +70,14 @@ def _question(metrics):
     lines.append(["direction", direction(metrics)])
   yield _part("Question and design", ["", "of this study"], lines,
               said=[metrics["question"]] if metrics.get("question") else [])
+  least = _least(metrics)
   if design.get("attrition"):
     yield _part("Who is in", ["step", "removed", "left"],
-                [[step["step"], *(tables.number(step[key], "d") for key in ("removed", "left"))]
-                 for step in design["attrition"]])
+                [[step["step"], *(tables.count(step[key], least) for key in ("removed", "left"))]
+                 for step in disclosure.steps(design["attrition"], least)],
+                said=[f"Steps that removed fewer than {least} are told as one."])
   if design.get("arms"):
-    least, lines, hidden = metrics.get("min_cell", 10), [], False
+    lines, hidden = [], False
     for step in design["arms"]:
       few = min(sizes := (step["treated"], step["untreated"])) < least and any(sizes)
       hidden |= few
@@ -432,6 +436,11 @@ _PARTS = (_question, _conclusions, _assumptions, _overlap, _effects, _policies, 
 
 def _part(title, heads=(), lines=(), figure=None, said=()):
   return dict(title=title, heads=list(heads), lines=list(lines), figure=figure, said=list(said))
+
+
+def _least(metrics):
+  """Rows of which a number may be told."""
+  return metrics.get("min_cell", 10)
 
 
 def _reasons(entries):

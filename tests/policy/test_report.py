@@ -45,12 +45,14 @@ def study(groups=True, truth=True, patterns=True):
   group = lambda level: value.by_group(level, patient, treatment, at["pi"], priorities["aace"],
                                        delta, 10)
   found = dict(
-      title="simsum: AACE", banner="SIMULATED COHORT", warnings=["nobody has said when"],
+      title="simsum: AACE", banner="SIMULATED COHORT", warnings=["nobody has said when", "4 rows repeat"],
       question="Whom first?", min_cell=10,
       design=dict(time_zero="At the visit.", treatment="Antibiotics.", outcome="Days at home.",
                   estimand=None, landmark="Stays to t0 + 6 h.", rows=n, patients=400, treated=300,
                   annotated=n, test_rows=n, higher_is_better=False, randomised=False,
-                  attrition=[dict(step="too young", removed=12, left=n)],
+                  attrition=[dict(step="too young", removed=12, left=610),
+                             dict(step="no note", removed=3, left=607),
+                             dict(step="before", removed=7, left=n)],
                   arms=[dict(step="left", treated=30, untreated=55),
                         dict(step="died", treated=73, untreated=4)]),
       assumptions=[dict(assumption="Consistency.", checked="Not checkable.")],
@@ -164,6 +166,7 @@ def test_small_numbers_are_withheld(metrics, page):
   died = re.search(r"<th[^>]*>died</th>(.*?)</tr>", text, re.DOTALL)[1]
   assert re.findall(r">([^<\n]+)</td>", died) == ["-", "-"] and "73" not in died
   assert "Withheld where an arm has fewer than 10." in text
+  assert "no note; before</th>" in text and "< 10 rows repeat" in html.unescape(text)
 
 
 def test_without_truth_groups_or_patterns(page):
