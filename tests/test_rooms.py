@@ -19,7 +19,8 @@ MAY = {**dict.fromkeys(GROUND | {"backbones", "__init__"}, set()),
        "posthoc": {"statistics", "data"}, "engine": {"models", "data"},
        "serve": {"engine", "models", "posthoc", "statistics", "data", "__init__"},
        "report": {"statistics"}, "pipeline": {"data", "engine", "posthoc", "statistics"},
-       "run": {"pipeline", "serve", "report", "engine"}, "benchmark": BELOW, "policy": BELOW,
+       "run": {"pipeline", "serve", "report", "engine"}, "benchmark": BELOW,
+       "policy": BELOW | {"report"},   # whose studies have a page of their own
        **dict.fromkeys(("main", "predict", "explain", "export", "rectify"), COMMAND),
        "experiments": BELOW | COMMAND}
 # where a whole room is too much: (who, whom) -> the files of it that may be imported

@@ -56,17 +56,20 @@ def rebuild(workdir):
         files.read(path) if path.exists() else None)
 
 
-def write_tables(path, title, alarms, parts):
+def write_tables(path, title, alarms, parts, eyebrow="Experiments"):
   """One page of tables with their figures.
 
   Args:
     path: the file.
     title: of the page.
     alarms: sentences in a frame at its top.
-    parts: list of dicts: title, heads, lines (of text), figure (<svg> or None), said (sentences).
+    parts: list of dicts: title, heads, lines (of text; without any, no table), figure (<svg> or
+      None), said (sentences).
+    eyebrow: what kind of page it is, above the title.
   """
   parts = [{**part, "figure": _one(part["figure"])} for part in parts]
-  _render("tables.html", pathlib.Path(path), dict(title=title, alarms_=alarms, parts=parts))
+  _render("tables.html", pathlib.Path(path),
+          dict(title=title, alarms_=alarms, parts=parts, eyebrow=eyebrow))
 
 
 def context(metrics, data, rectifier, config):
