@@ -33,14 +33,23 @@ class Group:
 
   Attributes:
     level: their level; None for the rare ones together.
-    rows: (N,) bool.
+    positions: (n,) of its rows, ascending.
+    among: N, rows of all groups.
     rare: how many rare levels are among them.
     told: whether what depends on their outcomes may be told.
   """
   level: object
-  rows: np.ndarray
+  positions: np.ndarray
+  among: int
   rare: int
   told: bool
+
+  @property
+  def rows(self):
+    """(N,) bool."""
+    found = np.zeros(self.among, bool)
+    found[self.positions] = True
+    return found
 
   def name(self, level, rare):
     """`level`, `rare`, or both where a level stands for rare ones too."""
@@ -64,9 +73,17 @@ def groups(level_N, patient_N, y_N, least):
   at_N = np.where(rare, host, np.arange(len(levels)))[at_N]
   known = told(counts(at_N, patient_N, y_N, len(levels) + 1), least)
   size = counts(at_N, patient_N, y_N, len(levels) + 1)[0]
-  return [Group(levels[g] if g < len(levels) else None, at_N == g,
+  at = positions(at_N, len(levels) + 1)
+  return [Group(levels[g] if g < len(levels) else None, at[g], len(at_N),
                 int(rare.sum()) if g == host else 0, bool(known[g]))
           for g in np.argsort(-size, kind="stable") if size[g]]
+
+
+def positions(at_N, cells):
+  """The positions of the rows of each of 0..cells-1, ascending, by one sort."""
+  at_N = np.asarray(at_N)
+  return np.split(np.argsort(at_N, kind="stable"),
+                  np.cumsum(np.bincount(at_N, minlength=cells))[:-1])
 
 
 def counts(at_N, patient_N, y_N, cells):
