@@ -42,6 +42,7 @@ setuptools.setup(
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
+        "threadpoolctl>=3.5",
         "transformers>=4.57",
     ],
     extras_require={
@@ -54,6 +55,7 @@ setuptools.setup(
         "peers": ["econml>=0.16", "causalml>=0.15", "catenets>=0.2.4"],
         "bigquery": ["ibis-framework[bigquery]>=10"],
         "spark": ["pyspark>=4"],
+        "rivals": ["lightgbm>=4.5", "xgboost>=2.1", "catboost>=1.2.7"],   # more yardsticks
         "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10",
                  "ipykernel>=6.29", "fairlearn>=0.12", "statsmodels>=0.14"],
     },

@@ -199,7 +199,7 @@ def default():
   c.evaluate = _D()
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
   c.evaluate.bins = 10              # equal-mass bins of the calibration error
-  c.evaluate.yardsticks = True      # logistic regression and gradient boosting on the same rows
+  c.evaluate.yardsticks = True      # logistic regression, boosting, forest on the same rows
   c.evaluate.explain = 0            # test rows whose predictions are explained (Shapley values over
                                     # modalities) in the report; 0 is off
   c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML

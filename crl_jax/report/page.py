@@ -39,7 +39,7 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
       cohort=_cohort(data, settings["min_cell"]),
       observed=_marked(draw.observed(data, settings["min_cell"])),
       informative=_informative(metrics.get("informative"), data),
-      explained=_explained(explained), facts=_facts(data, config),
+      explained=_explained(explained), facts=_facts(data, config, metrics),
       subgroups=any(task["fairness"] for task in tasks), sets_rule=metrics["conformal"]["rule"])
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
@@ -301,12 +301,14 @@ def _cohort(data, least):
   return grids
 
 
-def _facts(data, config):
-  """Hashes, versions and the config, as two-column tables."""
+def _facts(data, config, metrics):
+  """Hashes, versions, what the yardsticks chose and the config, as two-column tables."""
   files = [(f["file"], f["sha256"], f"{f['rows']} rows") for f in data.get("inputs", [])]
   prints = [(key, data[key]) for key in ("fingerprint", "splits_fingerprint") if key in data]
   grids = [dict(title="Data (SHA-256)", rows=prints + files, open=True),
            dict(title="Versions", rows=list(data.get("versions", {}).items()), open=True),
+           dict(title="Yardsticks: settings chosen on training rows, by fold",
+                rows=text.yardsticks(metrics.get("yardsticks")), open=False),
            dict(title="Config", rows=list(flat(config)), open=False)]
   return [grid for grid in grids if grid["rows"]]
 

@@ -28,11 +28,12 @@ DATA = dict(banner="SIMULATED COHORT", rows=300, patients=150, modalities=list(M
 
 @pytest.fixture
 def write(tmp_path):
-  def run(table=None, tasks=TASKS, protocol="honest", data=DATA, rect=None, history=()):
+  def run(table=None, tasks=TASKS, protocol="honest", data=DATA, rect=None, history=(),
+          more={}):
     c = config_lib.default().unlock()
     c.evaluate.bootstrap, c.data.protocol = 20, protocol
     table = make() if table is None else table
-    found = evaluate.evaluate(table, tasks, c, 0, MODALITIES)
+    found = {**evaluate.evaluate(table, tasks, c, 0, MODALITIES), **more}
     report.write(tmp_path / "report.html", found, table, data, rect, config_lib.as_dict(c),
                  list(history))
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -73,21 +74,30 @@ def test_is_self_contained_and_well_formed(write):
 
 
 def test_a_new_predictor_costs_one_line(write, monkeypatch, tmp_path):
-  line = ('Role("test_lightgbm", "p_lightgbm_", "LightGBM", color="sky", dash="12 4", '
-          'difference="over LightGBM"),')
+  line = ('Role("test_tabular", "p_tabular_", "TabularNet", color="sky", dash="12 4", '
+          'difference="over TabularNet"),')
   source, again = pathlib.Path(roles.__file__).read_text(), types.ModuleType(roles.__name__)
   monkeypatch.setitem(sys.modules, roles.__name__, again)
   exec(source.replace("YARDSTICKS = (\n", f"YARDSTICKS = (\n    {line}\n"), vars(again))
   for module in (evaluate, tables, report_figures, report_text, report):
     monkeypatch.setattr(module, "roles", again)
   table = make()
-  same = {f"p_lightgbm_{task}": table[f"p_boosting_{task}"] for task in TASKS}
+  same = {f"p_tabular_{task}": table[f"p_boosting_{task}"] for task in TASKS}
   text = write(table.assign(**same))
-  for words in ('<th scope="row">LightGBM</th>', '<th scope="row">over LightGBM</th>',
-                'with rectifier against LightGBM</'):
+  for words in ('<th scope="row">TabularNet</th>', '<th scope="row">over TabularNet</th>',
+                'with rectifier against TabularNet</'):
     assert text.count(words) >= len(TASKS), words
   assert text.count('stroke-dasharray="12 4"') == 2 * len(TASKS)   # decision curves, their legends
-  assert "over LightGBM" in (tmp_path / "model_card.md").read_text()
+  assert "over TabularNet" in (tmp_path / "model_card.md").read_text()
+
+
+def test_what_the_yardsticks_chose_is_told(write):
+  found = {"chosen": {"logistic": {"icu": [dict(ratio=0.5, C=0.03), None]}}, "absent": ["xgboost"]}
+  text = write(more=dict(yardsticks=found))
+  for words in ("logistic reg.: icu", "ratio 0.5, C 0.03; nothing to fit", "XGBoost",
+                "not installed here"):
+    assert words in text, words
+  assert "Yardsticks: settings" not in write()   # a run of before
 
 
 def test_hostile_words_are_escaped(write):
