@@ -80,7 +80,11 @@ def parse_flags(argv):
       refuse(f"{' and '.join(absent)} must be given: see --help.")
     given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
     name = given.partition("=")[0].removeprefix("--")
-    refuse(f"{given}: it must be {_kind(flags.FLAGS[name].parser)}.")
+    if kind := _kind(flags.FLAGS[name].parser):
+      refuse(f"{given}: it must be {kind}.")
+    while error.__context__:   # of --config: what its file raised
+      error = error.__context__
+    refuse(error)
   except (flags.Error, ValueError) as error:   # the latter: --noflag=value
     refuse(error)
   except SystemExit:   # --help, to which absl gives status 1

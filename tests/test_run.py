@@ -295,7 +295,8 @@ def test_a_finished_run_is_not_shown_for_another_evaluation(tiny_run, finish, tm
 
 def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config, finish, tmp_path,
                                                                     monkeypatch):
-  wrong = config_lib.override(tiny_config, ["model.name=nothing"])
+  wrong = tiny_config.copy_and_resolve_references().unlock()
+  wrong.model.name = "nothing"
   with pytest.raises(ValueError, match="model.name 'nothing'"):
     run.run(wrong, tmp_path)
   def stop(*args, **kwargs):

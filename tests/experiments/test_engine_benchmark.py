@@ -42,7 +42,7 @@ def test_growth_trains_rows_on_disk_in_a_process_with_a_memory_limit():
 def products_by_hand(config, spec):
   """Operations of a step's matrix products, 2 for each weight and row forward, twice that
   backward, but for the inputs' gradient, which nobody needs. Of the full method with one fusion
-  layer and model.hide "all".
+  layer and model.crl_mmnar.hide "all".
   """
   B, D, M = config.train.batch_size, config.model.width, len(spec.modalities)
   S = M + 1                          # tokens, with that of the pattern
@@ -62,7 +62,7 @@ def products_by_hand(config, spec):
 def test_operations_counted_by_hand_are_those_of_the_step():
   options = benchmarks.Options(rows=400, steps=1, repeats=1, settings=SMALL)
   prepared = setup.prepare(options)
-  config = setup.settings(options, "model.hide=all", "train.batch_size=32", "model.width=64")
+  config = setup.settings(options, "model.crl_mmnar.hide=all", "train.batch_size=32", "model.width=64")
   bench = setup.Bench(config, prepared, steps=1)
   counted = training.HostLoop(bench, prepared.data).flops()
   assert counted == products_by_hand(config, prepared.spec)
