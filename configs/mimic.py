@@ -15,14 +15,15 @@ tried.
 from crl_jax import config
 
 
-def get_config():
-  c = config.paper_tasks(config.default()).unlock()
+def get_config(model=""):
+  c = config.paper_tasks(config.default(model)).unlock()
   c.data.cohort = "mimic"
   c.data.simulate.rows = 8000
   c.data.memory_limit = "2GB"       # of DuckDB: the whole program stays under 4 GB
   # the embeddings' hundreds of noise directions would be learned by heart
   c.preprocess.components = 32
-  c.model.hide = "one"
+  if c.model.name == "crl_mmnar":
+    c.model.crl_mmnar.hide = "one"
   c.train.batch_size = 128
   c.train.ema = 0.995
   c.train.pretrain.epochs = 5

@@ -62,6 +62,7 @@ def run(main, module, positional=(), parse=None):
     for name in positional[len(argv) - 1:]:
       refuse(f"{name} is missing: python -m {module} {' '.join(positional)}")
     logging.set_verbosity(logging.WARNING)   # orbax tells of every file that it reads or renames
+    _silence_threads()
     with ending(module):
       return main(flags.FLAGS, *argv[1:])
   app.run(begin, flags_parser=parse or parse_flags)
@@ -79,11 +80,25 @@ def parse_flags(argv):
       refuse(f"{' and '.join(absent)} must be given: see --help.")
     given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
     name = given.partition("=")[0].removeprefix("--")
-    refuse(f"{given}: it must be {_kind(flags.FLAGS[name].parser)}.")
+    if kind := _kind(flags.FLAGS[name].parser):
+      refuse(f"{given}: it must be {kind}.")
+    while error.__context__:   # of --config: what its file raised
+      error = error.__context__
+    refuse(error)
   except (flags.Error, ValueError) as error:   # the latter: --noflag=value
     refuse(error)
   except SystemExit:   # --help, to which absl gives status 1
     sys.exit(0)
+
+
+def _silence_threads():
+  """Leaves out the tracebacks of orbax's threads: what they met is raised to who waits for them and
+  told there, once."""
+  logging.get_absl_handler().addFilter(
+      lambda record: not (record.exc_info and "orbax" in pathlib.Path(record.pathname).parts))
+  hook = sys.unraisablehook   # to which tensorstore hands what its callbacks meet after an error
+  sys.unraisablehook = lambda what: (
+      None if str(what.exc_value) == "Event loop is closed" else hook(what))
 
 
 def _kind(parser):

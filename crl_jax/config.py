@@ -11,13 +11,14 @@ import json
 
 import ml_collections
 
-from crl_jax import files
+from crl_jax import files, models
 
 _D = ml_collections.ConfigDict
 
 
-def default():
-  """Returns the locked default tree (`ml_collections.ConfigDict`)."""
+def default(model=""):
+  """Returns the locked default tree (`ml_collections.ConfigDict`) of a model of models.MODELS, by
+  default CRL-MMNAR. Raises ValueError that lists them for an unknown name."""
   c = _D()
   c.seed = 0                        # root of all randomness: splits, initial state, order, dropout
   c.parallel = "jit"                # "jit": one program on a mesh; "pmap": one replica a device
@@ -135,24 +136,17 @@ def default():
   c.preprocess.components = 0       # modalities wider than this enter as so many principal
                                     # components; 0 is off
 
-  c.model = _D()
-  c.model.name = "crl_mmnar"        # a key of crl_jax.models.MODELS
+  c.model = _D()                    # what models share; those of one alone are model.<name>, in
+                                    # models/settings.py
+  c.model.name = model or "crl_mmnar"   # a key of crl_jax.models.MODELS
   c.model.width = 128               # D, of tokens, representation and missingness embedding [paper]
   c.model.heads = 8                 # attention heads; divides width [paper]
   c.model.layers = 1                # fusion blocks
   c.model.dropout = 0.2             # of encoders, fusion and heads [paper]
   c.model.input_dropout = 0.0       # share of input features hidden per row and step
-  c.model.conditioning = True       # missingness embedding, gates and its token (off: masks only,
-                                    # the "basic" ablation)
-  c.model.reconstruction = True     # cross-modality reconstruction (InfoNCE needs it: off with it)
-  c.model.contrastive = True        # InfoNCE between reconstruction and embedding
-  c.model.hide = "all"              # modalities hidden per row and step: "all" in turn, or "one" at
-                                    # random (unbiased)
-  c.model.stop_gradient = True      # reconstruction targets are constants
-  c.model.temperature = 0.1         # tau of InfoNCE [paper]
   c.model.pooling = "attention"     # of a row's set (its images, its windows of text): learned
                                     # "attention", or the "mean"
-  c.model.pattern_head = False      # predict the pattern id from h (section C.6)
+  c.model[c.model.name] = models.entry(c.model.name).settings()
 
   c.loss = _D()
   c.loss.tasks = _D()               # per task: weight w_t, focal alpha_t and gamma_t
@@ -199,7 +193,7 @@ def default():
   c.evaluate = _D()
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
   c.evaluate.bins = 10              # equal-mass bins of the calibration error
-  c.evaluate.yardsticks = True      # logistic regression and gradient boosting on the same rows
+  c.evaluate.yardsticks = True      # logistic regression, boosting, forest on the same rows
   c.evaluate.explain = 0            # test rows whose predictions are explained (Shapley values over
                                     # modalities) in the report; 0 is off
   c.evaluate.min_cell = 10          # patterns with fewer rows are pooled in printed and HTML
@@ -286,8 +280,8 @@ _CHOICES = {
     "parallel": ("jit", "pmap"), "platform": ("", "cpu", "gpu", "tpu"),
     "data.protocol": ("honest", "paper"), "data.engine": ("duckdb", "bigquery", "spark"),
     "data.mimic.icu_stay": ("single", "first"), "data.mimic.image_pooling": ("attention", "mean"),
-    "preprocess.scale": ("standard", "quantile"), "model.hide": ("all", "one"),
-    "model.pooling": ("attention", "mean"), "text.pooling": ("mean", "cls"),
+    "preprocess.scale": ("standard", "quantile"), "model.pooling": ("attention", "mean"),
+    "text.pooling": ("mean", "cls"),
     "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
     "train.monitor": ("loss", "auroc"), "train.data": ("auto", "resident", "streamed"),
     "rectifier.scale": ("probability", "logit"),
@@ -296,7 +290,10 @@ _CHOICES = {
     "policy.nuisance_inputs": ("x", "x+pattern", "x+phi", "phi"),
     "policy.outcome_loss": ("auto", "mse"), "policy.effects": ("net", "linear"),
     "policy.annotation_missing": ("indicators", "complete", "refuse"),
-    "policy.sampling": ("none", "ipw", "aipw")}
+    "policy.sampling": ("none", "ipw", "aipw"),
+    **{f"model.{key}": names for key, names in models.settings.CHOICES.items()}}
+_POSITIVE = ("preprocess.clip", "train.clip_norm",
+             *(f"model.{key}" for key in models.settings.POSITIVE))
 _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.epochs": 0,
           "members.together": 0, "preprocess.quantiles": 2, "preprocess.sample": 1,
           "preprocess.components": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
@@ -317,10 +314,13 @@ def check(config):
   def need(condition, message):
     if not condition:
       raise ValueError(f"config.{message}")
-  values = _flat(config.to_dict())
+  values, usual = _flat(config.to_dict()), default(config.model.name)
   for key in unknown(values):   # a config file may set any name
-    need(False, f"{key} is no setting. Did you mean '{suggestion(key, default())}'?")
-  for key, value in _flat(default().to_dict()).items():
+    need(False, f"{key} is no setting. Did you mean '{suggestion(key, usual)}'?")
+  need(config.model.keys() == usual.model.keys(),
+       f"model.name is '{config.model.name}', and the settings are not that model's: choose it with "
+       f"--config=FILE:{config.model.name}.")
+  for key, value in _flat(usual.to_dict()).items():
     if isinstance(value, tuple):
       value = value or ("mortality",)
       kind = type(value[0])
@@ -328,13 +328,13 @@ def check(config):
            f"{key} is {values[key]}; a tuple of {kind.__name__}, as {value}.")
   for key, least in _LEAST.items():
     need(values[key] >= least, f"{key} is {values[key]}; at least {least}.")
-  for key in ("model.temperature", "preprocess.clip", "train.clip_norm"):
-    need(values[key] > 0, f"{key} is {values[key]}; more than 0.")
+  for key in _POSITIVE:
+    need(values.get(key, 1) > 0, f"{key} is {values.get(key)}; more than 0.")
   for key in ("seed", "data.simulate.world"):
     need(0 <= values[key] < 2**31, f"{key} is {values[key]}; from 0 to {2**31 - 1}.")
   for key, names in _CHOICES.items():
-    need(values[key] in names,
-         f"{key} is '{values[key]}'; it may be {' or '.join(map(repr, names))}.")
+    need(values.get(key, names[0]) in names,
+         f"{key} is '{values.get(key)}'; it may be {' or '.join(map(repr, names))}.")
   need(config.text.window >= 8 and 0 <= config.text.overlap <= config.text.window // 2,
        f"text.window is {config.text.window} and text.overlap {config.text.overlap}; a window has "
        "at least 8 tokens and shares at most half of them.")
@@ -414,15 +414,27 @@ def difference(old, new, but=()):
   return [line for line in lines if not line.startswith(but)]
 
 
-def digest(config):
-  """SHA-256 of the settings that what was trained depends on."""
-  lines = difference({}, as_dict(config), UNTRAINED)
+def digest(tree):
+  """SHA-256 of the settings that what was trained depends on; `tree` as as_dict() gives it, or as
+  config.json of any version holds it."""
+  model = dict(tree["model"])
+  model |= model.pop(model["name"], {})   # as up to version 0.2.0, whose checkpoints are gone on with
+  lines = difference({}, tree | {"model": model}, UNTRAINED)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def suggestion(key, config):
-  """The key of `config` most like the mistyped `key`, or ''."""
-  return next(iter(difflib.get_close_matches(key, _flat(config.to_dict()), 1, 0.5)), "")
+  """The key of `config`, or of any model's settings, most like the mistyped `key`, those of the same
+  last name first; or ''."""
+  known = _every() | _flat(config.to_dict())
+  same = [one for one in known if one.split(".")[-1] == key.split(".")[-1]]
+  return next(iter(difflib.get_close_matches(key, same or known, 1, 0.5)), "")
+
+
+def _every():
+  """The flat default tree, with the settings of all models."""
+  own = {name: about.settings().to_dict() for name, about in models.MODELS.items()}
+  return _flat(default().to_dict()) | _flat(own, "model.")
 
 
 def _flat(tree, prefix=""):
@@ -442,7 +454,7 @@ def _node(config, key):
 def unknown(keys):
   """Those of `keys` ('train.batch_size') that no config has; under loss.tasks a config may name
   tasks of its own."""
-  known = _flat(default().to_dict())
+  known = _every()
   task = lambda key: (key.startswith("loss.tasks.") and
                       key.split(".")[-1] in ("weight", "alpha", "gamma"))
   return [key for key in keys if key not in known and not task(key)]
@@ -464,6 +476,10 @@ def override(config, pairs):
       value = text   # a plain string
     node, last = _node(config, key), key.split(".")[-1]
     old = node[last]
+    if key == "model.name":   # with its own settings
+      with config.unlocked():
+        del config.model[old]
+        config.model[text] = models.entry(text).settings()
     try:
       node[last] = (text if isinstance(old, str) else
                     float(value) if isinstance(old, float) else value)
@@ -473,12 +489,26 @@ def override(config, pairs):
   return expanded(config)
 
 
+def current(tree):
+  """A config.json of any version in today's form.
+
+  Up to version 0.2.0 CRL-MMNAR's settings stood flat in `model`, whatever the model was.
+  """
+  old, name = tree["model"], tree["model"]["name"]
+  own = models.settings.crl_mmnar().keys() & old.keys()
+  if not own:
+    return tree
+  kept = {key: old[key] for key in own} if name == "crl_mmnar" else {}
+  return tree | {"model": {key: old[key] for key in old.keys() - own} | {name: kept}}
+
+
 def from_dict(tree):
-  """The locked config that as_dict() wrote. Raises ValueError for a tree of another version, naming
-  the keys."""
-  config, flat = default(), _flat(tree)
+  """The locked config that as_dict() of this version wrote, or one that current() knows. Raises
+  ValueError for a tree of another version, naming the keys."""
+  tree = current(tree)
+  config, flat = default(tree["model"]["name"]), _flat(tree)
   for key, value in _flat({"policy": config.policy.to_dict()}).items():
-    flat.setdefault(key, value)   # no run before 0.2 had them, and none reads them
+    flat.setdefault(key, value)   # runs older than them have none, and no run reads them
   unknown, absent = (flat.keys() - _flat(config.to_dict()).keys(),
                      _flat(config.to_dict()).keys() - flat.keys())
   # a config may name tasks of its own

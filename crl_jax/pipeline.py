@@ -97,31 +97,37 @@ def table(prepared, plans, base, references=True):
     prepared: Prepared; its config says whether seeds are averaged and yardsticks fitted.
     plans: those members.
     base: role -> their probabilities, from predict().
-    references: with the cohort's own predictors and, on test rows, the yardsticks.
+    references: with the cohort's own predictors and the yardsticks.
   Returns:
-    DataFrame, see statistics.predictions.
+    DataFrame, see statistics.predictions; its attrs["yardsticks"] hold a fold's settings of each.
   """
-  parts = []
+  parts, chosen = [], []
   for fold, rows in enumerate(prepared.rows):
     mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
+    beside, settings = _references(prepared, fold) if references else (dict.fromkeys(base, {}), {})
+    chosen.append(settings)
     parts.append(predictions.of_fold(
         prepared.cohort, rows, fold, [plans[m].seed for m in mine],
         {role: [found[m] for m in mine] for role, found in base.items()},
-        prepared.config.members.ensemble,
-        _references(prepared, fold) if references else dict.fromkeys(base, {})))
-  return pd.concat(parts, ignore_index=True)
+        prepared.config.members.ensemble, beside))
+  table = pd.concat(parts, ignore_index=True)
+  if any(chosen):
+    table.attrs["yardsticks"] = chosen
+  return table
 
 
 def _references(prepared, fold):
-  """role -> name -> (n, T): predictors that came with the cohort and, on test rows, the
-  yardsticks."""
+  """(role -> name -> (n, T) of the predictors that came with the cohort and of the yardsticks, what
+  was chosen for these)."""
   cohort, rows, config = prepared.cohort, prepared.rows[fold], prepared.config
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
     with progress.stage(f"Yardsticks of fold {fold}"):
-      found["test"] |= yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.seed)
-  return found
+      theirs, chosen = yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.preprocess,
+                                            config.seed)
+    return {role: p | theirs[role] for role, p in found.items()}, chosen
+  return found, {}
 
 
 def correct(prepared, table):
@@ -137,6 +143,8 @@ def judge(prepared, table):
   cohort, config = prepared.cohort, prepared.config
   with progress.stage("Evaluating"):
     metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
+  if "yardsticks" in table.attrs:
+    metrics["yardsticks"] = yardsticks.described(table.attrs["yardsticks"], cohort.tasks)
   if config.evaluate.informative:
     with progress.stage("Is the missingness informative?"):
       metrics["informative"] = informative.study(cohort, seed=config.seed,

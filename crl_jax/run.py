@@ -69,7 +69,7 @@ def _execute(config, workdir, devices, stop):
   for warning in info["warnings"]:
     _LOG.warning("Cohort: %s.", warning)
   facts = _settle_data(workdir, prepared.facts)
-  plans, settings = members.grid(config), config_lib.digest(config)
+  plans, settings = members.grid(config), config_lib.digest(config_lib.as_dict(config))
   ready = pipeline.fit(prepared, plans, workdir, settings, stop)
   predictor.save(workdir / "checkpoints" / "final", ready, plans, prepared.stats,
                  {"config": settings, **prepared.fingerprints})
@@ -134,7 +134,7 @@ def _settle_config(workdir, config):
   path, new = workdir / "config.json", config_lib.as_dict(config)
   finished = _finished(workdir)
   if path.exists() and (finished or _begun(workdir)):
-    lines = config_lib.difference(files.read(path), new,
+    lines = config_lib.difference(config_lib.current(files.read(path)), new,
                                   config_lib.FREE if finished else config_lib.UNTRAINED)
     if lines:
       again = finished is not None and all(line.startswith("evaluate.") for line in lines)

@@ -1,6 +1,6 @@
 """What the training engine and what follows it cost, in one table.
 
-    python -m experiments.engine_benchmark [--parts=training,step,members,serving,rectifier,growth]
+    python -m experiments.engine_benchmark [--parts=training,step,members,serving,rectifier,growth,accelerator]
         [--rows=20000] [--steps=60] [--repeats=5] [--out=DIR] [KEY=VALUE ...]
 
 Things that are compared are timed in turn in one process, because machines are shared; values are
@@ -21,7 +21,7 @@ import platform
 from crl_jax import commands
 from experiments import benchmarks
 
-PARTS = "training", "step", "members", "serving", "rectifier", "growth"
+PARTS = "training", "step", "members", "serving", "rectifier", "growth", "accelerator"
 
 
 def main():

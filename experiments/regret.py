@@ -60,7 +60,7 @@ def boosting_on_components(config):
   from sklearn.decomposition import PCA
   from sklearn.metrics import roc_auc_score
   prepared = pipeline.prepare(config)
-  cohort, (train, val, test) = prepared.cohort, prepared.rows[0].values()
+  cohort, (train, _, test) = prepared.cohort, prepared.rows[0].values()
   inputs = preprocess.transform(prepared.stats[0], cohort.inputs, cohort.observed,
                                 cohort.modalities)
   reduced = {}
@@ -69,7 +69,9 @@ def boosting_on_components(config):
     pca.fit(inputs[name][train[cohort.observed[train, m]]])
     reduced[name] = pca.transform(inputs[name]) * cohort.observed[:, [m]]
   x, y = yardsticks.design_matrix(reduced, cohort.observed, cohort.modalities), cohort.labels
-  p = yardsticks.fit_predict(x[train], y[train], x[val], y[val], x[test], config.seed)["boosting"]
+  fitted = yardsticks.fit(x[train], y[train], cohort.patient_id[train], len(cohort.modalities),
+                          config.seed, ["boosting"])
+  p = fitted.predict(x[test])["boosting"]
   return {task: roc_auc_score(y[test, t], p[:, t]) for t, task in enumerate(cohort.tasks)}
 
 

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,10 @@ def main():
 
 
 def read(path):
-  """The config of a file in configs/. Raises OSError or ValueError where there is none."""
+  """The config of FILE or FILE:MODEL, a file in configs/. Raises OSError or ValueError where there
+  is none."""
+  file, _, model = str(path).partition(":")
+  path = pathlib.Path(file)
   if path.suffix != ".py":
     raise ValueError(f"--config={path} is no Python file: name one of configs/.")
   spec = importlib.util.spec_from_file_location("chosen", path)
@@ -57,7 +61,7 @@ def read(path):
                   ) from error
   if not hasattr(module, "get_config"):
     raise ValueError(f"--config={path} defines no get_config(): name one of configs/.")
-  return module.get_config()
+  return module.get_config(*[model] if model else ())
 
 
 def sweep(config, common, settings, seeds, out, stop):
@@ -84,7 +88,7 @@ def grouped(config, settings):
     if any(line.startswith(("data.", "splits.", "seed:")) for line in lines):
       raise ValueError(f"Setting '{setting}' changes the rows or their splits, which all settings "
                        "share: name it without --setting, in a sweep of its own.")
-    fixed = [line for line in lines if not line.startswith((*members.SWEPT, "model.dropout"))]
+    fixed = [line for line in lines if not members.may_differ(line, ["dropout"])]
     groups.setdefault(tuple(fixed), {})[setting] = changed
   return list(groups.values())
 

@@ -31,6 +31,8 @@ from crl_jax.models.record import Batch
 
 def pytest_configure(config):
   config.addinivalue_line("markers", "slow: minutes; run on demand with -m slow")
+  for room in ("crl_jax", "tests", "experiments"):   # what our own lines are warned of is a fault
+    config.addinivalue_line("filterwarnings", f"error:::{room}")
 
 
 ROOT = pathlib.Path(__file__).parents[1]

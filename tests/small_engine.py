@@ -45,7 +45,8 @@ class Engine:
   """Everything that fit() wants, for `count` members that differ in their seed."""
 
   def __init__(self, config, data, devices=1, count=1, **settings):
-    self.config = c = config.copy_and_resolve_references().unlock()
+    name = settings.pop("model.name", config.model.name)
+    self.config = c = config_lib.override(config, [f"model.name={name}"]).unlock()
     c.update_from_flattened_dict(settings)
     spec = models.Spec(("a", "b", "c"), TASKS,
                        {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))

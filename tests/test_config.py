@@ -6,7 +6,7 @@ import re
 import pytest
 
 from configs import cohort, eicu, mimic
-from crl_jax import config as config_lib
+from crl_jax import config as config_lib, models
 
 
 def changed(**settings):
@@ -34,12 +34,22 @@ def test_every_key_of_the_default_tree_has_a_comment():
   assert not bare
 
 
+def test_every_setting_of_a_model_has_a_comment():
+  """And no name that all models share."""
+  source = open(models.settings.__file__).read()
+  bare = [line for line in source.splitlines() if re.match(r"  c\.[a-z_.]+ = ", line)
+          and "#" not in line and "= _D()" not in line]
+  assert "  c.hide = " in source and not bare
+  for name, about in models.MODELS.items():
+    assert not set(about.settings()) & (set(config_lib.default().model) - {"crl_mmnar"}), name
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(parallel="both"), "parallel"),
     (dict(platform="cuda"), "platform"),
     (dict(data__protocol="both"), "data.protocol"),
     (dict(preprocess__scale="log"), "preprocess.scale"),
-    (dict(model__hide="none"), "model.hide"),
+    (dict(model__crl_mmnar__hide="none"), "model.crl_mmnar.hide"),
     (dict(train__monitor="auprc"), "train.monitor"),
     (dict(rectifier__scale="odds"), "rectifier.scale"),
     (dict(model__width=100), "model.width 100 is not a multiple of model.heads 8"),
@@ -70,7 +80,7 @@ def test_every_key_of_the_default_tree_has_a_comment():
     (dict(model__width=0), "model.width is 0; at least 1"),
     (dict(model__heads=0), "model.heads is 0; at least 1"),
     (dict(model__layers=0), "model.layers is 0; at least 1"),
-    (dict(model__temperature=0.0), "model.temperature is 0.0; more than 0"),
+    (dict(model__crl_mmnar__temperature=0.0), "model.crl_mmnar.temperature is 0.0; more than 0"),
     (dict(train__clip_norm=0.0), "train.clip_norm is 0.0; more than 0"),
     (dict(train__weight_decay=-0.1), "train.weight_decay"),
     (dict(train__joint__learning_rate=-1.0), "train.joint.learning_rate is -1.0; at least 0"),
@@ -113,9 +123,9 @@ def test_a_name_that_a_config_file_misspells_is_refused():
 
 def test_difference_names_each_key_and_both_values():
   old, new = (config_lib.as_dict(changed()),
-              config_lib.as_dict(changed(train__batch_size=64, model__hide="one")))
+              config_lib.as_dict(changed(train__batch_size=64, model__crl_mmnar__hide="one")))
   assert config_lib.difference(old, old) == []
-  assert config_lib.difference(old, new) == ["model.hide: 'all' -> 'one'",
+  assert config_lib.difference(old, new) == ["model.crl_mmnar.hide: 'all' -> 'one'",
                                              "train.batch_size: 32 -> 64"]
   assert config_lib.difference({"a": {"b": None}}, {"a": {}}) == ["a.b: None -> 'absent'"]
   assert config_lib.difference({"a": 1}, {"a": 1, "c": {"d": 2}}) == ["c.d: 'absent' -> 2"]
@@ -151,6 +161,52 @@ def test_from_dict_refuses_another_version_naming_its_keys():
   del tree["model"]["depth"]
   with pytest.raises(ValueError, match=r"unknown keys \[\], absent keys \['train.ema'\]"):
     config_lib.from_dict(tree)
+
+
+def flat(config):
+  """The config.json of version 0.2.0: CRL-MMNAR's settings flat, whatever the model is."""
+  tree = config_lib.as_dict(config)
+  own = tree["model"].pop(config.model.name) or config_lib.default().model.crl_mmnar.to_dict()
+  return tree | {"model": tree["model"] | own}
+
+
+@pytest.mark.parametrize("name", ["crl_mmnar", "zero_fill"])
+def test_the_flat_settings_of_a_model_up_to_0_2_0_are_read(name):
+  new = mimic.get_config(name)
+  old = flat(new)
+  assert old["model"]["stop_gradient"] is True
+  assert config_lib.from_dict(old) == new and config_lib.current(old) == config_lib.as_dict(new)
+  assert config_lib.current(config_lib.as_dict(new)) == config_lib.as_dict(new)
+  # what was trained of CRL-MMNAR is what is trained; of others CRL-MMNAR's settings were said, too
+  same = config_lib.digest(old) == config_lib.digest(config_lib.as_dict(new))
+  assert same == (name == "crl_mmnar")
+  with pytest.raises(ValueError, match="unknown keys .'model.depth'"):
+    config_lib.from_dict(old | {"model": old["model"] | {"depth": 3}})
+
+
+def test_a_config_holds_the_settings_of_one_model():
+  for get_config in (config_lib.default, mimic.get_config, eicu.get_config, cohort.get_config):
+    for name in models.MODELS:
+      config = config_lib.check(get_config(name))
+      assert config.model.name == name and set(config.model) & set(models.MODELS) == {name}
+    assert get_config("") == get_config() and get_config().model.name == "crl_mmnar"
+  assert mimic.get_config().model.crl_mmnar.hide == "one"
+  other = config_lib.override(mimic.get_config(), ["train.ema=0.5", "model.name=mean_fill"])
+  assert other == config_lib.override(mimic.get_config("mean_fill"), ["train.ema=0.5"])
+  wrong = other.copy_and_resolve_references().unlock()
+  wrong.model.name = "crl_mmnar"
+  with pytest.raises(ValueError, match="choose it with --config=FILE:crl_mmnar"):
+    config_lib.check(wrong)
+
+
+def test_an_unknown_model_is_answered_with_those_there_are():
+  for call in (lambda: config_lib.default("grape"), lambda: mimic.get_config("grape"),
+               lambda: config_lib.override(config_lib.default(), ["model.name=grape"])):
+    with pytest.raises(ValueError, match="model.name 'grape'; there are:") as error:
+      call()
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(models.MODELS) == [
+        line.split()[0] for line in models.zoo()]
 
 
 def test_override_reads_values_by_the_type_of_the_key():
@@ -200,6 +256,10 @@ def test_unknown_keys_and_what_was_meant():
   keys = ["seed", "train.joint.epochs", "trian.ema", "loss.tasks.sepsis.weight",
           "loss.tasks.sepsis.wait", "train"]
   assert config_lib.unknown(keys) == ["trian.ema", "loss.tasks.sepsis.wait", "train"]
+  assert config_lib.suggestion("model.hide", config_lib.default("zero_fill")) == (
+      "model.crl_mmnar.hide")
+  assert config_lib.unknown(["model.crl_mmnar.hide", "model.zero_fill.hide"]) == [
+      "model.zero_fill.hide"]
   assert config_lib.suggestion("trian.ema", config_lib.default()) == "train.ema"
   assert config_lib.suggestion("xyzzy", config_lib.default()) == ""
 

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from crl_jax import models
+
 ROOT = pathlib.Path(__file__).parents[1]
 MIMIC = "--config=configs/mimic.py"
 
@@ -44,6 +46,9 @@ def test_importing_main_loads_nothing_heavy():
      ["--config.train.batchsize", "Did you mean --config.train.batch_size?"]),
     ([MIMIC, "--config.trian.batch_size", "3"],
      ["--config.trian.batch_size", "--config.train.batch_size?"]),
+    ([MIMIC, "--config.model.hide=one"], ["Did you mean --config.model.crl_mmnar.hide?"]),
+    ([f"{MIMIC}:grape"], ["model.name 'grape'", "there are:", "zero_fill"]),
+    ([f"{MIMIC}:zero_fill", "--config.model.crl_mmnar.hide=one"], ["no ", "crl_mmnar"]),
     ([MIMIC, "--config.xyzzy=3"], ["--config.xyzzy", "crl_jax/config.py lists them"]),
     ([MIMIC, "--config.train.batch_size=many"], ["--config.train.batch_size=many", "int"]),
     ([MIMIC, "--config.evaluate.yardsticks=perhaps"],
@@ -70,11 +75,12 @@ def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tm
   status, printed, errors = main(*arguments)
   assert status == 2 and printed == ""
   assert errors.startswith("Error: ") and all(word in errors for word in words), errors
-  assert len(errors.strip().splitlines()) <= 2
+  assert len(errors.strip().splitlines()) <= 2 + len(models.MODELS) * ("grape" in str(arguments))
 
 
 @pytest.mark.parametrize("arguments, environment, words", [
     ([MIMIC, "--config.model.heads=7"], {}, ["model.width 128 is not a multiple of model.heads 7"]),
+    ([MIMIC, "--config.model.name=zero_fill"], {}, ["choose it with --config=FILE:zero_fill"]),
     ([MIMIC, "--config.data.simulate.sizes=(64, 'wide')"], {},
      ["config.data.simulate.sizes is (64, 'wide'); a tuple of int, as (64, 1376, 768, 768)"]),
     (["--config=configs/eicu.py"], {}, ["data.root='' is not a folder", "--config.data.root=DIR"]),
@@ -89,6 +95,12 @@ def test_what_cannot_run_says_why_and_what_to_do(arguments, environment, words, 
   status, printed, errors = main(*arguments, f"--workdir={tmp_path}", **environment)
   assert status == 1 and all(word in errors for word in words), errors
   assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_zoo_is_printed():
+  status, printed, _ = main(module="crl_jax.models")
+  assert status == 0 and printed.splitlines() == models.zoo()
+  assert "pattern as an input" in printed
 
 
 def test_predict_asks_for_what_it_needs(tmp_path):
@@ -126,7 +138,7 @@ def test_a_command_says_in_one_line_what_was_wrong(module, arguments, status, wo
   assert errors.lstrip("\n").startswith("Error: ") and len(errors.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "report",
+@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "report", "models",
                                     "data.mimic.verify", "data.mimic.simulate", "data.mimic.items",
                                     "data.eicu.features"])
 def test_help_needs_no_jax_and_is_no_error(module):

@@ -14,12 +14,13 @@ from experiments.rooms import GROUND, ROOT, imports, paths, room_of
 BELOW = {"backbones", "data", "models", "engine", "posthoc", "statistics", "pipeline"}
 COMMAND = {"run", "serve", "report", "benchmark", "policy", "statistics"}
 # room -> the rooms that it may import, besides itself and the ground floor
-MAY = {**dict.fromkeys(GROUND | {"backbones", "__init__"}, set()),
+MAY = {**dict.fromkeys(GROUND | {"backbones", "__init__"}, set()), "config": {"models"},
        "data": {"backbones", "__init__"}, "models": {"data", "backbones"}, "statistics": {"data"},
        "posthoc": {"statistics", "data"}, "engine": {"models", "data"},
        "serve": {"engine", "models", "posthoc", "statistics", "data", "__init__"},
        "report": {"statistics"}, "pipeline": {"data", "engine", "posthoc", "statistics"},
-       "run": {"pipeline", "serve", "report", "engine"}, "benchmark": BELOW, "policy": BELOW,
+       "run": {"pipeline", "serve", "report", "engine"}, "benchmark": BELOW,
+       "policy": BELOW | {"report"},   # whose studies have a page of their own
        **dict.fromkeys(("main", "predict", "explain", "export", "rectify"), COMMAND),
        "experiments": BELOW | COMMAND}
 # where a whole room is too much: (who, whom) -> the files of it that may be imported
@@ -120,6 +121,13 @@ def test_what_works_on_tables_loads_neither_jax_nor_a_model(room):
                          [node.module or ""] if isinstance(node, ast.ImportFrom) else [])}
   assert loaded and not {name for name in loaded if name.split(".")[0] in ("jax", "flax", "optax")
                          or name.startswith(("crl_jax.models", "crl_jax.engine"))}
+
+
+def test_a_config_of_any_model_is_read_without_jax():
+  program = ("import sys\nfrom crl_jax import config, models\n"
+             "for name in models.MODELS: config.check(config.default(name))\n"
+             "assert not {'jax', 'flax', 'pandas'} & sys.modules.keys()")
+  subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("file, line, word", [

@@ -108,7 +108,11 @@ def test_metrics_are_the_contract_and_equal_scikit_learns(tiny_run, members_run)
           assert entry[name]["lo"] <= entry[name]["value"] <= entry[name]["hi"]
         distinct = rows.drop_duplicates("row_id")
         assert (entry["n"], entry["positives"]) == (len(distinct), distinct[f"y_{task}"].sum())
-  assert {"test_logistic", "test_boosting", "test_bayes"} <= tiny_run.metrics.keys()
+  assert {"test_logistic", "test_onehot", "test_boosting", "test_forest",
+          "test_bayes"} <= tiny_run.metrics.keys()
+  for task in TASKS:   # what was chosen, and operating points from predicted validation rows
+    assert "C" in tiny_run.metrics["yardsticks"]["chosen"]["logistic"][task][0]
+    assert tiny_run.metrics["test_logistic"][task]["sensitivity"]["value"] is not None
 
 
 # Honesty.
@@ -128,7 +132,7 @@ def test_permuted_test_labels_leave_every_test_prediction_as_it_is(tiny_run, fin
   # The splits would follow the labels, which are their strata.
   monkeypatch.setattr(splits_lib, "assign", lambda *_: splits)
   other = finish(c, tmp_path / "run").table
-  names = ("p_base", "p", "p_logistic", "p_boosting")
+  names = ("p_base", "p", "p_logistic", "p_onehot", "p_boosting", "p_forest")
   for before, after in zip(predictions(tiny_run.table, *names), predictions(other, *names),
                            strict=True):
     np.testing.assert_array_equal(before, after)
@@ -291,7 +295,8 @@ def test_a_finished_run_is_not_shown_for_another_evaluation(tiny_run, finish, tm
 
 def test_a_folder_in_which_nothing_was_trained_takes_another_config(tiny_config, finish, tmp_path,
                                                                     monkeypatch):
-  wrong = config_lib.override(tiny_config, ["model.name=nothing"])
+  wrong = tiny_config.copy_and_resolve_references().unlock()
+  wrong.model.name = "nothing"
   with pytest.raises(ValueError, match="model.name 'nothing'"):
     run.run(wrong, tmp_path)
   def stop(*args, **kwargs):

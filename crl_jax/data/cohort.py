@@ -23,7 +23,8 @@ KINDS = {
 
 
 # Predictors of every predictions table; its columns are p_<predictor>_<task>.
-RESERVED = ("base", "logistic", "boosting")
+RESERVED = ("base", "logistic", "onehot", "boosting", "forest", "lightgbm", "xgboost",
+            "catboost")
 _LONGEST = 100   # bytes of a name that becomes part of a file's
 
 

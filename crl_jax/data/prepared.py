@@ -28,6 +28,7 @@ import logging
 import os
 import pathlib
 import shutil
+import tempfile
 import types
 import typing
 
@@ -129,10 +130,35 @@ def key_parts(config, recipe, files, folder):
   read = list(map(pathlib.Path, files))
   sums = _hash_files(read, folder)
   return {
+      **_recipe_parts(config, recipe),
+      "files": [[p.name, p.stat().st_size, sums[p]] for p in read],
+      "many": _stamps(list(recipe.many(config)))}
+
+
+def recipe_digest(config, recipe):
+  """Digest of all that the cohort is a function of besides its files."""
+  return _digest(_recipe_parts(config, recipe))
+
+
+def files_digest(config, recipe):
+  """Digest of the files that the cohort is read from; None where these cannot be known. Raises
+  OSError."""
+  files = recipe.files(config)
+  if files is None:
+    return None
+  with contextlib.ExitStack() as stack:
+    folder = cache_folder(config)
+    if folder is None:
+      folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    make_private(folder)
+    parts = key_parts(config, recipe, files, folder)
+  return _digest([parts["files"], parts["many"]])
+
+
+def _recipe_parts(config, recipe):
+  return {
       "cohort": config.data.cohort,
       "config": {key: _plain(_at(config, key)) for key in sorted(recipe.keys)},
-      "files": [[p.name, p.stat().st_size, sums[p]] for p in read],
-      "many": _stamps(list(recipe.many(config))),
       "code": _code(recipe.code, recipe.other_code),
       "versions": {name: importlib.metadata.version(name) for name in _ENGINES}}
 

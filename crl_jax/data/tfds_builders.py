@@ -14,6 +14,9 @@ observed, labels (NaN undefined), row_id, patient_id, pattern and the groups; th
 modalities and tasks are in builder.info.metadata. Settings of your own:
 
     tfds.builder("crl_mimic", config=CohortConfig(name="mine", overrides=("text.model=DIR",)))
+
+TFDS finds prepared rows by the builder's and the config's name alone. So what they were made of is
+kept with them, and rows of other settings, other code or other files are refused, never served.
 """
 
 import dataclasses
@@ -25,7 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from crl_jax import config as config_lib, files
-from crl_jax.data import cohort as cohort_lib, eicu, mimic, splits
+from crl_jax.data import cohort as cohort_lib, eicu, mimic, prepared, splits
 from crl_jax.data.eicu import features as eicu_features
 from crl_jax.data.mimic import files as mimic_files, stays as mimic_stays
 
@@ -51,11 +54,36 @@ class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   it is (`_build`), and modality -> (rank of a row's input, dtype) (`_ranks`)."""
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = _CONFIGS
-  COHORT, TASKS, GROUPS = None, (), ()
+  COHORT, RECIPE, TASKS, GROUPS = None, None, (), ()
 
   def __init__(self, **kwargs):
     kwargs.setdefault("file_format", "array_record")   # any other would need TensorFlow
     super().__init__(**kwargs)
+    if self.data_path.exists():
+      self._check("settings or code", "recipe", self._recipe())
+
+  def download_and_prepare(self, *, download_dir=None, download_config=None, **kwargs):
+    """As the base class. Raises CohortError where the rows prepared before were read from other
+    files than manual_dir has now."""
+    self._check_files(download_dir, download_config)
+    super().download_and_prepare(download_dir=download_dir, download_config=download_config,
+                                 **kwargs)
+
+  def _check(self, what, name, value):
+    """Raises CohortError where the prepared rows were made of another `name` than `value`."""
+    made_of = self.info.metadata.get("made_of", {})   # {}: of a version that did not keep it
+    if made_of.get(name) != value:
+      raise cohort_lib.CohortError(
+          f"The rows in {self.data_path} were made of other {what} than this builder's. Give "
+          "the CohortConfig another name, or another data_dir, or delete that folder.")
+
+  def _check_files(self, download_dir, download_config):
+    """Of downloads: nothing, their content is fixed."""
+
+  def _recipe(self):
+    config = self._settings()
+    return [prepared.recipe_digest(config, self.RECIPE), config.seed, config.splits.folds,
+            config.splits.validation]
 
   def _settings(self, root=""):
     pairs = (*self.builder_config.overrides, f"data.cohort={self.COHORT}", f"data.root={root}")
@@ -81,8 +109,10 @@ class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     with tempfile.TemporaryDirectory() as folder:
       config = self._settings(self._root(dl_manager, pathlib.Path(folder)))
       cohort = cohort_lib.validate(self._build(config))
+      read = prepared.files_digest(config, self.RECIPE)
     parts = splits.of_config(config, cohort)
     self.info.metadata.update(
+        made_of={"recipe": self._recipe(), "files": read},
         modalities=list(cohort.modalities), tasks=list(cohort.tasks),
         features={m: list(names) for m, names in cohort.features.items()},
         kinds=cohort.kinds, cohort=json.loads(json.dumps(cohort.info)))
@@ -103,7 +133,7 @@ class _CohortBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 class CrlEicu(_CohortBuilder):
   """The cohort of the eICU Collaborative Research Database Demo 2.0.1: unit stays, ten virtual
   modalities, readmission to the unit and in-hospital mortality. Open Database License."""
-  COHORT, TASKS = "eicu", eicu.TASKS
+  COHORT, RECIPE, TASKS = "eicu", eicu.RECIPE, eicu.TASKS
   GROUPS = ("sex", "age_band", "ethnicity", "hospital", "region", "unit", "time")
   URL = _DEMO
   # PhysioNet's SHA256SUMS.txt of the tables that the cohort reads
@@ -157,7 +187,7 @@ class CrlMimic(_CohortBuilder):
       + "\n  ".join(mimic_files.command(source, "/MANUAL_DIR") for source in mimic_files.PROJECTS)
       + "\nand check them with: python -m crl_jax.data.mimic.verify --root=MANUAL_DIR\nNotes need "
       "a BERT: config=CohortConfig(name='mine', overrides=('text.model=DIR',)).")
-  COHORT, TASKS = "mimic", mimic_stays.TASKS
+  COHORT, RECIPE, TASKS = "mimic", mimic.RECIPE, mimic_stays.TASKS
   GROUPS = ("sex", "age_band", "ethnicity", "insurance", "unit", "time")
 
   def _ranks(self):
@@ -170,6 +200,14 @@ class CrlMimic(_CohortBuilder):
   def _root(self, dl_manager, folder):
     del folder
     return dl_manager.manual_dir
+
+  def _check_files(self, download_dir, download_config):
+    place = download_config.manual_dir if download_config else None
+    if place is None:   # where TFDS looks if nobody says
+      place = pathlib.Path(download_dir or self.data_path.parents[2] / "downloads") / "manual"
+    if self.data_path.exists() and pathlib.Path(place).is_dir():
+      read = prepared.files_digest(self._settings(place), self.RECIPE)
+      self._check("files", "files", read)
 
   def _build(self, config):
     return mimic.build(config)

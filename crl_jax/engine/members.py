@@ -2,6 +2,7 @@
 probabilities."""
 
 import dataclasses
+import re
 
 import jax
 import ml_collections
@@ -14,7 +15,8 @@ from crl_jax.engine import checkpoint, loop, programs as programs_lib, step
 # Settings in which members that share their programs may differ.
 SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.learning_rate",
          "train.pretrain.weights.", "train.joint.weights.", "train.joint.patience")
-
+# those among a model's own: its last phase's weights; rate, weights and patience of earlier ones
+_OWN = re.compile(r"model\.\w+\.(weights\.|stages\.\w+\.(learning_rate|weights\.|patience))")
 
 _ROWS = 16384   # that are preprocessed at once
 
@@ -193,11 +195,17 @@ def _text(config):
   return config.to_json(sort_keys=True)
 
 
+def may_differ(line, vary):
+  """Whether members that share their programs may differ in what a `line` of config.difference()
+  names; `vary`: names in config.model that their model lets vary."""
+  return line.startswith((*SWEPT, *(f"model.{name}:" for name in vary))) or bool(_OWN.match(line))
+
+
 def _require_one_program(plans, model):
-  allowed = SWEPT + tuple(f"model.{name}" for name in model.vary)
   first = config_lib.as_dict(plans[0].config)
   for plan in plans[1:]:
     for line in config_lib.difference(first, config_lib.as_dict(plan.config)):
-      if not line.startswith(allowed):
+      if not may_differ(line, model.vary):
         raise ValueError(f"Members trained together may not differ in {line.split(':')[0]} "
-                         f"({plan.name}); they may in {', '.join(allowed)}.")
+                         f"({plan.name}); they may in {', '.join(SWEPT)}, a model's own rates "
+                         f"and weights, and {', '.join(f'model.{name}' for name in model.vary)}.")

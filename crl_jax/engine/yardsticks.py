@@ -1,23 +1,21 @@
-"""Two yardsticks that any model must beat: logistic regression and gradient boosting on zero-filled
-inputs plus the bits.
+"""The yardsticks that any model must beat: rivals.py on zero-filled inputs plus the bits of the
+pattern.
 
-They see the same training rows, the same validation rows (for the strength of the penalty and the
-number of trees) and the same inputs as the model. The settings of the boosting are those that
-served *it* best of eight tried on eICU mortality (200 features, 800 training rows, 4 x 5 folds:
-AUROC 0.775; scikit-learn's defaults 0.770), and they keep three tasks on 4,000 rows of 2,980 inputs
-at 35 s of one core.
+They see the same training rows as the model, tables on the quantile scale with indicators of what
+is missing in them, embeddings as the model gets them. What may be set is chosen on training rows
+only (search.py): no validation or test row has a part in them.
 """
 
 import logging
+import typing
 
 import numpy as np
 
-# inverse strengths C of the logistic regression, weakest last
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-BOOSTING = dict(   # the rest: scikit-learn's
-    learning_rate=0.05, max_iter=300, max_leaf_nodes=8, max_features=0.3, max_bins=32)
-PATIENCE = 30   # trees without a better validation log-loss
-BYTES = 2 ** 30   # of the training rows' design matrix, and of the validation rows', at most
+from crl_jax.data import preprocess
+from crl_jax.engine import rivals, search
+
+BYTES = 2 ** 29   # of the training rows' design matrix, at most
+TABLE = 512       # features of a modality that is a table, not an embedding, at most
 
 _LOG = logging.getLogger("crl_jax")
 _CHUNK_BYTES = 2 ** 26   # raw inputs that are scaled and flattened at once
@@ -74,23 +72,35 @@ def _counted(ids):
 _FLAT = {"set": _mean_of_set, "text": _counted}
 
 
-def of_cohort(cohort, stats, rows, seed):
-  """Fits both yardsticks on a cohort's training rows and predicts its test rows. Evenly spread rows
-  stand for more training or validation rows than BYTES hold, and test rows are predicted in pieces,
-  so the memory does not grow with the cohort.
+class Fitted(typing.NamedTuple):
+  """Yardsticks of one fold.
+
+  Attributes:
+    predict: (n, F) of `design_matrix` -> {name: (n, T)} float64 probabilities.
+    chosen: name -> per task the settings, None for a task that nothing could be fitted to.
+  """
+  predict: typing.Callable
+  chosen: dict
+
+
+def of_cohort(cohort, stats, rows, config, seed):
+  """Fits the yardsticks on a cohort's training rows and predicts its held-out rows. Evenly spread
+  rows stand for more training rows than BYTES hold, and others are predicted in pieces, so the
+  memory does not grow with the cohort.
 
   Args:
     cohort: data.cohort.Cohort.
     stats: preprocessing of the fold.
     rows: role -> (n,) row indices.
+    config: config.preprocess.
     seed: int.
 
   Returns:
-    as fit_predict(), of rows["test"].
+    ("val" and "test" -> {name: (n, T)}, as Fitted.chosen).
   """
-  from crl_jax.data import preprocess
   kinds = {m: cohort.kind(m) for m in cohort.modalities}
   at_once = max(1, _CHUNK_BYTES // sum(cohort.inputs[m][:1].nbytes for m in cohort.modalities))
+  stats = own_scale(cohort, stats, rows["train"], config)
 
   def pieces(rows):
     """Yields (n, F) of `rows`, some at a time."""
@@ -102,85 +112,86 @@ def of_cohort(cohort, stats, rows, seed):
                                     cohort.observed[some], cohort.modalities)
       yield design_matrix({m: x[:len(part)] for m, x in inputs.items()}, cohort.observed[part],
                           cohort.modalities, kinds)
-  most = max(1, BYTES // next(pieces(rows["train"][:1])).nbytes)
-  kept = {role: _spread(rows[role], most, role) for role in ("train", "val")}
-  x = {role: np.concatenate(list(pieces(some))) for role, some in kept.items()}
-  predict = fit(x["train"], cohort.labels[kept["train"]], x["val"], cohort.labels[kept["val"]],
-                seed)
-  del x
-  found = [predict(piece) for piece in pieces(rows["test"])]
-  return {name: np.concatenate([p[name] for p in found]) for name in found[0]}
+  kept = _spread(rows["train"], max(1, BYTES // next(pieces(rows["train"][:1])).nbytes))
+  fitted = fit(np.concatenate(list(pieces(kept))), cohort.labels[kept], cohort.patient_id[kept],
+               len(cohort.modalities), seed)
+  found = {role: [fitted.predict(piece) for piece in pieces(rows[role])]
+           for role in ("val", "test")}
+  return {role: {name: np.concatenate([p[name] for p in parts]) for name in fitted.chosen}
+          for role, parts in found.items()}, fitted.chosen
 
 
-def _spread(rows, most, role):
+def described(chosen, tasks):
+  """What metrics.json says of the Fitted.chosen of each fold: {"chosen": name -> task -> settings
+  per fold, "absent": rivals whose package is not installed}."""
+  return {"chosen": {name: {task: [fold[name][t] for fold in chosen]
+                            for t, task in enumerate(tasks)} for name in chosen[0]},
+          "absent": rivals.available()[1]}
+
+
+def own_scale(cohort, stats, train, config):
+  """`stats` with the modalities that are tables on the quantile scale and with indicators, fitted
+  on the rows `train`."""
+  tables = [m for m in cohort.modalities if np.issubdtype(cohort.inputs[m].dtype, np.floating)
+            and cohort.inputs[m].shape[-1] <= TABLE]
+  own = config.copy_and_resolve_references()
+  own.update(scale="quantile", indicators=True)
+  if own == config:
+    return stats
+  observed = cohort.observed[:, [cohort.modalities.index(m) for m in tables]]
+  return {**stats, **preprocess.fit(cohort.inputs, observed, tables, train, own)}
+
+
+def _spread(rows, most):
   """`rows`, or evenly spread `most` of them."""
   if len(rows) <= most:
     return rows
-  _LOG.warning("Yardsticks: %d of %d %s rows, evenly spread, stand for all of them; more would "
-               "take over %.0f MiB.", most, len(rows), role, BYTES / 2 ** 20)
+  _LOG.warning("Yardsticks: %d of %d train rows, evenly spread, stand for all of them; more would "
+               "take over %.0f MiB.", most, len(rows), BYTES / 2 ** 20)
   return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
-def fit_predict(x_train, y_train, x_val, y_val, x_new, seed):
-  """Fits both yardsticks per task and predicts new rows.
+def fit(x, y, patient, modalities, seed, names=None):
+  """Fits each yardstick to each task, on one thread: several fight each other and are slower.
 
   Args:
-    x_train, x_val, x_new: (N, F) float32 of `design_matrix`.
-    y_train, y_val: (N, T) in {0, 1, NaN}; rows with NaN are left out of their task.
+    x: (N, F) float32 of `design_matrix`, training rows.
+    y: (N, T) in {0, 1, NaN}; rows with NaN are left out of their task.
+    patient: (N,) ids.
+    modalities: M, the number of its last columns that are bits.
     seed: int.
+    names: of rivals.RIVALS; those that can be fitted here by default.
 
   Returns:
-    {"logistic": (N_new, T), "boosting": (N_new, T)} float64 probabilities. A task without two
-    classes among its training rows is predicted at its training rate, or 0.5 where nothing is
+    Fitted. A task without two classes is predicted at its training rate, or 0.5 where nothing is
     known.
   """
-  return fit(x_train, y_train, x_val, y_val, seed)(x_new)
+  import threadpoolctl
+  known = rivals.available()[0]
+  chosen, models = {}, {}
+  with threadpoolctl.threadpool_limits(1):
+    onehot = rivals.patterns(x[:, -modalities:])
+    wide = np.concatenate([x, onehot(x[:, -modalities:])], axis=1)
+    for name in names or known:
+      rival = known[name]
+      chosen[name], models[name] = zip(*(_fit_task(
+          rival, wide if rival.onehot else x, y[:, t], patient, seed) for t in range(y.shape[1])))
+
+  def predict(x):
+    with threadpoolctl.threadpool_limits(1):
+      wide = np.concatenate([x, onehot(x[:, -modalities:])], axis=1)
+      return {name: np.stack([np.asarray(model(wide if known[name].onehot else x), np.float64)
+                              for model in of_task], 1) for name, of_task in models.items()}
+  return Fitted(predict, {name: list(found) for name, found in chosen.items()})
 
 
-def fit(x_train, y_train, x_val, y_val, seed):
-  """What fit_predict() predicts with: (N_new, F) -> its result."""
-  models = []   # per task, name -> what gives an outcome's probability
-  for t in range(y_train.shape[1]):
-    (x, y), (x_v, y_v) = _labelled(x_train, y_train[:, t]), _labelled(x_val, y_val[:, t])
-    if len(np.unique(y)) < 2:
-      rate = y.mean() if len(y) else 0.5
-      models.append(dict.fromkeys(("logistic", "boosting"),
-                                  lambda x, rate=rate: np.full(len(x), rate, np.float64)))
-      continue
-    fitted = dict(logistic=_logistic(x, y, x_v, y_v), boosting=_boosting(x, y, x_v, y_v, seed))
-    models.append({name: lambda x, model=model: model.predict_proba(x)[:, 1]
-                   for name, model in fitted.items()})
-  return lambda x_new: {
-      name: np.stack([task[name](x_new) for task in models], 1).astype(np.float64)
-      for name in ("logistic", "boosting")}
-
-
-def _labelled(x, y):
-  known = ~np.isnan(y)
-  return (x, y) if known.all() else (x[known], y[known])
-
-
-def _logistic(x, y, x_val, y_val):
-  """The fit with the lowest validation log-loss, from strong penalties to weak until it rises."""
-  from sklearn.linear_model import LogisticRegression
-  from sklearn.metrics import log_loss
-  best, lowest = None, np.inf
-  for c in PENALTIES if len(y_val) else (1e-3,):
-    model = LogisticRegression(C=c, max_iter=500, tol=1e-3).fit(x, y)
-    loss = log_loss(y_val, model.predict_proba(x_val)[:, 1], labels=(0, 1)) if len(y_val) else 0.0
-    if loss >= lowest:
-      break
-    best, lowest = model, loss
-  return best
-
-
-def _boosting(x, y, x_val, y_val, seed):
-  """Gradient boosting, stopped early by the validation log-loss; 100 trees where there is no
-  validation row."""
-  from sklearn.ensemble import HistGradientBoostingClassifier
-  if not len(y_val):
-    settings = {**BOOSTING, "max_iter": 100, "early_stopping": False}
-    return HistGradientBoostingClassifier(**settings, random_state=seed).fit(x, y)
-  model = HistGradientBoostingClassifier(**BOOSTING, early_stopping=True, n_iter_no_change=PATIENCE,
-                                         random_state=seed)
-  return model.fit(x, y, X_val=x_val, y_val=y_val)
+def _fit_task(rival, x, y, patient, seed):
+  """(settings, (n, F) -> (n,)) of one task."""
+  labelled = ~np.isnan(y)
+  x, y, patient = (x, y, patient) if labelled.all() else (x[labelled], y[labelled],
+                                                         patient[labelled])
+  if len(np.unique(y)) < 2:
+    rate = float(y.mean()) if len(y) else 0.5
+    return None, lambda x: np.full(len(x), rate)
+  settings = search.choose(rival, x, y, patient, seed)
+  return settings, rival.at(x, y, settings, seed)

@@ -1,22 +1,69 @@
-"""The models by name. A new model is one file here and one line in MODELS; a setting of its own is
-one line more, in config.py, where every key stands with its comment."""
+"""The models by name. A new model is one file here, or part of its family's, and one line in MODELS;
+settings of its own are a function in settings.py.
 
-from crl_jax.models import crl_mmnar, filled
-from crl_jax.models.record import Spec
+A config is read without JAX, and so is this: a builder's file is imported when it is asked for.
+"""
 
-__all__ = ["MODELS", "Spec", "build"]
+import dataclasses
+import importlib
+from typing import Callable
+
+from crl_jax.models import settings
+
+__all__ = ["MODELS", "Entry", "Spec", "build", "entry", "zoo"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """What there is to know of a model before it is built.
+
+  Attributes:
+    source: the paper and its year.
+    missing: what the model does with a modality that is missing.
+    builder: "file.function" of this folder, or a function: (config, spec) -> record.Model.
+    settings: () -> config.model.<name>.
+    inputs: the kinds of input that it wants.
+  """
+  source: str
+  missing: str
+  builder: str | Callable
+  settings: Callable = settings.none
+  inputs: str = "any"
+
 
 MODELS = {
-    "crl_mmnar": crl_mmnar.build,
-    "zero_fill": filled.build_zero,
-    "mean_fill": filled.build_mean,
+    "crl_mmnar": Entry("CRL-MMNAR, Liang 2025", "its absence is an input: gates and a token",
+                       "crl_mmnar.build", settings.crl_mmnar),
+    "zero_fill": Entry("comparator", "zeros, and the pattern as an input", "filled.build_zero"),
+    "mean_fill": Entry("comparator", "the mean", "filled.build_mean"),
 }
 
 
+def __getattr__(name):
+  if name == "Spec":   # with it comes JAX
+    from crl_jax.models.record import Spec
+    return Spec
+  raise AttributeError(f"module 'crl_jax.models' has no attribute '{name}'")
+
+
+def zoo():
+  """A line for every model: name, paper and year, inputs, what it does with a missing modality."""
+  width = max(map(len, MODELS))
+  return [f"{name:{width}}  {about.source}; inputs: {about.inputs}; missing: {about.missing}"
+          for name, about in MODELS.items()]
+
+
+def entry(name):
+  """The Entry of a model. Raises ValueError that lists the zoo for an unknown name."""
+  if name not in MODELS:
+    raise ValueError(f"Unknown config.model.name '{name}'; there are:\n  " + "\n  ".join(zoo()))
+  return MODELS[name]
+
+
 def build(config, spec):
-  """Builds config.model.name for `spec`. Raises ValueError that lists the names for an unknown
-  one."""
-  if config.model.name not in MODELS:
-    raise ValueError(f"Unknown config.model.name '{config.model.name}'; there are "
-                     f"{sorted(MODELS)}.")
-  return MODELS[config.model.name](config, spec)
+  """The record.Model of config.model.name for `spec` (record.Spec). Raises as entry()."""
+  builder = entry(config.model.name).builder
+  if isinstance(builder, str):
+    file, function = builder.split(".")
+    builder = getattr(importlib.import_module(f"crl_jax.models.{file}"), function)
+  return builder(config, spec)

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
+from crl_jax.models import settings
 from crl_jax.models.parts import encoders, fusion, heads, losses, rows
 from crl_jax.models.record import Model, Outputs, Stage
 
@@ -12,7 +13,7 @@ from crl_jax.models.record import Model, Outputs, Stage
 class CrlMmnar(nn.Module):
   """One row through encoders, gates, fusion, cross-modality reconstruction and heads. Batched by
   vmap in build()."""
-  config: ml_collections.FrozenConfigDict   # config.model
+  config: ml_collections.FrozenConfigDict   # settings.chosen()
   modalities: tuple
   encoders: tuple                           # per modality, (name=) -> module
   tasks: tuple
@@ -77,7 +78,7 @@ def build(config, spec):
   Returns:
     Model.
   """
-  c = ml_collections.FrozenConfigDict(config.model)
+  c = settings.chosen(config)
   makers, pretrained, inputs = encoders.build(config, spec)
   module = CrlMmnar(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper),
                     len(spec.patterns))

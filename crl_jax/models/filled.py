@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 
+from crl_jax.models import settings
 from crl_jax.models.parts import encoders, heads, rows
 from crl_jax.models.parts.noise import dropout
 from crl_jax.models.record import Model, Outputs, Stage
@@ -18,7 +19,7 @@ from crl_jax.models.record import Model, Outputs, Stage
 
 class Filled(nn.Module):
   """One row: filled modalities -> encoders -> concatenation (and the mask) -> h -> heads."""
-  config: ml_collections.FrozenConfigDict   # config.model
+  config: ml_collections.FrozenConfigDict   # settings.chosen()
   modalities: tuple
   encoders: tuple                           # per modality, (name=) -> module
   tasks: tuple
@@ -46,7 +47,7 @@ def build_mean(config, spec):
 
 
 def _build(config, spec, mask):
-  c = ml_collections.FrozenConfigDict(config.model)
+  c = settings.chosen(config)
   makers, pretrained, inputs = encoders.build(config, spec)
   module = Filled(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper), mask)
   prediction, probability = heads.prediction(config, spec.tasks)

@@ -284,5 +284,6 @@ def rectify_table(table, tasks, modalities, config, seed):
       members.append({"fold": int(fold), "seed": int(seed_of_member),
                       **to_dict(fitted, tasks, modalities)})
   pooled = to_dict(fit(*arguments(val), config, seed), tasks, modalities)
-  table = table.assign(**{f"p_{task}": final[:, t] for t, task in enumerate(tasks)})
+  table = predictions.with_columns(table, {f"p_{task}": final[:, t]
+                                           for t, task in enumerate(tasks)})
   return table, {"enabled": bool(config.enabled), "members": members, "pooled": pooled}

@@ -148,12 +148,15 @@ def training(history):
   return [svg for svg in (_epochs(members, *panel, starts) for panel in panels) if svg]
 
 
-def observed(data):
-  """Share of rows in which each modality was observed."""
+def observed(data, least):
+  """Share of rows in which each modality was observed; to the nearest `least` of them where a few
+  were, or all but a few."""
   rows = data.get("rows")
   if not rows or not data.get("observed"):
     return None
-  return forest([(m, [(n / rows, None, None, BLUE, "dot")], f"{n / rows:.1%}")
+  few = lambda n: 0 < min(n, rows - n) < least
+  share = lambda n: min(max(n, least), rows - least) / rows if few(n) else n / rows
+  return forest([(m, [(share(n), None, None, BLUE, "dot")], f"{share(n):.1%}")
                  for m, n in data["observed"].items()], "How often each modality was observed",
                 "share of rows", width=_WIDTH, include=(0.0, 1.0))
 

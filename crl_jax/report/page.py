@@ -8,7 +8,7 @@ import re
 
 from crl_jax import files
 from crl_jax.report import figures as draw, tables, text
-from crl_jax.statistics import compare, fairness, metrics as metrics_lib, roles, scoring
+from crl_jax.statistics import compare, disclosure, fairness, metrics as metrics_lib, roles, scoring
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
            "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}
@@ -35,10 +35,11 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
            for brief in facts["tasks"]]
   page = facts | dict(
       tasks=tasks, training=_marked(*draw.training(history)), bootstrap=settings["bootstrap"],
-      bins=settings["bins"], min_cell=settings["min_cell"], cohort=_cohort(data),
-      observed=_marked(draw.observed(data)),
+      bins=settings["bins"], min_cell=settings["min_cell"],
+      cohort=_cohort(data, settings["min_cell"]),
+      observed=_marked(draw.observed(data, settings["min_cell"])),
       informative=_informative(metrics.get("informative"), data),
-      explained=_explained(explained), facts=_facts(data, config),
+      explained=_explained(explained), facts=_facts(data, config, metrics),
       subgroups=any(task["fairness"] for task in tasks), sets_rule=metrics["conformal"]["rule"])
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
@@ -55,28 +56,32 @@ def rebuild(workdir):
         files.read(path) if path.exists() else None)
 
 
-def write_tables(path, title, alarms, parts):
+def write_tables(path, title, alarms, parts, eyebrow="Experiments"):
   """One page of tables with their figures.
 
   Args:
     path: the file.
     title: of the page.
     alarms: sentences in a frame at its top.
-    parts: list of dicts: title, heads, lines (of text), figure (<svg> or None), said (sentences).
+    parts: list of dicts: title, heads, lines (of text; without any, no table), figure (<svg> or
+      None), said (sentences).
+    eyebrow: what kind of page it is, above the title.
   """
   parts = [{**part, "figure": _one(part["figure"])} for part in parts]
-  _render("tables.html", pathlib.Path(path), dict(title=title, alarms_=alarms, parts=parts))
+  _render("tables.html", pathlib.Path(path),
+          dict(title=title, alarms_=alarms, parts=parts, eyebrow=eyebrow))
 
 
 def context(metrics, data, rectifier, config):
   """What the report and the model card both say of a run, as plain text and numbers."""
-  members = config["members"]
+  members, least = config["members"], config["evaluate"]["min_cell"]
   return dict(
       title=f"{data.get('title', config['data']['cohort'])}: {config['model']['name']}",
       question=text.question(metrics["patterns"], data),
       alarms_=[t for t in (data.get("banner"), text.PAPER if config["data"]["protocol"] == "paper"
                            else None) if t],
-      warnings=data.get("warnings", []), notes=data.get("notes", []),
+      warnings=[tables.few_rows(w, least) for w in data.get("warnings", [])],
+      notes=data.get("notes", []),
       findings=text.findings(metrics, rectifier),
       may=text.may_conclude(metrics, data, config),
       may_not=text.may_not_conclude(metrics, data, config),
@@ -274,31 +279,36 @@ def _explained(found):
             for name in entry["contribution"]]) for task, entry in found["tasks"].items()])
 
 
-def _cohort(data):
-  """Tables of the cohort's facts, those that are there."""
-  grids = []
+def _cohort(data, least):
+  """Tables of the cohort's facts, those that are there; small counts are not told."""
+  grids, count = [], lambda n: tables.count(n, least)
+  steps = disclosure.steps(data.get("attrition", []), least)
   add = lambda title, head, rows, numeric=range(1, 9): rows and grids.append(
       dict(title=title, head=head, rows=rows, numeric=numeric))
   add("Size", ("rows", "patients"), [(data["rows"], data["patients"])] if "rows" in data else [])
   add("From the files to the rows", ("step", "removed", "left"),
-      [(s["step"], s["removed"], s["left"]) for s in data.get("attrition", [])])
+      [(s["step"], count(s["removed"]), count(s["left"])) for s in steps])
   add("Outcomes", ("task", "labelled rows", "positive", "share"),
       [(task, v["n"], v["positives"],
         tables.number(v["positives"] / v["n"] if v["n"] else None, ".1%"))
        for task, v in data.get("labelled", {}).items()])
-  add("Modalities", ("modality", "observed in rows"), list(data.get("observed", {}).items()))
+  add("Modalities", ("modality", "observed in rows"),
+      [(name, tables.count(n, least, data.get("rows"))) for name, n in
+       data.get("observed", {}).items()])
   add("Odd records", ("table", "rule", "count"),
-      [(o["table"], o["rule"], o["count"]) for o in data.get("odd_rows", [])], (2,))
+      [(o["table"], o["rule"], count(o["count"])) for o in data.get("odd_rows", [])], (2,))
   add("Absent tables", ("table",), [(name,) for name in data.get("absent_tables", [])])
   return grids
 
 
-def _facts(data, config):
-  """Hashes, versions and the config, as two-column tables."""
+def _facts(data, config, metrics):
+  """Hashes, versions, what the yardsticks chose and the config, as two-column tables."""
   files = [(f["file"], f["sha256"], f"{f['rows']} rows") for f in data.get("inputs", [])]
   prints = [(key, data[key]) for key in ("fingerprint", "splits_fingerprint") if key in data]
   grids = [dict(title="Data (SHA-256)", rows=prints + files, open=True),
            dict(title="Versions", rows=list(data.get("versions", {}).items()), open=True),
+           dict(title="Yardsticks: settings chosen on training rows, by fold",
+                rows=text.yardsticks(metrics.get("yardsticks")), open=False),
            dict(title="Config", rows=list(flat(config)), open=False)]
   return [grid for grid in grids if grid["rows"]]
 

@@ -131,13 +131,13 @@ class Plot:
 
   def svg(self):
     """The figure as one <svg> element."""
+    heading, down = _title(self._left, self.title, self._width)
     legend, more = self._drawn_legend()
-    body = self._frame + "".join(self._marks)
-    if more:
-      body = f'<g transform="translate(0 {more})">{body}</g>'
-    heading = _text(self._left, 14, self.title, weight=600, size=12.5)
-    return _root(self._width, self._height + more, self.title, self.describe,
-                 heading + legend + body)
+    down_all = lambda body, pixels: (
+        f'<g transform="translate(0 {pixels})">{body}</g>' if pixels else body)
+    body = down_all(self._frame + "".join(self._marks), more)
+    return _root(self._width, self._height + more + down, self.title, self.describe,
+                 heading + down_all(legend + body, down))
 
   def _axes(self, xlabel, ylabel):
     out = []
@@ -251,10 +251,11 @@ def waterfall(start, steps, end, title, width=640, form="+.3f"):
   lo, hi = limits(edges, 0.08)
   labels = [start[0], *(label for label, _ in steps), end]
   left = min(max(_text_width(label) for label in labels) + 14, 0.42 * width)
-  right, step, top = width - 62, 24, 28
+  heading, down = _title(0, title, width)
+  right, step, top = width - 62, 24, 28 + down
   bottom = top + step * len(labels) + 4
   px = lambda x: left + (x - lo) / (hi - lo) * (right - left)
-  out = [_text(0, 14, title, weight=600, size=12.5)]
+  out = [heading]
   for value in ticks(lo, hi, 7):
     out += [_segment(px(value), top, px(value), bottom, _RULE, 1),
             _text(px(value), bottom + 14, number(value), "middle")]
@@ -300,15 +301,21 @@ def _root(width, height, title, describe, body):
 
 def _head(title, width, names):
   """The title and the legend of `names`, wrapped, as (elements, pixels down to the figure)."""
-  lines = _lines(title, width, 1.1 * 12.5)   # bold
-  out = [_text(0, 14 + 15 * i, line, weight=600, size=12.5) for i, line in enumerate(lines)]
-  x, y = 0, 15 * len(lines) + 18
+  heading, down = _title(0, title, width)
+  out, x, y = [heading], 0, down + 33
   for label, color, shape in names or ():
     if x and x + 15 + _text_width(label) > width:
       x, y = 0, y + 15
     out += [mark(x + 6, y - 4, color, shape, 3.5), _text(x + 15, y, label)]
     x += _text_width(label) + 30
-  return out, y + 9 if names else 15 * len(lines) + 13
+  return out, y + 9 if names else down + 28
+
+
+def _title(x, title, width):
+  """The title, wrapped, as (elements, pixels that it needs beyond its one line)."""
+  lines = _lines(title, width - x, 1.1 * 12.5)   # bold
+  return "".join(_text(x, 14 + 15 * i, line, weight=600, size=12.5)
+                 for i, line in enumerate(lines)), 15 * (len(lines) - 1)
 
 
 def _text(x, y, text, anchor="start", weight=400, size=None, halo=False):

@@ -1,6 +1,7 @@
 """Where numbers become text: how they are written, and a run's tables of them."""
 
 import math
+import re
 
 from crl_jax.statistics import metrics as metrics_lib, roles
 
@@ -12,6 +13,21 @@ NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "brier": "Brier", "ece": "ECE",
 def number(value, form=".3f"):
   """'0.812'; '-' for null and what is not finite."""
   return "-" if value is None or not math.isfinite(value) else f"{value:{form}}"
+
+
+def count(n, least, of=None):
+  """A number of rows as text; '< 10' where there are a few, '> 290' where all but a few of `of` are
+  meant; '-' for null."""
+  if n is None:
+    return "-"
+  if 0 < n < least:
+    return f"< {least}"
+  return f"> {of - least}" if of and 0 < of - n < least else str(n)
+
+
+def few_rows(sentence, least):
+  """A sentence whose 'N rows' are told as `count` tells them."""
+  return re.sub(r"\b\d+(?= (?:observed )?rows\b)", lambda n: count(int(n[0]), least), sentence)
 
 
 def interval_text(entry, form=".3f"):

@@ -126,6 +126,20 @@ def best_yardstick(metrics, task, metric):
   return max(found, key=lambda f: f[0])[1:] if found else None
 
 
+def yardsticks(found):
+  """[(yardstick, task), what was chosen] of metrics["yardsticks"], and which are absent; none of a
+  run without."""
+  if not found:
+    return []
+  label = {role.prefix[len("p_"):-1]: role.label for role in roles.YARDSTICKS}
+  words = lambda settings: "nothing to fit" if settings is None else ", ".join(
+      f"{key} {value}" for key, value in settings.items())
+  lines = [(f"{label[name]}: {task}", "; ".join(map(words, folds)))
+           for name, tasks in found["chosen"].items() for task, folds in tasks.items()]
+  return lines + [(label[name], "not installed here (the extra 'rivals')")
+                  for name in found["absent"]]
+
+
 def share_left(entry):
   """What share of a pattern's effect is left (informative.study's "share"), in a sentence."""
   if entry["value"] is None:

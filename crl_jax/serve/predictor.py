@@ -123,9 +123,10 @@ def restore(workdir):
   """The Restored of a finished run folder. Raises as `load`."""
   workdir = pathlib.Path(workdir)
   config, facts, rectifiers = read_run(workdir)
+  written, = files.of_finished(workdir, "config.json")   # perhaps in an older form
   try:
     found = checkpoint.restore(workdir / "checkpoints" / "final", fingerprint={
-        "config": config_lib.digest(config), "data": facts["fingerprint"],
+        "config": config_lib.digest(written), "data": facts["fingerprint"],
         "splits": facts["splits_fingerprint"]})
   except ValueError as error:
     raise OSError(f"config.json or data.json of {workdir} is not what its members were trained "

@@ -20,11 +20,20 @@ def resample(patients, resamples, seed):
 
 def totals(counts_RxP, patient_N, values_NxK):
   """Sums of the columns of `values_NxK` in every resample, (R, K): of statistics that are ratios of
-  sums, a thousand resamples are one matrix product."""
+  sums, a thousand resamples are one matrix product, over the patients that have rows."""
+  sums_PxK = by_patient(patient_N, values_NxK, counts_RxP.shape[1])
+  seen = np.flatnonzero(np.bincount(patient_N, minlength=len(sums_PxK)))
+  if few := 2 * len(seen) < len(sums_PxK):
+    sums_PxK = sums_PxK[seen]
+  parts = np.array_split(counts_RxP, -(-counts_RxP.shape[0] * len(sums_PxK) // 10**7) or 1)
+  return np.concatenate([(part[:, seen] if few else part).astype(np.float64) @ sums_PxK
+                         for part in parts])
+
+
+def by_patient(patient_N, values_NxK, patients):
+  """(patients, K) sums of the rows of each, or of any other number from 0 on."""
   values_NxK = np.asarray(values_NxK, np.float64)
-  sums_PxK = np.stack([np.bincount(patient_N, v, counts_RxP.shape[1]) for v in values_NxK.T], 1)
-  parts = np.array_split(counts_RxP, -(-counts_RxP.size // 10**7))
-  return np.concatenate([part.astype(np.float64) @ sums_PxK for part in parts])
+  return np.stack([np.bincount(patient_N, v, patients) for v in values_NxK.T], 1)
 
 
 def mean(values, length):

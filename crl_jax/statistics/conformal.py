@@ -36,14 +36,12 @@ def categories(pattern, patient, calibration, least):
     (N,) int64.
   """
   pattern, patient = np.asarray(pattern, np.int64), np.asarray(patient)
-  everyone = len(np.unique(patient))
-  share = len(np.unique(patient[calibration])) / max(everyone, 1)
-  found = np.full(len(pattern), MERGED, np.int64)
-  for p in np.unique(pattern):
-    mine = pattern == p
-    if len(np.unique(patient[mine])) * share >= least:
-      found[mine] = p
-  return found
+  patients, who = np.unique(patient, return_inverse=True)
+  share = len(np.unique(who[calibration])) / max(len(patients), 1)
+  ids, at = np.unique(pattern, return_inverse=True)
+  pairs = np.unique(at * len(patients) + who)
+  count = np.bincount(pairs // max(len(patients), 1), minlength=len(ids))
+  return np.where(count * share >= least, ids, MERGED)[at]
 
 
 def p_values(score, category, patient, score_new, category_new):
@@ -56,8 +54,9 @@ def p_values(score, category, patient, score_new, category_new):
   """
   score_new = np.asarray(score_new, np.float64)
   found = np.ones(score_new.shape)
-  for c in np.unique(category_new):
-    mine, new = category == c, category_new == c
+  known, at = np.unique(np.concatenate([category, category_new]), return_inverse=True)
+  held, fresh = (disclosure.positions(v, len(known)) for v in np.split(at, [len(category)]))
+  for mine, new in zip(held, fresh):
     _, who, rows = np.unique(patient[mine], return_inverse=True, return_counts=True)
     order = np.argsort(score[mine])
     ordered, weight = score[mine][order], (1 / rows[who])[order]
@@ -79,6 +78,8 @@ def add(table, tasks, config):
   Returns:
     DataFrame with 2 T more columns, and `category_<task>`: the pattern, or MERGED.
   """
+  from crl_jax.statistics import predictions   # loads pandas, which who gives a table has loaded
+
   added = {}
   for task in tasks:
     y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", f"p_base_{task}"))
@@ -95,7 +96,7 @@ def add(table, tasks, config):
                             np.stack([p[new], 1 - p[new]], 1), category[new])
     added |= {f"conformal_{task}_{label}": value[:, label] for label in (0, 1)}
     added[f"category_{task}"] = category
-  return table.assign(**added)
+  return predictions.with_columns(table, added)
 
 
 def study(table, tasks, modalities, config):
@@ -122,47 +123,77 @@ def study(table, tasks, modalities, config):
   sized = disclosure.sized(known[(table.role == "test").to_numpy()])
   for task, known_N, may in zip(tasks, known.T, sized):
     test, val = (table[(table.role == role) & known_N] for role in ("test", "val"))
-    entry = _cell(test, task, alpha)
+    sets = _Sets(test, task, alpha)
+    entry = sets.cell(np.arange(len(test)))
     groups = disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"], config.min_cell)
     shown = [g for g in groups if g.told or may]
     patterns, entry["suppressed"] = [], len(groups) - len(shown)
     members = max(1, len(scoring.members_of(test)))
+    calibration = _Calibration(val, task)
     # of sets that hold the same outcome the coverage is its rate
     withheld = {"positives_covered": None, "coverage": {
         "value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}}
     for g in shown:
-      rows = test[g.rows]
-      categories_ = rows[f"category_{task}"].unique()
-      mine = val[val[f"category_{task}"].isin(categories_)]
+      categories_ = np.unique(sets.category[g.positions])
       patterns.append({
           "pattern": None if g.level is None else int(g.level), "rare": g.rare,
           "name": g.name("" if g.level is None else pattern_name(g.level, modalities),
                          "rarer patterns"), "merged": MERGED in categories_,
-          "calibration_patients": mine.groupby(["fold", "seed"]).patient_id.nunique().sum()
-                                  / members if may else None, **_cell(rows, task, alpha),
-          **({} if g.told else withheld)})
+          "calibration_patients": calibration.patients(categories_) / members if may else None,
+          **sets.cell(g.positions), **({} if g.told else withheld)})
     entry["patterns"] = sorted(patterns, key=lambda row: -row["n"])
     found["tasks"][task] = entry
   return found
 
 
-def _cell(rows, task, alpha):
-  """Coverage and size over rows; a patient's rows share the weight of one. The interval is
-  Wilson's with patients for n: conservative where a patient has several rows."""
-  y = rows[f"y_{task}"].to_numpy()
-  zero, one = (rows[f"conformal_{task}_{label}"].to_numpy() > alpha for label in (0, 1))
-  patients, who = np.unique(rows.patient_id.to_numpy(), return_inverse=True)
-  weight = 1 / np.bincount(who)[who] if len(rows) else np.ones(0)
-  share = lambda v, among=1.0: (float((v * among * weight).sum() / total)
-                                if (total := np.sum(among * weight)) > 0 else None)
-  covered = np.where(y == 1, one, zero)
-  value = share(covered)
-  lo, hi = (None, None) if value is None else metrics_lib.wilson(value * len(patients),
-                                                                 len(patients))
-  coverage = {"value": value, "lo": lo, "hi": hi}
-  if value is None:
-    coverage["reason"] = "no row with this outcome"
-  return {"n": int(rows.row_id.nunique()), "patients": len(patients), "coverage": coverage,
-          "positives_covered": share(covered, y == 1), "both": share(zero & one),
-          "single": share(zero != one), "empty": share(~zero & ~one),
-          "size": share(zero.astype(float) + one)}
+class _Calibration:
+  """The calibration rows of a task by category, to be asked how many patients they are."""
+
+  def __init__(self, val, task):
+    # a patient counts once in a member
+    patients, who = np.unique(val.patient_id.to_numpy(), return_inverse=True)
+    codes = val.groupby(["fold", "seed"]).ngroup().to_numpy() * len(patients) + who
+    self.known, at = np.unique(val[f"category_{task}"].to_numpy(), return_inverse=True)
+    self.codes = [np.unique(codes[rows]) for rows in disclosure.positions(at, len(self.known))]
+
+  def patients(self, categories_):
+    """Patients of any of the categories (n,), summed over members."""
+    at = np.searchsorted(self.known, categories_)
+    found = [self.codes[i] for i, c in zip(at, categories_)
+             if i < len(self.known) and self.known[i] == c]
+    if not found:
+      return 0
+    most = max(found, key=len)   # searched rather than gone through: many patterns share MERGED
+    others = np.unique(np.concatenate([codes for codes in found if codes is not most] or [most[:0]]))
+    near = np.minimum(np.searchsorted(most, others), len(most) - 1)
+    return len(most) + int(np.sum(most[near] != others))
+
+
+class _Sets:
+  """The prediction sets of a task's test rows, as arrays: a pattern is a slice of them."""
+
+  def __init__(self, test, task, alpha):
+    self.y, self.category = (test[f"{name}_{task}"].to_numpy() for name in ("y", "category"))
+    self.zero, self.one = (test[f"conformal_{task}_{label}"].to_numpy() > alpha
+                           for label in (0, 1))
+    self.row, self.patient = test.row_id.to_numpy(), test.patient_id.to_numpy()
+
+  def cell(self, rows):
+    """Coverage and size over the rows (n,); a patient's rows share the weight of one. The interval
+    is Wilson's with patients for n: conservative where a patient has several rows."""
+    y, zero, one = self.y[rows], self.zero[rows], self.one[rows]
+    patients, who = np.unique(self.patient[rows], return_inverse=True)
+    weight = 1 / np.bincount(who)[who] if len(rows) else np.ones(0)
+    share = lambda v, among=1.0: (float((v * among * weight).sum() / total)
+                                  if (total := np.sum(among * weight)) > 0 else None)
+    covered = np.where(y == 1, one, zero)
+    value = share(covered)
+    lo, hi = (None, None) if value is None else metrics_lib.wilson(value * len(patients),
+                                                                   len(patients))
+    coverage = {"value": value, "lo": lo, "hi": hi}
+    if value is None:
+      coverage["reason"] = "no row with this outcome"
+    return {"n": len(np.unique(self.row[rows])), "patients": len(patients), "coverage": coverage,
+            "positives_covered": share(covered, y == 1), "both": share(zero & one),
+            "single": share(zero != one), "empty": share(~zero & ~one),
+            "size": share(zero.astype(float) + one)}

@@ -33,14 +33,23 @@ class Group:
 
   Attributes:
     level: their level; None for the rare ones together.
-    rows: (N,) bool.
+    positions: (n,) of its rows, ascending.
+    among: N, rows of all groups.
     rare: how many rare levels are among them.
     told: whether what depends on their outcomes may be told.
   """
   level: object
-  rows: np.ndarray
+  positions: np.ndarray
+  among: int
   rare: int
   told: bool
+
+  @property
+  def rows(self):
+    """(N,) bool."""
+    found = np.zeros(self.among, bool)
+    found[self.positions] = True
+    return found
 
   def name(self, level, rare):
     """`level`, `rare`, or both where a level stands for rare ones too."""
@@ -64,9 +73,17 @@ def groups(level_N, patient_N, y_N, least):
   at_N = np.where(rare, host, np.arange(len(levels)))[at_N]
   known = told(counts(at_N, patient_N, y_N, len(levels) + 1), least)
   size = counts(at_N, patient_N, y_N, len(levels) + 1)[0]
-  return [Group(levels[g] if g < len(levels) else None, at_N == g,
+  at = positions(at_N, len(levels) + 1)
+  return [Group(levels[g] if g < len(levels) else None, at[g], len(at_N),
                 int(rare.sum()) if g == host else 0, bool(known[g]))
           for g in np.argsort(-size, kind="stable") if size[g]]
+
+
+def positions(at_N, cells):
+  """The positions of the rows of each of 0..cells-1, ascending, by one sort."""
+  at_N = np.asarray(at_N)
+  return np.split(np.argsort(at_N, kind="stable"),
+                  np.cumsum(np.bincount(at_N, minlength=cells))[:-1])
 
 
 def counts(at_N, patient_N, y_N, cells):
@@ -124,6 +141,39 @@ def block(small_AxB, size_AxB, counts_KxAxB, least):
   while grow(0) or grow(1):
     pass
   return inside[0][:, None] & inside[1]
+
+
+def steps(found, least):
+  """The steps from the files to the rows, of which none tells that a few were removed: those that
+  removed fewer than `least` are told as one with the next, the last with the one before.
+
+  Args:
+    found: list of {"step", "removed", "left"}; a step that does not go on from the one before it
+      (removed from others, or None) begins anew.
+    least: rows.
+  """
+  chains = []
+  for step in found:
+    last = chains[-1][-1] if chains else {"left": None}
+    if None in (step["removed"], last["left"]) or last["left"] - step["removed"] != step["left"]:
+      chains.append([])
+    chains[-1].append(step)
+  return [step for chain in chains for step in _pooled(chain, least)]
+
+
+def _pooled(chain, least):
+  few = lambda step: 0 < (step["removed"] or 0) < least
+  both = lambda a, b: {"step": f"{a['step']}; {b['step']}", "removed": a["removed"] + b["removed"],
+                       "left": b["left"]}
+  told = []
+  for step in chain:
+    if told and few(told[-1]):
+      told[-1] = both(told[-1], step)
+    else:
+      told.append(step)
+  while len(told) > 1 and few(told[-1]):
+    told[-2:] = [both(*told[-2:])]
+  return told
 
 
 def reason(least):

@@ -162,7 +162,7 @@ def _patterns(test, task, modalities, least, sized):
       f"p_{task}": "mean"})
   found = []
   for group in disclosure.groups(rows.pattern, rows.patient_id, rows[f"y_{task}"], least):
-    cell, pattern = rows[group.rows], None if group.level is None else int(group.level)
+    cell, pattern = rows.iloc[group.positions], None if group.level is None else int(group.level)
     name = "" if pattern is None else pattern_name(pattern, modalities)
     row = dict(pattern=pattern, name=group.name(name, "rarer patterns"), rare=group.rare,
                missing=[] if pattern is None else

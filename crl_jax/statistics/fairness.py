@@ -121,11 +121,19 @@ class _Rows:
   def rates(self, mine, weights=None):
     """tpr, fpr, flagged and bias of the rows `mine`, (R,) each, under weights (R, P) of the
     patients."""
+    sums = self.sums(mine)
+    return self.ratios(sums.sum(0, keepdims=True) if weights is None else
+                       bootstrap.totals(weights, self.patient[mine], sums))
+
+  def sums(self, mine):
+    """(n, 7) what the rates of the rows `mine` are ratios of sums of."""
     y, flag = self.y[mine], self.flagged[mine]
-    sums = np.stack([y * flag, y, (1 - y) * flag, 1 - y, flag, np.ones_like(y),
+    return np.stack([y * flag, y, (1 - y) * flag, 1 - y, flag, np.ones_like(y),
                      y - self.p[mine]], 1)
-    total = (sums.sum(0, keepdims=True) if weights is None else
-             bootstrap.totals(weights, self.patient[mine], sums)).T
+
+  def ratios(self, total_Rx7):
+    """The rates of totals of `sums`, (R,) each."""
+    total = total_Rx7.T
     divide = lambda a, b: np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
     return dict(tpr=divide(*total[:2]), fpr=divide(*total[2:4]), flagged=divide(*total[4:6]),
                 bias=divide(total[6], total[5]))
@@ -158,7 +166,7 @@ def _grouping(rows, cells, hidden, config, seed):
                   "positives": int(round(rows.y[cell.rows].sum() * rows.share)),
                   **{name: _entry(rows, cell.rows, name, value[name][0], drawn[name])
                      for name in METRICS}})
-  gaps = _gaps(rows, [cell for cell in cells if cell.told], draws,
+  gaps = _gaps([cell for cell in cells if cell.told], rows, draws,
                {line["group"]: line for line in lines}, config, seed)
   return {"groups": lines, **hidden, "gaps": gaps}
 
@@ -189,36 +197,42 @@ def proportion(flag, row, patient):
   return tuple(float(v) for v in metrics_lib.wilson(rate * effective, effective))
 
 
-def _gaps(rows, cells, draws, lines, config, seed):
-  found = {}
+def _gaps(cells, rows, draws, lines, config, seed):
+  found, seen = {}, {}
   for name, parts in GAPS.items():
-    values = np.array([[(rows.ranked(cell.rows, (part,)) if part == "auroc" else
-                         rows.rates(cell.rows))[part][0] for cell in cells] for part in parts])
+    values, lo, hi = (np.array([[lines[cell.name][part][key] for cell in cells] for part in parts],
+                               float) for key in ("value", "lo", "hi"))
     if len(cells) < 2 or np.isnan(values).any():
       found[name] = {"value": None, "lo": None, "hi": None, "expected": None, "p": None,
                      "reason": "fewer than two groups in which it is defined"}
       continue
-    lo, hi = (np.array([[lines[cell.name][part][end] for cell in cells] for part in parts], float)
-              for end in ("lo", "hi"))
     drawn = np.array([[draws[cell.name][part] for cell in cells] for part in parts])
-    found[name] = {**bootstrap.gap(values, lo, hi, drawn.transpose(2, 0, 1)),
-                   **_beside_chance(_widest(values), rows, cells, parts, name in _GIVEN_OUTCOME,
-                                    config.permutations, seed)}
+    found[name], seen[name] = bootstrap.gap(values, lo, hi, drawn.transpose(2, 0, 1)), values
+  for name, chance in _beside_chance(seen, rows, cells, config.permutations, seed).items():
+    found[name] |= chance
   return found
 
 
-def _beside_chance(seen, rows, cells, parts, given_outcome, permutations, seed):
-  """{"expected", "p"} of a gap. Where few permutations reach the one seen more are made, up to ten
-  times as many, so that its p-value can be small enough for Holm's correction (sequential as in
-  Besag and Clifford 1991, doi 10.1093/biomet/78.2.301)."""
-  gaps = np.zeros(0)
-  for batch in range(_BATCHES):
-    new = _widest(_chance(rows, cells, parts, given_outcome, permutations, (seed, batch)))
-    gaps = np.append(gaps, new[~np.isnan(new)])
-    if not len(gaps) or (above := np.sum(gaps >= seen - 1e-12)) >= _ENOUGH:
-      break
-  return {"expected": float(gaps.mean()) if len(gaps) else None,
-          "p": float((1 + above) / (1 + len(gaps))) if len(gaps) else None}
+def _beside_chance(seen, rows, cells, permutations, seed):
+  """gap -> {"expected", "p"}, of the gaps whose values (parts, G) are `seen`. One deal serves all
+  gaps of a kind. Where few permutations reach a gap more are made, up to ten times as many, so that
+  its p-value can be small enough for Holm's correction (sequential as in Besag and Clifford 1991,
+  doi 10.1093/biomet/78.2.301)."""
+  gaps = {name: np.zeros(0) for name in seen}
+  above = lambda name: np.sum(gaps[name] >= _widest(seen[name]) - 1e-12)
+  for given_outcome in (False, True):
+    active = [name for name in seen if (name in _GIVEN_OUTCOME) == given_outcome]
+    for batch in range(_BATCHES):
+      if not active:
+        break
+      deals = _deals(rows, cells, given_outcome, permutations, (seed, batch))
+      for name, values in _chance(rows, cells, active, deals).items():
+        new = _widest(values)
+        gaps[name] = np.append(gaps[name], new[~np.isnan(new)])
+      active = [name for name in active if len(gaps[name]) and above(name) < _ENOUGH]
+  return {name: {"expected": float(v.mean()) if len(v) else None,
+                 "p": float((1 + above(name)) / (1 + len(v))) if len(v) else None}
+          for name, v in gaps.items()}
 
 
 def _widest(values):
@@ -226,28 +240,70 @@ def _widest(values):
   return np.ptp(values, axis=-1).max(axis=-1)
 
 
-def _chance(rows, cells, parts, given_outcome, permutations, seed):
-  """(permutations, parts, G) the values when the patients of the cells are dealt to them at
-  random."""
+def _deals(rows, cells, given_outcome, permutations, seed):
+  """Yields `permutations` times (P,) the cell that a patient of the resamples' columns is dealt,
+  len(cells) where in none: the patients of the cells at random, among those of one outcome where
+  `given_outcome`."""
   rng = np.random.default_rng([*seed, 0xFA12])
-  mine = np.any([cell.rows for cell in cells], axis=0)
-  cell_N = np.argmax([cell.rows for cell in cells], axis=0)
-  patient, who = np.unique(rows.patient[mine], return_inverse=True)
-  cell_P = np.zeros(len(patient), int)
-  cell_P[who[::-1]] = cell_N[mine][::-1]   # a patient's first row decides
-  stratum_P = np.zeros(len(patient))
+  nobody = len(cells)
+  cell_N = np.full(len(rows.y), nobody, np.min_scalar_type(nobody))   # small: it is sorted by radix
+  for g, cell in enumerate(cells):
+    cell_N[cell.rows] = g
+  mine = np.flatnonzero(cell_N < nobody)
+  cell_P = np.full(rows.counts.shape[1], nobody, cell_N.dtype)
+  cell_P[rows.patient[mine][::-1]] = cell_N[mine][::-1]   # a patient's first row decides
+  outcome_P = np.zeros(len(cell_P), bool)
   if given_outcome:
-    np.maximum.at(stratum_P, who, rows.y[mine])
-  dealt = np.empty((permutations, len(patient)), int)
-  for dealt_P in dealt:
-    for s in np.unique(stratum_P):
-      at = np.flatnonzero(stratum_P == s)
-      dealt_P[at] = cell_P[rng.permutation(at)]
-  values = []
-  for g in range(len(cells)):
-    weights = np.zeros((permutations, rows.counts.shape[1]), np.int8)
-    weights[:, patient] = dealt == g
-    rates = rows.rates(mine, weights)
-    values.append([rows.ranked(mine, (part,), weights)[part] if part == "auroc" else rates[part]
-                   for part in parts])
-  return np.transpose(values, (2, 1, 0))
+    np.logical_or.at(outcome_P, rows.patient[mine], rows.y[mine] == 1)
+  strata = [np.flatnonzero((cell_P < nobody) & (outcome_P == value)) for value in (False, True)]
+  for _ in range(permutations):
+    dealt_P = cell_P.copy()
+    for at in strata:
+      if len(at):
+        dealt_P[at] = rng.permutation(cell_P[at])
+    yield dealt_P
+
+
+def _chance(rows, cells, names, deals):
+  """gap -> (permutations, parts, G) the values of its parts where patients are dealt to the
+  cells."""
+  mine = np.any([cell.rows for cell in cells], axis=0)
+  parts = {part for name in names for part in GAPS[name]}
+  sums_PxK = bootstrap.by_patient(rows.patient[mine], rows.sums(mine), rows.counts.shape[1])
+  ranks = [_Ranks(rows, at[mine[at]]) for at in rows.sets] if "auroc" in parts else []
+  rates, areas = [], []
+  for dealt_P in deals:
+    total_GxK = bootstrap.by_patient(dealt_P, sums_PxK, len(cells) + 1)[:-1]
+    rates.append(rows.ratios(total_GxK))
+    areas.append([rank.areas(dealt_P, len(cells)) for rank in ranks])
+  values = {name: np.array([found[name] for found in rates]) for name in parts - {"auroc"}}
+  if ranks:
+    areas = np.array(areas)   # (permutations, sets, G)
+    values["auroc"] = bootstrap.mean(areas.transpose(1, 0, 2).reshape(len(ranks), -1),
+                                     areas[:, 0].size).reshape(-1, len(cells))
+  return {name: np.stack([values[part] for part in GAPS[name]], 1) for name in names}
+
+
+class _Ranks:
+  """The rows `at` of one set in the order of their predictions."""
+
+  def __init__(self, rows, at):
+    at = at[np.argsort(rows.p[at], kind="stable")]
+    self.positive, self.patient = rows.y[at] == 1, rows.patient[at]
+    self.run = np.cumsum(np.diff(rows.p[at], prepend=-1.0) > 0)   # equal predictions share theirs
+
+  def areas(self, dealt_P, cells):
+    """(cells,) AUROC of the patients dealt to each, ties counting half; NaN without a class."""
+    cell = dealt_P[self.patient]
+    order = np.argsort(cell, kind="stable")   # each cell's rows in the order of their predictions
+    cell, positive, run = cell[order], self.positive[order], self.run[order]
+    first = np.flatnonzero(np.r_[True, (run[1:] != run[:-1]) | (cell[1:] != cell[:-1])])
+    n = np.diff(np.append(first, len(cell)))
+    true = np.add.reduceat(positive, first, dtype=np.int64)
+    false, at = n - true, cell[first]
+    below = np.cumsum(false) - false / 2
+    positives, negatives = (np.bincount(at, v, cells) for v in (true, false))
+    before = np.append(0, np.cumsum(negatives)[:-1])   # the negatives of the cells before
+    area = np.bincount(at, true * below, cells) - positives * before
+    return np.divide(area, positives * negatives, out=np.full(cells, np.nan),
+                     where=positives * negatives > 0)

@@ -5,6 +5,8 @@ Residuals of both sides make the error of the two fits count as a product (Chern
 doi 10.1111/ectj.12097), so simple fits suffice.
 """
 
+import functools
+
 import numpy as np
 
 from crl_jax.statistics import bootstrap
@@ -15,6 +17,9 @@ _RIDGE = 1e-3   # of the linear fits, per row, for standardised columns
 _STRENGTH = 1.0
 _DRAWS = 2000   # of the signs under a null
 _PROBES = 50   # random vectors that a squared norm is taken from: it is right to about 1%
+# patients whose signs are drawn together (8 MB), and how many such blocks are kept: those of as
+# many patients as informative.study looks at, whose every test has the same signs
+_BLOCK, _KEPT = 4096, 5
 
 
 def deal(patient, folds, seed):
@@ -114,17 +119,34 @@ def prediction_test(x, target, patient, fold, draws=_DRAWS, seed=0):
   gram = {k: x[fold != k].T @ x[fold != k] for k in np.unique(fold)}
   inverse = {k: np.linalg.pinv(g + _RIDGE * np.sum(fold != k) * np.eye(len(g)), hermitian=True)
              for k, g in gram.items()}
-  signs = _signs(len(sums), draws, seed)
-  part = {k: sums[fold_C == k].T @ signs[fold_C == k] for k in gram}
+  part = _signed(sums, fold_C, draws, seed)
   whole = sum(part.values())
   t = sum(np.sum(part[k] * (inverse[k] @ (whole - part[k])), 0) for k in gram)
   return {"p": float(np.mean(t >= t[0] - 1e-12 * abs(t[0])))}
 
 
-def _signs(patients, draws, seed):
-  """(patients, 1 + draws) signs at random, but for the first column: what was seen."""
-  signs = np.random.default_rng([seed, 0x516]).choice([-1.0, 1.0], (patients, draws + 1))
-  signs[:, 0] = 1.0
+def _signed(sums, fold, draws, seed):
+  """fold -> (K, 1 + draws) totals of its patients' `sums` (C, K), each with its sign drawn at
+  random, but for the first column: what was seen."""
+  total = {k: np.zeros((sums.shape[1], draws + 1)) for k in np.unique(fold)}
+  for start in range(0, len(sums), _BLOCK):
+    rows = slice(start, start + _BLOCK)
+    signs = _signs(start // _BLOCK, draws, seed)[:len(sums[rows])].astype(np.float64)
+    for k, total_K in total.items():
+      mine = fold[rows] == k
+      total_K += sums[rows][mine].T @ (signs if mine.all() else signs[mine])
+  return total
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _signs(block, draws, seed):
+  """(_BLOCK, 1 + draws) int8 signs of a block of patients. One stream for all blocks: those of
+  fewer patients are the first of those of more."""
+  bits = np.random.PCG64([seed, 0x516])
+  bits.advance(block * _BLOCK * (draws + 1) // 2)   # a sign takes half of a step
+  signs = np.random.Generator(bits).integers(2, size=(_BLOCK, draws + 1), dtype=np.uint32)
+  signs = 2 * signs.astype(np.int8) - 1
+  signs[:, 0] = 1
   return signs
 
 
@@ -178,7 +200,7 @@ def contrast(y, d, patient, inflation=1.0):
   influence = sums @ inverse * np.sqrt(
       c / max(c - 1, 1) * (len(y) - 1) / max(len(y) - k, 1) * inflation)
   covariance = influence.T @ influence
-  drawn = _signs(c, _DRAWS, 0).T @ null
+  drawn = _signed(null, np.zeros(c), _DRAWS, 0)[0].T
   squares = np.sum(drawn @ inverse * drawn, 1)
   squares[1:] *= inflation
   scale = np.sqrt(rest @ rest * np.maximum(np.diag(inverse), 0))

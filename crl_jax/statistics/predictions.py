@@ -57,6 +57,14 @@ def of_fold(cohort, rows, fold, seeds, base, ensemble, references):
                    ignore_index=True)
 
 
+def with_columns(table, columns):
+  """The table with further columns, {name: (n,)}, or with others in place of those it had. All at
+  once: a frame that takes up many one by one is slow and pandas warns of it."""
+  had = {name: values for name, values in columns.items() if name in table}
+  new = {name: values for name, values in columns.items() if name not in table}
+  return pd.concat([table.assign(**had), pd.DataFrame(new, index=table.index)], axis=1)
+
+
 def matrix(table, prefix, tasks):
   """(n, T) float64 of the columns `<prefix><task>`."""
   return table[[prefix + task for task in tasks]].to_numpy(np.float64)

@@ -47,8 +47,13 @@ BASE = Role("test_base", "p_base_", "base model", color="blue", dash="5 4",
             difference="rectifier's gain")
 YARDSTICKS = (
     Role("test_logistic", "p_logistic_", "logistic reg.", color="green"),
+    Role("test_onehot", "p_onehot_", "logistic, one-hot", color="sky"),
     Role("test_boosting", "p_boosting_", "boosting", color="purple", dash="9 3 2 3",
-         difference="over boosting"))
+         difference="over boosting"),
+    Role("test_forest", "p_forest_", "random forest"),
+    Role("test_lightgbm", "p_lightgbm_", "LightGBM"),
+    Role("test_xgboost", "p_xgboost_", "XGBoost"),
+    Role("test_catboost", "p_catboost_", "CatBoost"))
 BAYES = Role("test_bayes", "p_bayes_", "Bayes-optimal", color="black", difference="regret")
 ROLES = (FINAL, BASE, *YARDSTICKS, BAYES, Role("val", "p_", rows="val"),
          Role("val_base", "p_base_", rows="val"))

@@ -17,7 +17,7 @@ def settings(options, *more):
   # the posterior draws are for the Bayes-optimal reference, of which nothing is asked here
   return config_lib.override(mimic.get_config(), [
       f"data.simulate.rows={options.rows}", "data.simulate.draws=2", "preprocess.components=0",
-      "model.hide=all", "train.batch_size=32", "train.ema=0", *options.settings, *more])
+      "model.crl_mmnar.hide=all", "train.batch_size=32", "train.ema=0", *options.settings, *more])
 
 
 @dataclasses.dataclass(frozen=True)

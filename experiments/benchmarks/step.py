@@ -16,7 +16,7 @@ from crl_jax.engine import step
 from crl_jax.models.parts import losses
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
-CASES = ("all", 32), ("one", 128)   # model.hide, batch size
+CASES = ("all", 32), ("one", 128)   # model.crl_mmnar.hide, batch size
 
 
 def rows(options):
@@ -24,7 +24,7 @@ def rows(options):
   prepared = setup.prepare(options)
   lines = []
   for hide, batch in CASES:
-    config = setup.settings(options, f"model.hide={hide}", f"train.batch_size={batch}")
+    config = setup.settings(options, f"model.crl_mmnar.hide={hide}", f"train.batch_size={batch}")
     lines += case(f"step, hide {hide}, batch {batch}", config, prepared, options)
   return lines
 

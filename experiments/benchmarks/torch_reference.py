@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from crl_jax.models import settings
+
 _EPS = 1e-6   # of LayerNorm, as in Flax
 
 
@@ -55,7 +57,7 @@ class CrlMmnar(nn.Module):
   vector inputs."""
 
   def __init__(self, config, shapes, tasks, deeper):
-    """config: config.model; shapes: modality -> (F,); tasks: names; deeper: those with one more
+    """config: models.settings.chosen(); shapes: modality -> (F,); tasks: names; deeper: those with one more
     layer."""
     super().__init__()
     D, M, drop = config.width, len(shapes), config.dropout
@@ -151,10 +153,11 @@ class Trainer:
     self.observed, self.labels, self.patient = (
         put(data[name]) for name in ("observed", "labels", "patient"))
     shapes = {m: x.shape[1:] for m, x in data["inputs"].items()}
-    self.model = CrlMmnar(config.model, shapes, tasks, config.loss.deeper).to(device)
+    own = settings.chosen(config)
+    self.model = CrlMmnar(own, shapes, tasks, config.loss.deeper).to(device)
     self.device, self.clip_norm = device, config.train.clip_norm
     self.losses = (*(torch.tensor(v, device=device) for v in task_losses),
-                   config.train.joint.weights.to_dict(), config.model.temperature)
+                   config.train.joint.weights.to_dict(), own.temperature)
     kernels = [p for p in self.model.parameters() if p.ndim == 2]
     rest = [p for p in self.model.parameters() if p.ndim != 2]
     self.optimizer = torch.optim.AdamW(

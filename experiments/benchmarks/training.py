@@ -21,7 +21,7 @@ from crl_jax.models.record import Batch
 from crl_jax.engine import step
 from experiments.benchmarks import interleaved, line, ratios, setup
 
-# model.hide, batch size
+# model.crl_mmnar.hide, batch size
 CASES = ("all", 32), ("one", 32), ("all", 128), ("all", 512)
 EPOCHS = 120   # of a whole training, 20 of phase 1 and 100 of phase 2 at most [paper]
 
@@ -31,7 +31,7 @@ def rows(options):
   prepared = setup.prepare(options)
   lines = []
   for hide, batch in CASES:
-    config = setup.settings(options, f"model.hide={hide}", f"train.batch_size={batch}")
+    config = setup.settings(options, f"model.crl_mmnar.hide={hide}", f"train.batch_size={batch}")
     lines += case(f"training, hide {hide}, batch {batch}", config, prepared, options)
   return lines
 

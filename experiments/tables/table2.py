@@ -6,7 +6,7 @@ from crl_jax.statistics import compare
 from experiments import study as study_lib, tables
 
 _NO_PATTERN, _NO_REBUILD, _NO_CONTRAST = (
-    "model.conditioning=False", "model.reconstruction=False", "model.contrastive=False")
+    "model.crl_mmnar.conditioning=False", "model.crl_mmnar.reconstruction=False", "model.crl_mmnar.contrastive=False")
 # label, settings, column: without the rectifier a run's predictions are its base predictions
 STEPS = (("basic", (_NO_PATTERN, _NO_REBUILD), "p_base_"),
          ("+ MMNAR-aware fusion", (_NO_REBUILD,), "p_base_"),

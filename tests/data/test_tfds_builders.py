@@ -1,6 +1,7 @@
 """The TFDS builders give the cohort, row by row, without TensorFlow."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from crl_jax.data import cohort as cohort_lib
+from crl_jax.data import cohort as cohort_lib, prepared
 from crl_jax.data.eicu import tables as eicu_tables
 from crl_jax.data.mimic import simulate
 
@@ -104,6 +105,27 @@ def test_mimic_is_read_from_the_manual_folder(tmp_path, monkeypatch):
     np.testing.assert_array_equal(example["inputs"]["image"], cohort.inputs["image"][i])
     np.testing.assert_array_equal(example["labels"], cohort.labels[i])
   assert builder.info.metadata["features"]["structured"] == list(cohort.features["structured"])
+
+  def again(*more):
+    manual = tfds.download.DownloadConfig(manual_dir=root)
+    again = tfds.builder("crl_mimic", data_dir=tmp_path / "tfds", config=tfds_builders.CohortConfig(
+        name="mine", overrides=(*overrides, *more)))
+    again.download_and_prepare(download_config=manual)
+    return again
+
+  assert again("train.batch_size=4").info.splits["train"].num_examples   # changes no number
+  assert len(built) == 1
+  for other in ("data.protocol=paper", "seed=1", "splits.folds=4"):
+    with pytest.raises(cohort_lib.CohortError, match="made of other settings or code"):
+      again(other)
+  with monkeypatch.context() as m:
+    m.setattr(prepared, "_code", lambda *_: "other code")
+    with pytest.raises(cohort_lib.CohortError, match="made of other settings or code"):
+      again()
+  patients, = root.rglob("patients.csv.gz")
+  patients.write_bytes(gzip.compress(gzip.decompress(patients.read_bytes()) + b"\n"))
+  with pytest.raises(cohort_lib.CohortError, match="made of other files.*delete that folder"):
+    again()
 
 
 def test_mimic_without_files_says_what_to_download(tmp_path):

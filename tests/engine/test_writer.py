@@ -1,6 +1,8 @@
 """Training curves survive kills: cut lines, records past the last checkpoint, members apart."""
 
+import errno
 import json
+import struct
 
 from crl_jax import files
 from crl_jax.engine import writer
@@ -48,3 +50,33 @@ def test_rewind_drops_a_line_cut_short_and_works_on_an_empty_folder(tmp_path):
           and not (tmp_path / "metrics.jsonl.part").exists())
   write(tmp_path, ("a", 3))
   assert epochs(tmp_path, "a") == [1, 2, 3]
+
+
+def test_tensorboard_reads_the_scalars_of_every_epoch(tmp_path):
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+  write(tmp_path, ("a", 4), ("a", 5))
+  path, = (tmp_path / "events" / "a").iterdir()
+  content, found = path.read_bytes(), []
+  while content:   # length, its checksum, an event, its checksum
+    length = struct.unpack("<Q", content[:8])[0]
+    found.append(Event.FromString(content[12:12 + length]))
+    content = content[16 + length:]
+  assert found[0].file_version == "brain.Event:2"
+  assert (found[1].session_log.status, found[1].step) == (SessionLog.START, 4)
+  assert [(e.step, v.tag, round(v.simple_value, 3)) for e in found[2:] for v in e.summary.value] == [
+      (4, "loss", 0.25), (5, "loss", 0.2)]
+
+
+def test_events_that_cannot_be_written_are_one_warning(tmp_path, monkeypatch, caplog):
+  from tensorboardX import record_writer
+  written = []
+
+  def full(_, data):
+    written.append(data)
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(record_writer.RecordWriter, "write", full)
+  write(tmp_path, *(("a", epoch) for epoch in range(1, 30)))   # more than a queue of events takes
+  assert epochs(tmp_path, "a") == list(range(1, 30)) and len(written) == 1
+  assert [r.getMessage() for r in caplog.records] == [
+      "TensorBoard's events could not be written (No space left on device)."]

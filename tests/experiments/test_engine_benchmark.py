@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import benchmarks, engine_benchmark
-from experiments.benchmarks import growth, setup, step, training
+from experiments.benchmarks import accelerator, growth, setup, step, training
 
 SMALL = ("data.simulate.sizes=(6, 20, 12, 12)", "model.width=16", "model.heads=4")
 
@@ -22,6 +22,16 @@ def test_a_part_fills_its_table(part, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_accelerator_is_timed_at_every_precision_and_with_members(monkeypatch):
+  monkeypatch.setattr(accelerator, "CASES", ((32, 1, 1), (32, 2, 1)))
+  lines = accelerator.rows(benchmarks.Options(rows=600, steps=2, repeats=1, settings=SMALL))
+  parts = [found["part"] for found in lines]
+  assert [parts.count(f"accelerator, batch 32, {p}, {m}") for p in ("float32", "bfloat16")
+          for m in ("1 member", "2 members")] == [2, 3, 2, 3]
+  assert all(found["value"] > 0 for found in lines)
+
+
+@pytest.mark.slow
 def test_growth_trains_rows_on_disk_in_a_process_with_a_memory_limit():
   options = benchmarks.Options(rows=600, settings=SMALL)
   seconds, peak = growth.rows(options)
@@ -32,7 +42,7 @@ def test_growth_trains_rows_on_disk_in_a_process_with_a_memory_limit():
 def products_by_hand(config, spec):
   """Operations of a step's matrix products, 2 for each weight and row forward, twice that
   backward, but for the inputs' gradient, which nobody needs. Of the full method with one fusion
-  layer and model.hide "all".
+  layer and model.crl_mmnar.hide "all".
   """
   B, D, M = config.train.batch_size, config.model.width, len(spec.modalities)
   S = M + 1                          # tokens, with that of the pattern
@@ -52,7 +62,7 @@ def products_by_hand(config, spec):
 def test_operations_counted_by_hand_are_those_of_the_step():
   options = benchmarks.Options(rows=400, steps=1, repeats=1, settings=SMALL)
   prepared = setup.prepare(options)
-  config = setup.settings(options, "model.hide=all", "train.batch_size=32", "model.width=64")
+  config = setup.settings(options, "model.crl_mmnar.hide=all", "train.batch_size=32", "model.width=64")
   bench = setup.Bench(config, prepared, steps=1)
   counted = training.HostLoop(bench, prepared.data).flops()
   assert counted == products_by_hand(config, prepared.spec)

@@ -23,7 +23,7 @@ def made(tiny_config, quickly, tmp_path_factory):
   """Results by name, the folder, and how often anything was trained in the second call."""
   folder = tmp_path_factory.mktemp("paper")
   config = config_lib.override(tiny_config, [
-      "members.folds=2", "model.hide=one", "evaluate.informative=False",
+      "members.folds=2", "model.crl_mmnar.hide=one", "evaluate.informative=False",
       "evaluate.permutations=10"])
   with quickly(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(table2, "ALONE", ALONE)

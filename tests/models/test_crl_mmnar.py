@@ -19,7 +19,8 @@ def built(config, spec, **settings):
   key = repr(sorted(settings.items()))
   if key not in _BUILT:
     c = config.copy_and_resolve_references().unlock()
-    c.model.update(settings)
+    for key, value in settings.items():
+      (c.model if key in c.model else c.model.crl_mmnar)[key] = value
     model = models.build(c, spec)
     model = dataclasses.replace(model, apply=jax.jit(model.apply, static_argnums=2))
     _BUILT[key] = model, jax.jit(model.init)(jax.random.key(0))

@@ -4,15 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from crl_jax import models
+from crl_jax import config as config_lib, models
 from crl_jax.models.parts import losses
 
 
 @pytest.fixture(params=["zero_fill", "mean_fill"])
 def built(request, small_config, spec):
-  c = small_config.copy_and_resolve_references().unlock()
-  c.model.name = request.param
-  model = models.build(c, spec)
+  model = models.build(config_lib.override(small_config, [f"model.name={request.param}"]), spec)
   return request.param, model, jax.jit(model.init)(jax.random.key(0))
 
 

@@ -1,5 +1,6 @@
 """report.html: complete, self-contained, escaped, and free of patients."""
 
+import html
 import html.parser
 import pathlib
 import re
@@ -27,11 +28,12 @@ DATA = dict(banner="SIMULATED COHORT", rows=300, patients=150, modalities=list(M
 
 @pytest.fixture
 def write(tmp_path):
-  def run(table=None, tasks=TASKS, protocol="honest", data=DATA, rect=None, history=()):
+  def run(table=None, tasks=TASKS, protocol="honest", data=DATA, rect=None, history=(),
+          more={}):
     c = config_lib.default().unlock()
     c.evaluate.bootstrap, c.data.protocol = 20, protocol
     table = make() if table is None else table
-    found = evaluate.evaluate(table, tasks, c, 0, MODALITIES)
+    found = {**evaluate.evaluate(table, tasks, c, 0, MODALITIES), **more}
     report.write(tmp_path / "report.html", found, table, data, rect, config_lib.as_dict(c),
                  list(history))
     return (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -72,21 +74,30 @@ def test_is_self_contained_and_well_formed(write):
 
 
 def test_a_new_predictor_costs_one_line(write, monkeypatch, tmp_path):
-  line = ('Role("test_lightgbm", "p_lightgbm_", "LightGBM", color="sky", dash="12 4", '
-          'difference="over LightGBM"),')
+  line = ('Role("test_tabular", "p_tabular_", "TabularNet", color="sky", dash="12 4", '
+          'difference="over TabularNet"),')
   source, again = pathlib.Path(roles.__file__).read_text(), types.ModuleType(roles.__name__)
   monkeypatch.setitem(sys.modules, roles.__name__, again)
   exec(source.replace("YARDSTICKS = (\n", f"YARDSTICKS = (\n    {line}\n"), vars(again))
   for module in (evaluate, tables, report_figures, report_text, report):
     monkeypatch.setattr(module, "roles", again)
   table = make()
-  same = {f"p_lightgbm_{task}": table[f"p_boosting_{task}"] for task in TASKS}
+  same = {f"p_tabular_{task}": table[f"p_boosting_{task}"] for task in TASKS}
   text = write(table.assign(**same))
-  for words in ('<th scope="row">LightGBM</th>', '<th scope="row">over LightGBM</th>',
-                'with rectifier against LightGBM</'):
+  for words in ('<th scope="row">TabularNet</th>', '<th scope="row">over TabularNet</th>',
+                'with rectifier against TabularNet</'):
     assert text.count(words) >= len(TASKS), words
   assert text.count('stroke-dasharray="12 4"') == 2 * len(TASKS)   # decision curves, their legends
-  assert "over LightGBM" in (tmp_path / "model_card.md").read_text()
+  assert "over TabularNet" in (tmp_path / "model_card.md").read_text()
+
+
+def test_what_the_yardsticks_chose_is_told(write):
+  found = {"chosen": {"logistic": {"icu": [dict(ratio=0.5, C=0.03), None]}}, "absent": ["xgboost"]}
+  text = write(more=dict(yardsticks=found))
+  for words in ("logistic reg.: icu", "ratio 0.5, C 0.03; nothing to fit", "XGBoost",
+                "not installed here"):
+    assert words in text, words
+  assert "Yardsticks: settings" not in write()   # a run of before
 
 
 def test_hostile_words_are_escaped(write):
@@ -146,6 +157,22 @@ def test_nothing_is_hidden_in_print_or_shown_as_none(write):
   assert "None" not in text and "details::details-content" in text
   assert f'<td class="key">{odd["rule"]}</td><td class="n">-</td>' in text.replace("\n", "")
   assert re.search(r'of which at night</th>\s*<td class="n">-</td>', text)
+
+
+def test_small_counts_of_the_cohort_are_not_told(write):
+  steps = [dict(step="stays", removed=0, left=347), dict(step="age unknown", removed=4, left=343),
+           dict(step="no ward", removed=0, left=343), dict(step="too young", removed=37, left=306),
+           dict(step="gone", removed=6, left=300), dict(step="of which at night", removed=None,
+                                                        left=8)]
+  odd = [dict(table="lab", rule="twice", count=n) for n in (9, 10)]
+  text = write(data={**DATA, "attrition": steps, "odd_rows": odd, "observed": dict(image=297, note=4),
+                     "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
+  text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", text)))
+  assert "stays; age unknown 4 343" not in text
+  assert "stays 0 347 age unknown; no ward; too young; gone 47 300 of which at night - < 10" in text
+  assert "lab twice < 10 lab twice 10" in text and "image > 290 note < 10" in text
+  assert "no value in < 10 rows" in text and "one value in 23 observed rows" in text
+  assert "96.7%" in text and "3.3%" in text and "99.0%" not in text
 
 
 def test_an_unused_rectifier_is_said_where_its_curves_lie_hidden(write):
@@ -360,9 +387,32 @@ def test_a_real_browser_has_nothing_to_complain_about(write, tmp_path, browser):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1100])
+def test_no_text_leaves_its_box(write, tmp_path, browser, width):
+  """Of a task with a long name, as those of phenotypes."""
+  long = "acute and unspecified renal failure in the first 48 hours"
+  table = make().rename(columns=lambda name: name.replace("icu", long))
+  write(table, [long if task == "icu" else task for task in TASKS], history=history())
+  frame = tmp_path / "frame.html"
+  frame.write_text(f"""<iframe width={width} height=800 srcdoc="{html.escape(
+      (tmp_path / "report.html").read_text())}"></iframe><script>onload = () => {{
+        const page = document.querySelector("iframe").contentDocument;
+        page.querySelectorAll("details").forEach(d => d.open = true);
+        const out = (e, box) => e.width && (e.left < box.left - 1 || e.right > box.right + 1
+                                            || e.top < box.top - 1 || e.bottom > box.bottom + 1);
+        const texts = [...page.querySelectorAll("svg text")];
+        const left = texts.filter(t => out(t.getBoundingClientRect(),
+                                           t.closest("svg").getBoundingClientRect()));
+        const cards = [...page.querySelectorAll(".card")].filter(e => e.scrollWidth > e.clientWidth);
+        document.title = `${{texts.length > 100}} ${{left.length}} ${{cards.length}}`;
+      }};</script>""")
+  done = browser("--dump-dom", f"file://{frame}").stdout
+  assert re.search(r"<title>(true|false) .*?</title>", done)[0] == "<title>true 0 0</title>"
+
+
+@pytest.mark.slow
 def test_a_phone_scrolls_tables_and_not_the_page(write, tmp_path, browser):
   """390 pixels: a frame, because a headless window is never that narrow."""
-  import html
   text = write(make().assign(group_sex=lambda t: np.where(t.patient_id % 2, "m", "f")),
                rect=rectifier(), history=history())
   frame = tmp_path / "frame.html"

@@ -2,18 +2,20 @@
 mean, the rectifier of the run; and how often it compiles."""
 
 import json
+import pathlib
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from crl_jax import config as config_lib, files, models
+from crl_jax import config as config_lib, files, models, run
 from crl_jax.data import preprocess, sources
 from crl_jax.data.cohort import pattern_id
 from crl_jax.engine import checkpoint
 from crl_jax.models.record import Batch
 from crl_jax.posthoc import rectifier
+from crl_jax.report import page
 from crl_jax.serve import predictor as predictor_lib
 
 
@@ -102,6 +104,27 @@ def test_without_the_rectifier_both_are_the_same(folder, rows, quickly, tmp_path
   with quickly():
     base, rectified = predictor_lib.load(tmp_path / "off")(*rows)
   np.testing.assert_array_equal(rectified, base)
+
+
+@ONE_SCALE
+def test_a_run_of_version_0_2_0_is_read(folder, predictor, rows, quickly, tmp_path):
+  """Whose config.json holds the model's settings flat: predicted, printed, reported as ever."""
+  old = pathlib.Path(shutil.copytree(folder, tmp_path / "old"))
+  tree = json.loads((old / "config.json").read_text())
+  tree["model"] |= tree["model"].pop("crl_mmnar")
+  (old / "config.json").write_text(json.dumps(tree))
+  files.seal(old, "config.json")
+  with quickly():
+    for found, expected in zip(predictor_lib.load(old)(*rows), predictor(*rows)):
+      np.testing.assert_array_equal(found, expected)
+    config = predictor_lib.read_run(folder)[0]
+    assert run.run(config, old) == json.loads((old / "metrics.json").read_text())
+    page.rebuild(old)
+  tree["model"]["hide"] = "one"   # of another training
+  (old / "config.json").write_text(json.dumps(tree))
+  files.seal(old, "config.json")
+  with pytest.raises(OSError, match="is not what its members were trained with"):
+    predictor_lib.load(old)
 
 
 @ONE_SCALE

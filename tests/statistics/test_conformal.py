@@ -148,3 +148,46 @@ def test_coverage_of_few_positives_is_not_told(config):
           table.pattern.mode()[0]] == [True]
   assert rows[0]["coverage"]["value"] is None and "fewer than 10" in rows[0]["coverage"]["reason"]
   assert rows[0]["single"] is not None and entry["tasks"]["a"]["coverage"]["value"] is not None
+
+
+def test_one_sort_says_what_a_mask_a_pattern_says(config):
+  """Two members, several rows a patient, patients of several patterns, rare patterns, one that is
+  rare for one member alone: the categories, the sets and who calibrated them, by brute force."""
+  rng, config.calibrate, config.min_cell = np.random.default_rng(3), 12, 0
+  parts = []
+  for seed in (0, 1):
+    table = make(patients=500 - 250 * seed, rows=2, seed=seed).assign(seed=seed)
+    parts.append(table.assign(pattern=rng.geometric(0.3, len(table))))
+  table = conformal.add(pd.concat(parts, ignore_index=True), ("a",), config)
+  for _, one in table.groupby("seed"):
+    val = one.role == "val"
+    for pattern, mine in one.groupby("pattern"):
+      share = one.patient_id[val].nunique() / one.patient_id.nunique()
+      own = mine.patient_id.nunique() * share >= config.calibrate
+      assert (mine.category_a == (pattern if own else conformal.MERGED)).all()
+    for _, new in one[~val].head(40).iterrows():
+      held = one[val & (one.category_a == new.category_a)]
+      for label in (0, 1):
+        p = np.where(held.y_a == 1, 1 - held.p_base_a, held.p_base_a)
+        weight = 1 / held.groupby("patient_id").patient_id.transform("size")
+        above = weight[p >= (1 - new.p_base_a if label else new.p_base_a)].sum()
+        assert new[f"conformal_a_{label}"] == pytest.approx(
+            (1 + above) / (1 + held.patient_id.nunique()))
+  found = conformal.study(table, ("a",), ("x",) * 8, config)["tasks"]["a"]["patterns"]
+  test, val = (table[table.role == role] for role in ("test", "val"))
+  several = 0
+  for row in found:
+    mine = test[test.pattern == row["pattern"]]
+    if not row["rare"]:
+      chosen = mine.category_a.unique()
+      several += len(chosen) > 1
+      held = val[val.category_a.isin(chosen)]
+      assert row["calibration_patients"] == held.groupby("seed").patient_id.nunique().sum() / 2
+      assert (row["n"], row["patients"]) == (mine.row_id.nunique(), mine.patient_id.nunique())
+      one = mine.conformal_a_1 > config.alpha
+      zero = mine.conformal_a_0 > config.alpha
+      weight = 1 / mine.groupby("patient_id").patient_id.transform("size")
+      covered = np.where(mine.y_a == 1, one, zero)
+      assert row["coverage"]["value"] == pytest.approx(np.average(covered, weights=weight))
+      assert row["size"] == pytest.approx(np.average(zero * 1 + one, weights=weight))
+  assert several >= 1 and len(found) > 6

@@ -60,10 +60,12 @@ def run(table, config, seed=0):
 def test_contract(whole):
   found = whole
   assert found == json.loads(json.dumps(found, allow_nan=False))
-  assert set(found) == {*(role.key for role in roles.ROLES), *EXTRA}
+  columns = make(30).columns   # of rivals that not every installation has there are none
+  scored = [role.key for role in roles.ROLES if f"{role.prefix}icu" in columns]
+  assert len(scored) == 7 and set(found) == {*scored, *EXTRA}
   assert set(found["differences"]) == {"test-test_base", "test-test_logistic", "test-test_boosting",
                                        "test_bayes-test"}
-  for role in [role.key for role in roles.ROLES]:
+  for role in scored:
     for task, n in zip(TASKS, (300, 280)):
       entry = found[role][task]
       names = metrics_lib.METRICS + metrics_lib.LINE

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from crl_jax import config as config_lib
-from crl_jax.statistics import bootstrap, compare, fairness
+from crl_jax.statistics import bootstrap, compare, fairness, metrics
 
 MEMBER = {(0, 0): 0.4}
 
@@ -199,3 +199,49 @@ def test_chance_deals_patients_within_their_outcome(config):
   gaps = run(table.assign(p_a=0.1 + 0.8 * table.y_a), config)["tasks"]["a"]["sex"]["gaps"]
   assert (gaps["equalized_odds"]["value"], gaps["equalized_odds"]["expected"]) == (0, 0)
   assert gaps["equalized_odds"]["p"] == 1 and gaps["demographic_parity"]["expected"] > 0
+
+
+def test_gaps_of_chance_are_those_of_a_deal_per_gap(config):
+  """Golden values of commit 01df910, which dealt for every gap apart and scored group by group."""
+  config.bootstrap = 2
+  gaps = run(make(worse=0.3), config)["tasks"]["a"]["sex x age_band"]["gaps"]
+  for name, expected, p in (("equalized_odds", 0.12093656119499414, 3 / 601),
+                            ("demographic_parity", 0.07255447168156764, 29 / 61),
+                            ("auroc", 0.07857189920433609, 4 / 601),
+                            ("bias", 0.08246031050468157, 21 / 61)):
+    assert gaps[name]["expected"] == pytest.approx(expected, rel=1e-12)
+    assert gaps[name]["p"] == pytest.approx(p, rel=1e-12)
+
+
+def test_areas_of_dealt_groups_are_those_of_each_group_alone(config):
+  """Ties, a group of one class, one of nobody."""
+  rng = np.random.default_rng(1)
+  table = make(n=300, rows=2)
+  table["p_a"] = table.p_a.round(1)
+  table.loc[table.patient_id == 0, "y_a"] = 1.0
+  rows = fairness._Rows(table, table.patient_id.to_numpy(), "a", MEMBER, np.ones((1, 150)), True)
+  dealt_P = rng.choice([1, 2, 4], 150).astype(np.uint8)
+  dealt_P[0] = 3
+  found = fairness._Ranks(rows, np.arange(300)).areas(dealt_P, 5)
+  cell = dealt_P[table.patient_id]
+  for g in range(5):
+    alone = metrics.auroc(table.y_a[cell == g], table.p_a[cell == g])[0]
+    np.testing.assert_array_equal(found[g], alone)
+  assert np.isnan(found[[0, 3]]).all() and not np.isnan(found[[1, 2, 4]]).any()
+
+
+def test_deals_keep_the_patients_of_a_cell_and_are_small(config):
+  table = make(n=60, rows=2)
+  rows = fairness._Rows(table, table.patient_id.to_numpy(), "a", MEMBER, np.ones((1, 40)), True)
+  cells = [fairness._Cell(name, (table.group_sex == name).to_numpy(), True)
+           for name in ("female", "male")]
+  before, positive = (np.zeros(40, int), np.zeros(40, bool))
+  before[table.patient_id] = table.group_sex == "male"
+  np.logical_or.at(positive, table.patient_id, table.y_a == 1)
+  for given in (False, True):
+    deals = list(fairness._deals(rows, cells, given, 5, (0, 0)))
+    for dealt_P in deals:
+      assert dealt_P.itemsize == 1 and (dealt_P[30:] == 2).all()
+      for among in (positive[:30], ~positive[:30]) if given else (np.ones(30, bool),):
+        assert dealt_P[:30][among].sum() == before[:30][among].sum()
+    assert len({dealt_P.tobytes() for dealt_P in deals}) == 5

@@ -3,6 +3,7 @@ tests' pieces against statsmodels and published numbers."""
 
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -154,6 +155,20 @@ def test_patients_not_rows_are_counted():
   assert a == pytest.approx(b, rel=0.15)
 
 
+def test_signs_are_of_one_stream_whatever_the_blocks_and_the_patients():
+  """Three blocks, the last one not full: T is what it is where all signs are drawn as one array."""
+  rng = np.random.default_rng(5)
+  c, draws = 9000, 12
+  signs = np.random.default_rng([3, 0x516]).choice([-1.0, 1.0], (c, draws + 1))
+  signs[:, 0] = 1
+  x, fold = rng.normal(size=(c, 2)), np.arange(c) % 3
+  found = orthogonal._signed(x, fold, draws, 3)
+  for k in range(3):
+    np.testing.assert_allclose(found[k], x[fold == k].T @ signs[fold == k], rtol=1e-10, atol=1e-10)
+  few = orthogonal._signed(x[:50], np.zeros(50), draws, 3)[0]
+  np.testing.assert_allclose(few, x[:50].T @ signs[:50], rtol=1e-12, atol=1e-12)
+
+
 def test_score_test_of_one_column_is_a_t_test():
   from scipy import stats
   rng = np.random.default_rng(0)
@@ -225,7 +240,12 @@ def test_bias_bound_is_reached_by_a_hidden_variable():
   u = rng.normal(size=n)
   d = 0.6 * u + rng.normal(size=n)
   y = 0.2 * d + 0.5 * u + rng.normal(size=n)
-  found = orthogonal.contrast(y, d[:, None], np.arange(n))
+  tracemalloc.start()
+  try:
+    found = orthogonal.contrast(y, d[:, None], np.arange(n))
+    assert tracemalloc.get_traced_memory()[1] < 3e8   # 2,000 signs of every patient: 6.4e9
+  finally:
+    tracemalloc.stop()
   r2 = lambda v, *x: 1 - np.var(v - np.stack(x, 1) @ np.linalg.lstsq(np.stack(x, 1), v,
                                                                      rcond=None)[0]) / np.var(v)
   shares = 1 - (1 - r2(y, d, u)) / (1 - r2(y, d)), r2(d, u)

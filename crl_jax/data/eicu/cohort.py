@@ -15,11 +15,11 @@ import hashlib
 
 import numpy as np
 
-from crl_jax.data import prepared
+from crl_jax.data import prepared, units
 from crl_jax.data.cohort import Cohort, CohortError
 from crl_jax.data.eicu import (features as spec, files as eicu_files, scores, stays as eicu_stays,
                                tables as eicu_tables)
-from crl_jax.data.tables import numbers, source as tables
+from crl_jax.data.tables import numbers, repeats, source as tables
 
 TASKS = ("readmission", "mortality")
 RECIPE = prepared.Recipe(
@@ -51,7 +51,8 @@ def build(config, for_prediction=False):
   with tables.open_folder(config.data.root, schema, config.data.encoding,
                           config.data.memory_limit, config.data.spill,
                           known=eicu_files.TABLES) as source:
-    t = prepare(source.tables, source.keep)
+    served, odd = repeats.served(source, ("patient", "hospital"))
+    t = prepare(served, source.keep)
     eicu_stays.check_ids(t["patient"])
     stays = eicu_stays.stay_table(t["patient"], c, for_prediction)
     about = stays.order_by("stay").to_pandas()
@@ -63,10 +64,13 @@ def build(config, for_prediction=False):
       raise CohortError(f"No row is left of the patient table ({left}). Check config.data.eicu and "
                         "the folder.")
     row_id = frame["row_id"].to_numpy(np.int64)
-    values = {m: {} for m in spec.MODALITIES}
+    odd += eicu_stays.odd_stays(about, c) + odd_records(t, rows) + source.odd
+    values, read = {m: {} for m in spec.MODALITIES}, dict(t)
+    for name in eicu_tables.OWN.keys() & {s.table for s in spec.SOURCES}:
+      read[name] = source.keep(repeats.once(t[name].semi_join(rows, "stay")))
+      odd += repeats.again(name, read[name])
     for s in spec.SOURCES:
-      values[s.modality].update(_collect(s, t[s.table], rows, row_id))
-    odd = eicu_stays.odd_stays(about, c) + odd_records(t, rows) + source.odd
+      values[s.modality].update(_collect(s, read[s.table], rows, row_id))
   kind = frame["kind"].to_numpy()
   scores.add(values, frame["time"].to_numpy(np.float64), kind)
   # parts of the stays left, which may overlap, so nothing is removed
@@ -141,12 +145,25 @@ def prepare(t, keep=lambda table: table):
 # Features: one query per source -------------------------------------------------------------------
 
 
-def feature_query(s, table, rows):
+def feature_query(s, table, rows, named=()):
   """Returns the Ibis expression that computes the source `s` (of features.SOURCES) for `rows`;
-  any engine's."""
-  make = {spec.Values: _values_query, spec.Flags: _flags_query,
-          spec.Signals: _signals_query}[type(s)]
-  return make(s, table, rows.select("row_id", "stay", "time", "day_one"))
+  any engine's.
+
+  Args:
+    named: of Signals with units: `units_named`.
+  """
+  rows = rows.select("row_id", "stay", "time", "day_one")
+  if isinstance(s, spec.Signals):
+    return _signals_query(s, table, rows, named)
+  return {spec.Values: _values_query, spec.Flags: _flags_query}[type(s)](s, table, rows)
+
+
+def units_named(s, table):
+  """The pairs (name of a measurement, unit) that occur in the table of Signals."""
+  if not isinstance(s, spec.Signals) or not s.unit:
+    return ()
+  pairs = table.filter(table[s.unit].notnull()).select(s.name, s.unit).distinct().to_pandas()
+  return tuple(sorted(pairs.itertuples(index=False, name=None)))
 
 
 def _known(table, times):
@@ -170,15 +187,52 @@ def _plausible(value, low, high):
   return (value >= low) & (value <= high)
 
 
-def _values_query(s, table, rows):
-  """row_id and the features, one record per row; of several records of a stay the one with the
-  smallest id counts."""
+def _as_other(x, unit, bounds):
+  """The value of numbers that can only be of another unit than `unit`, NULL of the others.
+
+  Args:
+    bounds: {unit: (lowest, highest)}.
+  """
   import ibis
 
-  columns = {f: ibis.cases((_plausible(table[c], low, high), table[c].cast("float64")), else_=None)
+  found = []
+  for other, (low, high) in bounds.items():
+    factor, offset = units.convert(unit, other)
+    found.append((_plausible(x, low, high), x * factor + offset))
+  return ibis.cases(*found, else_=None) if found else ibis.null("float64")
+
+
+def _in_unit(s, table, named):
+  """(number, strange) of the records of Signals in a column of their own: the value in the signal's
+  unit; whether the record names a unit that nothing converts into it."""
+  import ibis
+
+  number, signals = _number(table[s.value]), {n: k for k, g in s.signals.items() for n in g.names}
+  change, strange = [], ibis.literal(False)
+  for name, text in named:
+    unit, written = s.signals[signals[name]].unit if name in signals else "", units.written(text)
+    if not unit or written in units.NO_UNIT:
+      continue
+    here = ((table[s.name] == name) & (table[s.unit] == text)).fill_null(False)
+    factor, offset = units.conversions(unit, signals[name]).get(written, (None, None))
+    if factor is None:
+      strange = strange | here
+    elif (factor, offset) != (1, 0):
+      change.append((here, number * factor + offset))
+  return ibis.cases(*change, else_=number) if change else number, strange
+
+
+def _values_query(s, table, rows):
+  """row_id and the features, one record per row; of several records of a stay the one with the
+  smallest id counts, and of several with one id the smaller value."""
+  import ibis
+
+  columns = {f: ibis.cases((_plausible(table[c], low, high), table[c].cast("float64")),
+                           else_=_as_other(table[c].cast("float64"), *s.other.get(f, ("", {}))))
              for f, (c, low, high) in s.columns.items()}
   key = s.table.lower() + "id"
   one = table.select("stay", **columns, order=table[key] if key in table.columns else table.stay)
+  one = one.group_by("stay", "order").agg(**{f: one[f].min() for f in columns})
   one = one.group_by("stay").agg(**{f: one[f].argmin(one.order) for f in columns})
   if s.day_one:
     rows = rows.filter(rows.day_one)
@@ -211,7 +265,7 @@ def _flags_query(s, table, rows):
   return seen.group_by("row_id").agg(records=seen.one.sum(), **{f: seen[f].max() for f in hits})
 
 
-def _signals_query(s, table, rows):
+def _signals_query(s, table, rows, named):
   """row_id, signal and its statistics over the records known by then, in thousandths of the
   unit."""
   import ibis
@@ -219,20 +273,24 @@ def _signals_query(s, table, rows):
   known = _known(table, s.times)
   if s.name:
     names = {n: signal for signal, g in s.signals.items() for n in g.names}
-    kept = table.mutate(known=known, value=_number(table[s.value]), label=table[s.name])
+    kept = table.mutate(known=known, value=_in_unit(s, table, named)[0], label=table[s.name])
     kept = kept.filter(kept.label.isin(list(names)))
     long = kept.select("stay", "known", "value", signal=kept.label.cases(*names.items()))
   else:
     long = ibis.union(*[table.select("stay", known=known, value=table[n].cast("float64"),
                                      signal=ibis.literal(signal))
                         for signal, g in s.signals.items() for n in g.names])
-  if s.percent:
-    fraction = long.signal.isin(s.percent) & (long.value <= 1)
-    long = long.mutate(value=ibis.ifelse(fraction, long.value * 100, long.value))
   low = long.signal.cases(*[(n, float(g.low)) for n, g in s.signals.items()])
   high = long.signal.cases(*[(n, float(g.high)) for n, g in s.signals.items()])
-  long = long.filter(_plausible(long.value, low, high), long.known >= -spec.LOOKBACK,
-                     long.known <= _YEAR)
+  other = [(long.signal == n, _as_other(long.value, g.unit, g.other))
+           for n, g in s.signals.items() if g.other]
+  if other:
+    long = long.mutate(value=ibis.ifelse(_plausible(long.value, low, high), long.value,
+                                         ibis.cases(*other, else_=None)))
+    long = long.filter(long.value.notnull())
+  else:
+    long = long.filter(_plausible(long.value, low, high))
+  long = long.filter(long.known >= -spec.LOOKBACK, long.known <= _YEAR)
   long = long.mutate(value=(long.value * _UNIT).round().cast("int64"))
   seen = rows.join(long, "stay")
   seen = seen.filter(seen.known < seen.time)
@@ -251,7 +309,7 @@ def _signals_query(s, table, rows):
 def _collect(s, table, rows, row_id):
   """Runs the query of source `s`. Returns feature -> (N,) float64 in the order of `row_id`, NaN
   where none is known."""
-  frame = feature_query(s, table, rows).to_pandas()
+  frame = feature_query(s, table, rows, units_named(s, table)).to_pandas()
   place = np.searchsorted(row_id, frame["row_id"].to_numpy(np.int64))
 
   def spread(values, mine=slice(None)):
@@ -350,7 +408,8 @@ def odd_records(t, rows):
   found = {}
   for s in spec.SOURCES:
     table = t[s.table].left_join(times, "stay").drop("stay_right")
-    rules = [(rule, hits) for rule, hits in _odd_rules(s, table) if (s.table, rule) not in found]
+    rules = [(rule, hits) for rule, hits in _odd_rules(s, table, units_named(s, t[s.table]))
+             if (s.table, rule) not in found]
     if rules:
       counts = table.aggregate(**{f"c{i}": hits.fill_null(0) for i, (_, hits) in enumerate(rules)})
       row = counts.to_pandas().iloc[0]
@@ -358,18 +417,26 @@ def odd_records(t, rows):
   return [{"table": table, "rule": rule, "count": count} for (table, rule), count in found.items()]
 
 
-def _odd_rules(s, table):
-  """Yields (rule, count expression) of the source `s`."""
+def _odd_rules(s, table, named):
+  """Yields (rule, count expression) of the source `s`; `named` is its `units_named`."""
   import ibis
 
-  def outside(name, value, low, high):
-    return f"{name} outside {low:g} to {high:g}: NaN", (~_plausible(value, low, high)).sum()
+  def outside(name, value, low, high, unit="", bounds=None):
+    """The rules of numbers outside a range."""
+    span, out = f"{name} outside {low:g} to {high:g}", ~_plausible(value, low, high)
+    other = _as_other(value, unit, bounds or {}).notnull()
+    yield f"{span}: NaN", (out & ~other).sum()
+    if bounds:
+      yield (f"{span}, can only be of another unit ({', '.join(bounds)}): converted",
+             (out & other).sum())
 
   if isinstance(s, spec.Values):
-    for c, low, high in s.columns.values():
+    for f, (c, low, high) in s.columns.items():
       if s.day_one:
         yield f"{c} is -1, not recorded: NaN", (table[c] == -1).sum()
-      yield outside(c, table[c].nullif(-1) if s.day_one else table[c], low, high)
+      value = table[c].cast("float64")
+      yield from outside(c, value.nullif(-1) if s.day_one else value, low, high,
+                         *s.other.get(f, ()))
     yield ("several records of one stay: the one with the smallest id counts",
            table.count() - table.stay.nunique())
   elif s.times:
@@ -391,7 +458,12 @@ def _odd_rules(s, table):
       every = [name for g in s.signals.values() for name in g.names]
       yield (f"{s.value} can be read as two numbers: NaN",
              (table[s.name].isin(every) & numbers.unclear(table[s.value])).sum())
+    number, strange = _in_unit(s, table, named) if s.name else (None, None)
     for signal, g in s.signals.items():
-      for value in ([ibis.cases((table[s.name].isin(g.names), _number(table[s.value])), else_=None)]
-                    if s.name else [table[n] for n in g.names]):
-        yield outside(signal, value, g.low, g.high)
+      mine = table[s.name].isin(g.names) if s.name else None
+      for value in ([ibis.cases((mine, number), else_=None)] if s.name else
+                    [table[n].cast("float64") for n in g.names]):
+        yield from outside(signal, value, g.low, g.high, g.unit, g.other)
+      if named and g.unit:
+        yield (f"{signal} in a unit that nothing converts: read as if it named none",
+               (mine & strange).sum())

@@ -6,6 +6,13 @@ same columns. A record counts as known at the latest of its `times` (event and e
 from unit admission) and is used in rows whose time is later than that. An empty `times` means known
 at unit admission.
 
+A laboratory value is read in the unit that its record names (data/units.py has the conversions and
+their sources). The column holds one name for all hospitals, not what a hospital wrote: where
+nothing converts it, the range alone judges the number. A number outside the plausible range is NaN,
+unless it can only be of another unit: `other` has the bounds between which it is taken for one. A
+limit is never a value. Each of these is counted among the odd rows, and what is there again counts
+once (data/tables/repeats.py).
+
 Not used, and why:
   patient.hospitaldischarge*, unitdischarge*, dischargeweight: outcomes, or known only afterwards
     (unitdischargeoffset sets the time of discharge rows; statuses are labels). apacheadmissiondx:
@@ -26,6 +33,7 @@ Not used, and why:
 import dataclasses
 
 from crl_jax import commands
+from crl_jax.data import units
 from crl_jax.data.eicu import terms
 
 MODALITIES = ("demographics", "admission", "apache", "diagnosis", "medication", "laboratory",
@@ -43,11 +51,13 @@ class Values:
     day_one: the record covers the first 24 h of the stay; it is used in rows at 24 h or later and
       in discharge rows.
     columns: feature -> (column, lowest, highest plausible value).
+    other: feature -> (its unit, {unit: (lowest, highest) number that can only be of it}).
   """
   modality: str
   table: str
   columns: dict
   day_one: bool = False
+  other: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +85,14 @@ class Flags:
 @dataclasses.dataclass(frozen=True)
 class Signal:
   """A measurement over time: the names it is stored under, its plausible range, the statistics
-  taken of it."""
+  taken of it, its unit ("": no record's unit is looked at), and per other unit the numbers that can
+  only be of it."""
   names: tuple
   low: float
   high: float
   stats: tuple
+  unit: str = ""
+  other: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Signals:
       (`Signal.names`).
     value: column with the number; text is searched for its first number.
     window: minutes before the row's time that min, max, mean, sd and count look at; 0 for all.
-    percent: signals stored as a fraction or as a percentage; fractions are multiplied by 100.
+    unit: column with the unit; "" for none.
   """
   modality: str
   table: str
@@ -101,7 +114,7 @@ class Signals:
   name: str = ""
   value: str = ""
   window: int = 0
-  percent: tuple = ()
+  unit: str = ""
 
 
 _FULL = ("last", "min", "max", "change")
@@ -110,41 +123,46 @@ _VITAL = ("last", "mean", "min", "max", "sd", "count")
 _VENT = ("last", "max", "mean")
 
 
-def _lab(low, high, *names, stats=_FULL):
-  return Signal(names, low, high, stats)
+def _lab(unit, low, high, *names, stats=_FULL, **more):
+  return Signal(names, low, high, stats, unit, **more)
 
 
 _LABS = {
-    "glucose": _lab(10, 2000, "glucose", "bedside glucose", stats=_FULL + ("mean", "count")),
-    "bun": _lab(0, 300, "BUN"), "creatinine": _lab(0, 40, "creatinine"),
-    "sodium": _lab(80, 200, "sodium"),
-    "potassium": _lab(1, 12, "potassium"), "chloride": _lab(50, 170, "chloride"),
-    "bicarbonate": _lab(1, 65, "bicarbonate", "HCO3", "Total CO2"),
-    "calcium": _lab(2, 20, "calcium"),
-    "magnesium": _lab(0.3, 12, "magnesium"), "phosphate": _lab(0.1, 20, "phosphate"),
-    "hemoglobin": _lab(1, 25, "Hgb"), "wbc": _lab(0, 500, "WBC x 1000"),
-    "platelets": _lab(0, 2500, "platelets x 1000"), "mcv": _lab(40, 150, "MCV", stats=_RARE),
-    "mchc": _lab(15, 50, "MCHC", stats=_RARE), "mch": _lab(5, 60, "MCH", stats=_RARE),
-    "lymphocytes": _lab(0, 100, "-lymphs", stats=("last", "min")),
-    "neutrophils": _lab(0, 100, "-polys", stats=("last", "max")),
-    "bands": _lab(0, 100, "-bands", stats=_RARE),
-    "albumin": _lab(0.2, 8, "albumin", stats=("last", "min")),
-    "ast": _lab(0, 50000, "AST (SGOT)", stats=("last", "max")),
-    "alt": _lab(0, 50000, "ALT (SGPT)", stats=("last", "max")),
-    "alkaline_phosphatase": _lab(0, 10000, "alkaline phos.", stats=_RARE),
-    "bilirubin": _lab(0, 100, "total bilirubin", stats=("last", "max")),
-    "bilirubin_direct": _lab(0, 100, "direct bilirubin", stats=_RARE),
-    "inr": _lab(0.3, 30, "PT - INR"),
-    "ptt": _lab(5, 400, "PTT", stats=("last", "max")),
-    "fibrinogen": _lab(10, 2000, "fibrinogen", stats=_RARE), "lactate": _lab(0, 40, "lactate"),
-    "ph": _lab(6.5, 8, "pH"), "paco2": _lab(5, 250, "paCO2"), "pao2": _lab(10, 800, "paO2"),
-    "base_excess": _lab(-60, 60, "Base Excess", stats=("last", "min")),
-    "methemoglobin": _lab(0, 100, "Methemoglobin", stats=_RARE),
-    "cpk": _lab(0, 500000, "CPK", stats=("last", "max")),
-    "cpk_mb": _lab(0, 5000, "CPK-MB", stats=_RARE),
-    "troponin_t": _lab(0, 200, "troponin - T", stats=_RARE),
-    "crp": _lab(0, 1000, "CRP", stats=_RARE),
-    "ionized_calcium": _lab(0.2, 12, "ionized calcium", stats=_RARE),
+    "glucose": _lab("mg/dL", 10, 2000, "glucose", "bedside glucose",
+                    stats=_FULL + ("mean", "count")),
+    "bun": _lab("mg/dL", 0, 300, "BUN"), "creatinine": _lab("mg/dL", 0, 40, "creatinine"),
+    "sodium": _lab("mEq/L", 80, 200, "sodium"),
+    "potassium": _lab("mEq/L", 1, 12, "potassium"), "chloride": _lab("mEq/L", 50, 170, "chloride"),
+    "bicarbonate": _lab("mEq/L", 1, 65, "bicarbonate", "HCO3", "Total CO2"),
+    "calcium": _lab("mg/dL", 2, 20, "calcium"),
+    "magnesium": _lab("mg/dL", 0.3, 12, "magnesium"),
+    "phosphate": _lab("mg/dL", 0.1, 20, "phosphate"),
+    "hemoglobin": _lab("g/dL", 1, 25, "Hgb"), "wbc": _lab("K/uL", 0, 500, "WBC x 1000"),
+    "platelets": _lab("K/uL", 0, 2500, "platelets x 1000"),
+    "mcv": _lab("fL", 40, 150, "MCV", stats=_RARE),
+    "mchc": _lab("g/dL", 15, 50, "MCHC", stats=_RARE), "mch": _lab("pg", 5, 60, "MCH", stats=_RARE),
+    "lymphocytes": _lab("%", 0, 100, "-lymphs", stats=("last", "min")),
+    "neutrophils": _lab("%", 0, 100, "-polys", stats=("last", "max")),
+    "bands": _lab("%", 0, 100, "-bands", stats=_RARE),
+    "albumin": _lab("g/dL", 0.2, 8, "albumin", stats=("last", "min")),
+    "ast": _lab("IU/L", 0, 50000, "AST (SGOT)", stats=("last", "max")),
+    "alt": _lab("IU/L", 0, 50000, "ALT (SGPT)", stats=("last", "max")),
+    "alkaline_phosphatase": _lab("IU/L", 0, 10000, "alkaline phos.", stats=_RARE),
+    "bilirubin": _lab("mg/dL", 0, 100, "total bilirubin", stats=("last", "max")),
+    "bilirubin_direct": _lab("mg/dL", 0, 100, "direct bilirubin", stats=_RARE),
+    "inr": _lab("", 0.3, 30, "PT - INR"),
+    "ptt": _lab("s", 5, 400, "PTT", stats=("last", "max")),
+    "fibrinogen": _lab("mg/dL", 10, 2000, "fibrinogen", stats=_RARE),
+    "lactate": _lab("mmol/L", 0, 40, "lactate"),
+    "ph": _lab("", 6.5, 8, "pH"), "paco2": _lab("mmHg", 5, 250, "paCO2"),
+    "pao2": _lab("mmHg", 10, 800, "paO2"),
+    "base_excess": _lab("mEq/L", -60, 60, "Base Excess", stats=("last", "min")),
+    "methemoglobin": _lab("%", 0, 100, "Methemoglobin", stats=_RARE),
+    "cpk": _lab("IU/L", 0, 500000, "CPK", stats=("last", "max")),
+    "cpk_mb": _lab("ng/mL", 0, 5000, "CPK-MB", stats=_RARE),
+    "troponin_t": _lab("ng/mL", 0, 200, "troponin - T", stats=_RARE),
+    "crp": _lab("mg/L", 0, 1000, "CRP", stats=_RARE),
+    "ionized_calcium": _lab("mmol/L", 0.2, 12, "ionized calcium", stats=_RARE),
 }
 
 _EXAM = "notes/Progress Notes/Physical Exam/Physical Exam/"
@@ -159,8 +177,8 @@ _GCS = {"gcs_eyes": _gcs("Eyes Score/", 1, 4), "gcs_verbal": _gcs("Verbal Score/
         "gcs_motor": _gcs("Motor Score/", 1, 6), "gcs_total": _gcs("", 3, 15)}
 
 
-def _exam(group, name, low, high, stats):
-  return Signal((f"{_EXAM}Constitutional/{group}/{name}",), low, high, stats)
+def _exam(group, name, low, high, stats, **more):
+  return Signal((f"{_EXAM}Constitutional/{group}/{name}",), low, high, stats, **more)
 
 
 _IO, _PHYSIOLOGY = "Weight and I&O/I&&O (ml)", "Vital Sign and Physiological Data"
@@ -168,7 +186,7 @@ _IO, _PHYSIOLOGY = "Weight and I&O/I&&O (ml)", "Vital Sign and Physiological Dat
 SOURCES = (
     Values("demographics", "patient", {
         "age": ("age", 0, 120), "male": ("male", 0, 1), "height": ("admissionheight", 100, 240),
-        "weight": ("admissionweight", 20, 400)}),
+        "weight": ("admissionweight", 20, 400)}, other={"height": ("cm", units.HEIGHT)}),
     Values("admission", "patient", {
         "unit_visit": ("unitvisitnumber", 1, 50),
         "hours_in_hospital_before": ("hours_before", 0, 24 * 365),
@@ -210,7 +228,8 @@ SOURCES = (
         "hematocrit": ("hematocrit", 3, 75), "creatinine": ("creatinine", 0, 40),
         "albumin": ("albumin", 0.2, 8), "pao2": ("pao2", 10, 800), "pco2": ("pco2", 5, 250),
         "bun": ("bun", 0, 300), "glucose": ("glucose", 10, 2000),
-        "bilirubin": ("bilirubin", 0, 100), "fio2": ("fio2", 21, 100)}, day_one=True),
+        "bilirubin": ("bilirubin", 0, 100), "fio2": ("fio2", 21, 100)}, day_one=True,
+           other={"temperature": ("C", units.TEMPERATURE), "fio2": ("%", units.FRACTION)}),
     Values("apache", "apachePredVar", {
         "elective_surgery": ("electivesurgery", 0, 1), "active_treatment": ("activetx", 0, 1),
         "thrombolytics": ("thrombolytics", 0, 1), "ventilated_day_1": ("ventday1", 0, 1),
@@ -229,9 +248,9 @@ SOURCES = (
         "tx_steroid": "glucocorticoid", "tx_diuretic": "diuretic",
         "tx_bronchodilator": "bronchodilator", "tx_antiplatelet": "antiplatelet"}),
     Signals("laboratory", "lab", ("labresultoffset", "labresultrevisedoffset"), _LABS,
-            name="labname", value="labresult"),
+            name="labname", value="labresult", unit="labmeasurenamesystem"),
     Signals("vitals", "vitalPeriodic", ("observationoffset",), {
-        "temperature": Signal(("temperature",), 25, 45, _VITAL),
+        "temperature": Signal(("temperature",), 25, 45, _VITAL, "C", units.TEMPERATURE),
         "saturation": Signal(("sao2",), 10, 100, _VITAL),
         "heart_rate": Signal(("heartrate",), 10, 300, _VITAL),
         "respiration": Signal(("respiration",), 1, 90, _VITAL),
@@ -259,15 +278,16 @@ SOURCES = (
         "sedated": "/sedated|due to meds", "edema": "edema$", "dysrhythmia": "dysrhythmia",
         "labored": "labored|retractions"}),
     Signals("respiratory", "lab", ("labresultoffset", "labresultrevisedoffset"), {
-        "lab_fio2": Signal(("FiO2",), 21, 100, ("last", "max", "count"))},
-        name="labname", value="labresult", window=DAY, percent=("lab_fio2",)),
+        "lab_fio2": Signal(("FiO2",), 21, 100, ("last", "max", "count"), "%", units.FRACTION)},
+        name="labname", value="labresult", window=DAY, unit="labmeasurenamesystem"),
     Signals("respiratory", "respiratoryCharting", ("respchartoffset", "respchartentryoffset"), {
         "fio2": Signal(("FiO2", "FIO2 (%)", "O2 Percentage"), 21, 100,
-                       ("last", "max", "mean", "count")),
+                       ("last", "max", "mean", "count"), "%", units.FRACTION),
         "oxygen_flow": Signal(("LPM O2",), 0, 100, _VENT),
         "peep": Signal(("PEEP", "PEEP/CPAP"), 0, 40, _VENT),
         "tidal_volume": Signal(("Tidal Volume (set)", "Tidal Volume Observed (VT)",
-                                "Exhaled TV (patient)"), 50, 2000, ("last", "mean")),
+                                "Exhaled TV (patient)"), 50, 2000, ("last", "mean"), "mL",
+                               units.LITRES),
         "tidal_per_kg": Signal(("TV/kg IBW",), 1, 30, ("last",)),
         "vent_rate": Signal(("Vent Rate",), 0, 60, _VENT),
         "total_rate": Signal(("Total RR", "RR (patient)"), 0, 90, _VENT),
@@ -277,11 +297,12 @@ SOURCES = (
         "plateau": Signal(("Plateau Pressure",), 0, 80, ("last", "max")),
         "support": Signal(("Pressure Support",), 0, 60, ("last",)),
         "charted_saturation": Signal(("SaO2",), 10, 100, ("last", "min"))},
-        name="respchartvaluelabel", value="respchartvalue", window=DAY, percent=("fio2",)),
+        name="respchartvaluelabel", value="respchartvalue", window=DAY),
     Signals("respiratory", "physicalExam", ("physicalexamoffset",), {
-        "exam_fio2": _exam(_PHYSIOLOGY, "FiO2%/FiO2%", 21, 100, ("last",)),
+        "exam_fio2": _exam(_PHYSIOLOGY, "FiO2%/FiO2%", 21, 100, ("last",), unit="%",
+                           other=units.FRACTION),
         "exam_peep": _exam(_PHYSIOLOGY, "PEEP/PEEP", 0, 40, ("last",))},
-        name="physicalexampath", value="physicalexamtext", percent=("exam_fio2",)),
+        name="physicalexampath", value="physicalexamtext"),
     Flags("respiratory", "respiratoryCare", "airwaytype", ("respcarestatusoffset",), {
         "care_oral_tube": "oral ett|nasal ett", "care_tracheostomy": "trach",
         "care_no_airway": "no artificial"}),

@@ -27,7 +27,7 @@ def check_ids(patient):
         "patienthealthsystemstayid, unitvisitnumber, hospitalid). Complete or remove them.")
   if stays < n:
     raise CohortError(f"The patient table holds {n - stays:,} rows whose patientunitstayid is "
-                      "there already. Keep one row per unit stay.")
+                      "there already, with other content. Keep one row per unit stay.")
 
 
 def stay_table(p, c, for_prediction=False):
@@ -38,6 +38,10 @@ def stay_table(p, c, for_prediction=False):
   "any", or a "return" (it began after this one had ended; most later stays in eICU begin in the
   same minute, the bed having become another unit's).
 
+  A stay that begins after the patient's death (donors of organs) is neither a row nor a later stay:
+  of those who died in hospital, one that follows a stay they did not leave alive, or whose hospital
+  stay had ended by its admission.
+
   Args:
     p: the patient table of cohort.prepare.
     c: config.data.eicu.
@@ -45,9 +49,18 @@ def stay_table(p, c, for_prediction=False):
   """
   import ibis
 
+  died = (p.hospitaldischargestatus == "Expired").fill_null(False)
+  ends = p.filter(died, p.unitdischargestatus == "Expired")
+  ends = ends.group_by(hospital_stay=ends.patienthealthsystemstayid).agg(
+      last_visit=ends.unitvisitnumber.min())
+  p = p.left_join(ends, [p.patienthealthsystemstayid == ends.hospital_stay])
+  p = p.drop("hospital_stay").mutate(dead_before=(
+      (p.hospitaldischargestatus == "Expired")
+      & ((p.unitvisitnumber > p.last_visit) | (p.hospitaldischargeoffset <= 0))).fill_null(False))
   minutes = p.unitdischargeoffset
-  other = p.select(hospital_stay=p.patienthealthsystemstayid, visit=p.unitvisitnumber,
-                   length=minutes, admitted=p.hospitaladmitoffset)
+  other = p.filter(~p.dead_before)
+  other = other.select(hospital_stay="patienthealthsystemstayid", visit="unitvisitnumber",
+                       length="unitdischargeoffset", admitted="hospitaladmitoffset")
   pair = p.join(other, [p.patienthealthsystemstayid == other.hospital_stay,
                         other.visit > p.unitvisitnumber])
   counts = {
@@ -64,6 +77,7 @@ def stay_table(p, c, for_prediction=False):
       "stay", "uniquepid", "gender", "age", "age_text", "ethnicity", "hospitalid", "region",
       "unittype", "hospitaladmitoffset", "hospitaldischargeoffset", "unitdischargeoffset",
       "unitdischargestatus", "hospitaldischargestatus", later=s.later_stays.notnull(),
+      ok_alive=~s.dead_before,
       ok_age=((s.age >= c.min_age) & (s.age <= c.max_age)).fill_null(False),
       ok_min=(minutes >= c.min_stay_hours * 60).fill_null(for_prediction),
       ok_max=(minutes <= c.max_stay_hours * 60).fill_null(for_prediction),
@@ -79,7 +93,7 @@ def row_table(s, c, protocol, for_prediction=False):
   """
   import ibis
 
-  s = s.filter(s.ok_age & s.ok_min & s.ok_max & s.ok_status)
+  s = s.filter(s.ok_alive & s.ok_age & s.ok_min & s.ok_max & s.ok_status)
   minutes = s.unitdischargeoffset
 
   def at(stays, kind, time):
@@ -90,7 +104,8 @@ def row_table(s, c, protocol, for_prediction=False):
     rows = at(s.filter(minutes.notnull()), 2, minutes)
   else:
     hour = round(c.prediction_hour * 60)
-    still = (minutes >= hour).fill_null(for_prediction)
+    gone = (s.hospitaldischargestatus == "Expired") & (s.hospitaldischargeoffset <= hour)
+    still = (minutes >= hour).fill_null(for_prediction) & ~gone.fill_null(False)
     left = (s.unitdischargestatus == "Alive").fill_null(for_prediction) & minutes.notnull()
     rows = ibis.union(at(s.filter(still), 0, ibis.literal(hour)), at(s.filter(left), 1, minutes))
   return rows.mutate(day_one=(rows.kind != 0) | (rows.time >= spec.DAY))
@@ -108,6 +123,7 @@ def attrition(about, c, for_prediction):
   left, steps = (np.ones(len(about), bool),
                  [{"step": "unit stays in the file", "removed": 0, "left": len(about)}])
   for step, keep in (
+      ("begins after the patient's death", about["ok_alive"]),
       ("age unknown", about["age"].notna()),
       (f"younger than {c.min_age}", ~(about["age"] < c.min_age)),
       (f"older than {c.max_age}" + ", '> 89' included" * (c.max_age < OLDEST), about["ok_age"]),
@@ -132,6 +148,7 @@ def odd_stays(about, c):
   above, alive = about["age"] == OLDEST, about["hospitaldischargestatus"] == "Alive"
   above &= about["age_text"].str.startswith(">")
   rules = {
+      "begins after the patient's death: excluded": ~about["ok_alive"].astype(bool),
       "age is '> 89': " + ("older than the inclusion criterion, excluded" if c.max_age < OLDEST
                            else f"counts as {OLDEST:g}"): above,
       "age blank or unreadable: excluded": about["age"].isna(),

@@ -1,5 +1,7 @@
 """The tables of eICU-CRD that are read, and which of their columns."""
 
+import dataclasses
+
 from crl_jax.data.eicu import features as spec
 from crl_jax.data.tables.source import Table
 
@@ -19,8 +21,21 @@ def _apache(table):
       column for s in spec.SOURCES if s.table == table for column, *_ in s.columns.values()))
 
 
+# table -> the column with a record's own number, of those where repeated records change a number
+OWN = {"diagnosis": "diagnosisid", "medication": "medicationid", "lab": "labid",
+       "vitalPeriodic": "vitalperiodicid", "vitalAperiodic": "vitalaperiodicid",
+       "pastHistory": "pasthistoryid", "physicalExam": "physicalexamid", "carePlanEOL": "cpleolid",
+       "respiratoryCharting": "respchartid", "infusiondrug": "infusiondrugid",
+       "intakeOutput": "intakeoutputid", "admissiondrug": "admissiondrugid"}
+
+
 def schema(for_prediction=False):
   """Returns table -> `Table`. New patients may lack outcomes, and any table but `patient`."""
+  return {name: dataclasses.replace(table, extra={**table.extra, OWN[name]: "int64"})
+          if name in OWN else table for name, table in _schema(for_prediction).items()}
+
+
+def _schema(for_prediction):
   must = not for_prediction
   patient = _of_stay(
       "patienthealthsystemstayid hospitalid hospitaladmitoffset unitvisitnumber "
@@ -39,7 +54,7 @@ def schema(for_prediction=False):
       "medication": Table(_of_stay("drugorderoffset drugstartoffset drughiclseqno",
                                    texts="drugname"), required=must),
       "lab": Table(_of_stay("labresultoffset", "labresult", "labname"),
-                   _columns("labresultrevisedoffset"), required=must),
+                   _columns("labresultrevisedoffset", texts="labmeasurenamesystem"), required=must),
       "vitalPeriodic": Table(_of_stay(
           "observationoffset", "temperature sao2 heartrate respiration systemicsystolic "
           "systemicdiastolic systemicmean"), required=must),

@@ -24,7 +24,7 @@ from crl_jax.data import prepared, simulate
 from crl_jax.data.cohort import AbsentError, Cohort, CohortError
 from crl_jax.data.mimic import (features as mimic_features, files as mimic_files, images, stays,
                                 structured, tables as mimic_tables, unstructured)
-from crl_jax.data.tables import csv_files, names, parquet_files, source as tables
+from crl_jax.data.tables import csv_files, names, parquet_files, repeats, source as tables
 from crl_jax.data.text import encode
 
 _LOG = logging.getLogger("crl_jax")
@@ -105,6 +105,8 @@ def build(config, for_prediction=False):
   with open_source(config, wanted) as (source, places):
     if any(note in wanted and note not in source.absent for note in NOTES):
       _require_bert(config, wanted)     # before hours of reading
+    served, odd_ids = repeats.served(source, ("patients", "admissions", "icustays"))
+    source = dataclasses.replace(source, tables=served)
     check_ids(source.tables)
     about = stays.admission_table(source.tables).to_pandas()
     people, steps = stays.select(about, c, for_prediction)
@@ -125,7 +127,7 @@ def build(config, for_prediction=False):
       inputs[m], observed[m], features[m], facts[m] = _other(
           m, source, places, line, rows, config)
       odd += facts[m].pop("odd_rows", [])
-  odd = stays.odd(about, people) + [o for o in odd if o["count"]]
+  odd = stays.odd(about, people) + [o for o in odd_ids + odd if o["count"]]
   info = dict(
       attrition=steps, odd_rows=odd,
       inputs=sorted(source.inputs, key=lambda i: (i["table"], i["file"])),
@@ -190,8 +192,9 @@ def check_ids(t):
       raise CohortError(f"Table {name} has {blanks:,} rows without {' or '.join((key, *others))}. "
                         "Complete or remove them.")
     if ids < n:
-      raise CohortError(f"Table {name} holds {n - ids:,} rows whose {key} is there already. Keep "
-                        "one row per id; was a file joined or exported twice?")
+      raise CohortError(f"Table {name} holds {n - ids:,} rows whose {key} is there already, with "
+                        "other content. Keep one row per id; was a file joined, or are two "
+                        "versions in it?")
   a, p = t["admissions"], t["patients"]
   strangers = int(a.anti_join(p, "subject_id").count().to_pandas())
   if strangers:

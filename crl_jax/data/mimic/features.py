@@ -10,8 +10,10 @@ feature.
 
 import numpy as np
 
+from crl_jax.data import units
 from crl_jax.data.mimic import codes, items
 from crl_jax.data.mimic.stays import DAY, minute
+from crl_jax.data.tables import repeats
 
 EARLY, LATE, UNDATED = -1, 2, 3     # parts whose records no row uses
 _OUT = {EARLY: "more than 24 h before the admission: not used",
@@ -19,12 +21,15 @@ _OUT = {EARLY: "more than 24 h before the admission: not used",
         LATE: "known only after the patient's last row: not used", UNDATED: "no time: not used"}
 _UNIT = 1000
 _SHIFT = 1 << 40                # (minute, value) as one number: minute * _SHIFT + value
-# table -> (value column, columns whose latest time is when a record is known)
+# table -> (value column, unit column, columns whose latest time is when a record is known, the
+# record's own number where it has one)
 MEASURED = {
-    "labevents": ("valuenum", ("charttime", "storetime")),
-    "chartevents": ("valuenum", ("charttime", "storetime")),
-    "inputevents": ("amount", ("starttime", "endtime", "storetime")),
-    "outputevents": ("value", ("charttime", "storetime"))}
+    "labevents": ("valuenum", "valueuom", ("charttime", "storetime"), ("labevent_id",)),
+    "chartevents": ("valuenum", "valueuom", ("charttime", "storetime"), ()),
+    "inputevents": ("amount", "amountuom", ("starttime", "endtime", "storetime"), ("orderid",)),
+    "outputevents": ("value", "valueuom", ("charttime", "storetime"), ())}
+# how a number was read: as filed, in the unit that it can only be of; or why it is no value
+FILED, OTHER, DROPPED, STRANGE, OUTSIDE = range(5)
 NO_GROWTH = (90760, 90856)     # org_itemid of "CANCELLED" and "NEGATIVE"
 _GIVEN = r"^(delayed )?(administered|started|restarted|applied|confirmed|partial)"
 
@@ -67,9 +72,9 @@ def left_out(table, records):
 
   Args:
     table: its name.
-    records: with the columns part and, where several are one, their number: records or n.
+    records: with the columns part and, where several are one, their number: records, copies or n.
   """
-  number = next((c for c in ("records", "n") if c in records.columns), None)
+  number = next((c for c in ("records", "copies", "n") if c in records.columns), None)
   size = records[number].sum() if number else records.count()
   frame = records.group_by("part").agg(size=size).to_pandas()
   counts = dict(zip(frame["part"], frame["size"]))
@@ -79,7 +84,7 @@ def left_out(table, records):
 
 def _placed(table, people, first, *times, keep=()):
   """The records of the cohort's patients: person, part, t (minute of the column `first`), and
-  `keep`. Those that no row uses are of person -1, so that a sum over them is one.
+  `keep`. Those that no row uses are of person -1 and keep nothing, so that a sum over them is one.
 
   A record is known at the latest of the columns `first` and `times`; NULL there says nothing.
   """
@@ -91,63 +96,111 @@ def _placed(table, people, first, *times, keep=()):
                         ) if times else t
   joined = joined.mutate(t=t, known=known)
   joined = joined.mutate(part=part_of(joined.t, joined.known, joined))
-  person = ibis.ifelse(joined.part.between(0, 1), joined.person, -1)
-  return joined.select(*keep, "part", "t", person=person)
+  mine = joined.part.between(0, 1)
+  return joined.select("part", person=ibis.ifelse(mine, joined.person, -1), **{
+      c: ibis.ifelse(mine, joined[c], None) for c in ("t", *keep)})
 
 
 def signal_frame(table):
-  """The items of a table's signals: itemid, signal (number), range and conversion, in thousandths;
-  mcg: what a microgram is in the unit, where that is a weight."""
+  """The items of a table's signals: itemid, signal (number), range in thousandths, the unit under
+  which the item is filed, and whether a record's own is looked at."""
   import pandas as pd
 
   return pd.DataFrame([
       dict(itemid=item, signal=i, low=round(s.low * _UNIT), high=round(s.high * _UNIT),
-           factor=float(s.convert.get(item, (1, 0))[0]),
-           offset=float(s.convert.get(item, (1, 0))[1]), fraction=s.fraction,
-           mcg=0.001 if s.unit == "mg" else 1.0)
-      for i, (name, s) in enumerate(items.SIGNALS.items()) if s.table == table for item in s.items])
+           filed=s.filed.get(item, s.unit), checked=bool(s.unit))
+      for i, s in enumerate(items.SIGNALS.values()) if s.table == table for item in s.items])
 
 
-def measured_query(name, table, people, signals):
-  """person, part, signal and the exact sums of which `statistic` makes every statistic.
+def unit_frame(table):
+  """What the units are to the items of a table's signals: itemid, unit (as units.written), factor
+  and offset; a blank unit is the one under which the item is filed."""
+  import pandas as pd
+
+  out = []
+  for name, s in items.SIGNALS.items():
+    known = units.conversions(s.unit, name) if s.unit else {}
+    for item in s.items if s.table == table else ():
+      own = s.factor.get(item, 1)
+      filed = units.convert(s.unit, s.filed.get(item, s.unit), name)
+      named = {**known, **dict.fromkeys(units.NO_UNIT, filed)}
+      out += [(item, unit, factor * own, offset * own) for unit, (factor, offset) in named.items()]
+      out += [(item, unit + kind, factor * times, offset)
+              for unit, (factor, offset) in known.items() for kind, times in s.kinds.items()]
+  return pd.DataFrame(out, columns=["itemid", "unit", "factor", "offset"])
+
+
+def measured_query(name, table, people, signals, conversions):
+  """person, part, signal, the exact sums of which `statistic` makes every statistic, and counts of
+  what was read in another way than filed.
+
+  Two steps: the records, each once; then their sums. Of records that no row uses the first keeps
+  no value and no time, so that they are few.
 
   Args:
     name: a key of MEASURED.
     table: its ibis table.
     people: `timeline`, as an ibis table.
     signals: `signal_frame`, as an ibis table.
+    conversions: `unit_frame`, as an ibis table.
   """
   import ibis
 
-  value, times = MEASURED[name]
+  value, unit, times, own = MEASURED[name]
   wanted = table.inner_join(signals, "itemid")
-  number = wanted[value].cast("float64")
-  if name == "inputevents":     # some pushes of a drug given in mg are charted in mcg
-    number = ibis.ifelse(wanted.amountuom == "mcg", number * wanted.mcg, number)
-  wanted = wanted.mutate(value=number)
-  wanted = wanted.filter(wanted.value.notnull(), ~wanted.value.isnan())
-  events = _placed(wanted, people, times[0], *times[1:],
-                   keep=("signal", "value", "low", "high", "factor", "offset", "fraction"))
-  real = (events.value < items.SENTINEL) & (events.value > -items.SENTINEL) & (events.person >= 0)
-  number = ibis.ifelse(real, events.value * events.factor + events.offset, 0.0)
-  number = ibis.ifelse(events.fraction & (number <= 1), number * 100, number)
-  exact = (number * _UNIT).round().cast("int64")
-  events = events.mutate(real=real, exact=exact)
-  clipped = ibis.greatest(ibis.least(events.exact, events.high), events.low)
-  # NULL where it is no value, or of no row: what skips NULLs is faster than what filters
-  events = events.mutate(v=ibis.ifelse(events.real, clipped, None),
-                         u=ibis.ifelse(events.real, events.t.cast("int64"), None))
-  e = events.mutate(order=events.u * _SHIFT + events.v,
-                    clipped=(events.v != events.exact).cast("int64"))
+  wanted = wanted.mutate(x=wanted[value].cast("float64"))
+  wanted = wanted.filter(wanted.x.notnull(), ~wanted.x.isnan())
+  # most units are written as in items.py: the others alone are looked at letter by letter
+  usual = wanted[unit].isnull() | (wanted[unit] == wanted.filed) | ~wanted.checked
+  wanted = wanted.mutate(written=ibis.ifelse(usual, "", units.written(wanted[unit])))
+  wanted = wanted.left_join(conversions, [wanted.itemid == conversions.itemid,
+                                          wanted.written == conversions.unit])
+  e = _placed(wanted, people, *times, keep=(
+      "itemid", "signal", "x", "low", "high", "factor", "offset", *times, *own))
+  e = e.mutate(read=((e.x * e.factor + e.offset) * _UNIT).round(),
+               other=(_as_other(name, e.signal, e.x) * _UNIT).round())
+  e = e.mutate(how=ibis.cases(
+      (e.person < 0, None),
+      (e.read.between(e.low, e.high) & (e.read < items.SENTINEL * _UNIT), FILED),
+      (e.x.abs() >= items.SENTINEL, DROPPED), (e.factor.isnull(), STRANGE),
+      (e.other.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
+  # (minute, value) as one number
+  order = ibis.cases((e.how == FILED, e.t * _SHIFT + e.read.cast("int64")),
+                     (e.how == OTHER, e.t * _SHIFT + e.other.cast("int64")), else_=None)
+  e = repeats.once(e.select("person", "part", "signal", "itemid", "how", *times, *own, order=order))
+  minute_of = lambda order: ((order + _SHIFT // 2) / _SHIFT).floor().cast("int64")
+  e = e.mutate(t=minute_of(e.order))
+  e = e.mutate(v=e.order - e.t * _SHIFT)
+  number = lambda *hows: e.copies.sum(where=e.how.isin(hows)).fill_null(0)
   sums = e.group_by("person", "part", "signal").agg(
-      records=e.count(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
-      high=e.v.max(), total=e.v.sum(), t=e.u.sum(), tt=(e.u * e.u).sum(), tv=(e.u * e.v).sum(),
-      clipped=e.clipped.sum().fill_null(0))
-  when = {c: ((sums[c] + _SHIFT // 2) / _SHIFT).floor().cast("int64") for c in ("begin", "end")}
+      records=e.copies.sum(), n=e.v.count(), begin=e.order.min(), end=e.order.max(), low=e.v.min(),
+      high=e.v.max(), total=e.v.sum(), t=e.t.sum(), tt=(e.t * e.t).sum(), tv=(e.t * e.v).sum(),
+      copies=number(FILED, OTHER), other=number(OTHER), sentinels=number(DROPPED),
+      strange=number(STRANGE), outside=number(OUTSIDE))
+  when = {c: minute_of(sums[c]) for c in ("begin", "end")}
   return sums.select(
-      *(c for c in sums.columns if c not in when), sentinels=sums.records - sums.n,
+      *(c for c in sums.columns if c not in when),
       first_t=when["begin"], last_t=when["end"], first=sums.begin - when["begin"] * _SHIFT,
       last=sums.end - when["end"] * _SHIFT)
+
+
+def _as_other(name, signal, x):
+  """The values of the numbers `x` that can only be of another unit than they are filed under; NULL
+  of the others.
+
+  Args:
+    name: of the table.
+    signal: column with the number of the signal.
+    x: column with the number as it was recorded.
+  """
+  import ibis
+
+  found = []
+  for i, (key, s) in enumerate(items.SIGNALS.items()):
+    for unit, (low, high) in s.other.items() if s.table == name else ():
+      factor, offset = units.convert(s.unit, unit, key)
+      found.append(((signal == i) & x.between(low, high), x * factor + offset))
+  return ibis.cases(*found, else_=None) if found else ibis.null("float64")
 
 
 def add_parts(frame, column, how, size):
@@ -229,8 +282,8 @@ def entered_query(table, people):
 
 
 def orders_query(table, people, entered):
-  """person, part, name, n: orders by the lower-cased name of the drug; unentered: those of them
-  that are known from their start, for want of a time of entry.
+  """person, part, name, n (and copies): orders by the lower-cased name of the drug; unentered:
+  those of them that are known from their start, for want of a time of entry.
 
   Args:
     table: prescriptions; several of its rows may have one pharmacy_id.
@@ -243,19 +296,22 @@ def orders_query(table, people, entered):
     table = table.mutate(entertime=ibis.null("timestamp"))
   else:
     table = table.left_join(entered, "pharmacy_id").drop("pharmacy_id_right")
-  events = _placed(table, people, "starttime", "entertime", keep=("drug", "entertime"))
+  events = repeats.once(_placed(table, people, "starttime", "entertime", keep=(
+      "drug", "starttime", "entertime", "pharmacy_id", "formulary_drug_cd")))
   events = events.mutate(name=events.drug.fill_null("").lower(),
                          unentered=events.entertime.isnull().cast("int64"))
   return events.group_by("person", "part", "name").agg(
-      n=events.count(), unentered=events.unentered.sum())
+      n=events.count(), copies=events.copies.sum(), unentered=events.unentered.sum())
 
 
 def given_query(table, people):
-  """person, part, name, n: administrations by the lower-cased name of the drug."""
+  """person, part, name, n (and copies): administrations by the lower-cased name of the drug."""
   table = table.filter(table.event_txt.lower().re_search(_GIVEN))
-  events = _placed(table, people, "charttime", "storetime", keep=("medication",))
+  events = repeats.once(_placed(table, people, "charttime", "storetime", keep=(
+      "medication", "event_txt", "charttime", "storetime", "emar_seq")))
   events = events.mutate(name=events.medication.fill_null("").lower())
-  return events.group_by("person", "part", "name").agg(n=events.count())
+  return events.group_by("person", "part", "name").agg(
+      n=events.count(), copies=events.copies.sum())
 
 
 def flags_query(counts, patterns):
@@ -291,12 +347,12 @@ def samples_query(table, people):
 
 def earlier_query(table, admissions, people, *columns):
   """The records of `table` (by hadm_id) of admissions that had ended when the patient's own one
-  began: person and `columns`."""
+  began, each once: person, hadm_id, `columns` and copies."""
   ended = admissions.select("subject_id", other="hadm_id", end=minute(admissions.dischtime))
   ended = ended.inner_join(people, "subject_id")
   ended = ended.filter(ended.other != ended.hadm_id, ended.end <= ended.admit)
   ended = ended.select("person", hadm_id="other")
-  return table.inner_join(ended, "hadm_id").select("person", *columns)
+  return repeats.once(table.inner_join(ended, "hadm_id").select("person", "hadm_id", *columns))
 
 
 def conditions_query(diagnoses):
@@ -317,7 +373,8 @@ def outpatient_query(table, people):
 
 
 def places_query(table, people, time, *columns):
-  """person, part, t and `columns` of small tables (services, transfers)."""
+  """person, part, t, `time`, `columns` and copies of small tables (services, transfers)."""
   joined = table.inner_join(people, "subject_id")
   joined = joined.mutate(t=minute(joined[time]) - joined.admit)
-  return joined.select("person", "t", *columns, part=part_of(joined.t, joined.t, joined))
+  return repeats.once(joined.select("person", "t", time, *columns,
+                            part=part_of(joined.t, joined.t, joined)))

@@ -7,8 +7,13 @@ later than that; it reaches back to `LOOKBACK` before the hospital admission (th
 Item ids are those of d_labitems and d_items, the same in 2.2, 3.0 and 3.1. Ids and units were
 checked against both tables of the demo (2.2) and the mappings and concepts of mimic-code.
 
-Values outside a signal's range are clipped to it, and counted. The charting systems' sentinels
-(`SENTINEL` and beyond, either sign) are no values: dropped, and counted.
+A value is read in the unit that its record names (data/units.py has the conversions and their
+sources), else in that of its item. A unit that is none of such a value leaves it unobserved. So
+does a number outside the signal's plausible range, unless it can only be of another unit: `other`
+has the bounds between which it is taken for one. A limit is never a value, and where a number is
+plausible as it is filed nothing is guessed. The charting systems' sentinels (`SENTINEL` and beyond,
+either sign) are no values. Each of these is counted among the odd rows. A record that is there
+again, alike in everything that is read, counts once; records that differ in anything are several.
 
 Not used, and why:
   drgcodes, hcpcsevents, diagnoses_icd and procedures_icd of the same admission: billing codes,
@@ -26,6 +31,7 @@ Not used, and why:
 import dataclasses
 
 from crl_jax import commands
+from crl_jax.data import units
 from crl_jax.data.mimic import codes
 
 LOOKBACK = 24 * 60              # minutes before the hospital admission
@@ -44,13 +50,15 @@ class Signal:
   Attributes:
     table: labevents, chartevents, inputevents or outputevents.
     items: its item ids.
-    unit: of the feature, after conversion.
-    low, high: physiological range; values outside are clipped to it.
+    unit: of the feature; "" where there is none, and no record's unit is looked at.
+    low, high: plausible range in the unit.
     stats: of FULL: count of the records (0 where nothing was recorded; the others are NaN), first,
       last, min, max, mean, slope (least squares, units a day); "sum" for doses and volumes.
-    convert: item id -> (factor, offset) into the unit; items not named are in it already. (Doses
-      in mg whose record says mcg: see features.measured_query.)
-    fraction: values up to 1 are fractions of a percentage, multiplied by 100.
+    filed: item id -> unit of its values where the record names none; of other items it is `unit`.
+    factor: item id -> number by which its values are multiplied besides, unless the kind of the
+      unit says it.
+    kinds: what may be written behind a unit -> number by which such values are multiplied.
+    other: unit -> (lowest, highest) number that can only be of it (see units.py).
   """
   table: str
   items: tuple
@@ -58,8 +66,10 @@ class Signal:
   low: float
   high: float
   stats: tuple
-  convert: dict = dataclasses.field(default_factory=dict)
-  fraction: bool = False
+  filed: dict = dataclasses.field(default_factory=dict)
+  factor: dict = dataclasses.field(default_factory=dict)
+  kinds: dict = dataclasses.field(default_factory=dict)
+  other: dict = dataclasses.field(default_factory=dict)
 
 
 def _lab(unit, low, high, *items, stats=FULL, **more):
@@ -70,13 +80,17 @@ def _chart(unit, low, high, *items, stats=FULL, **more):
   return Signal("chartevents", items, unit, low, high, stats, **more)
 
 
-def _given(unit, low, high, *items, stats=DOSE):
-  return Signal("inputevents", items, unit, low, high, stats)
+def _given(unit, low, high, *items):
+  return Signal("inputevents", items, unit, low, high, DOSE)
 
 
-def _out(*items, convert=()):
-  return Signal("outputevents", items, "mL", -5000, 10000, ("count", "sum", "last"),
-                dict(convert))
+def _counted(*items):
+  """Drugs whose amounts come in units that nothing converts (a dose, mL of one mEq): counted."""
+  return Signal("inputevents", items, "", 0, SENTINEL, ("count",))
+
+
+def _out(*items, **more):
+  return Signal("outputevents", items, "mL", -5000, 10000, ("count", "sum", "last"), **more)
 
 
 SIGNALS = {
@@ -121,14 +135,14 @@ SIGNALS = {
     # one item id for arterial and venous blood
     "pco2": _lab("mmHg", 5, 250, 50818), "po2": _lab("mmHg", 10, 800, 50821),
     "base_excess": _lab("mEq/L", -60, 60, 50802), "lab_sao2": _lab("%", 10, 100, 50817, stats=RARE),
-    "lab_fio2": _lab("%", 21, 100, 50816, stats=SHORT, fraction=True),
+    "lab_fio2": _lab("%", 21, 100, 50816, stats=SHORT, other=units.FRACTION),
     "methemoglobin": _lab("%", 0, 100, 50814, stats=RARE),
     # Blood count
     "hemoglobin": _lab("g/dL", 1, 25, 51222, 50811), "hematocrit": _lab("%", 3, 75, 51221, 50810),
     "wbc": _lab("K/uL", 0, 500, 51301, 51300), "platelets": _lab("K/uL", 0, 2500, 51265),
     "rbc": _lab("m/uL", 0.3, 10, 51279, stats=SHORT), "rdw": _lab("%", 5, 50, 51277, stats=SHORT),
     "mcv": _lab("fL", 40, 150, 51250, stats=RARE), "mch": _lab("pg", 5, 60, 51248, stats=RARE),
-    "mchc": _lab("%", 15, 50, 51249, stats=RARE),
+    "mchc": _lab("g/dL", 15, 50, 51249, stats=RARE),
     "neutrophils": _lab("%", 0, 100, 51256, stats=SHORT),
     "lymphocytes": _lab("%", 0, 100, 51244, stats=SHORT),
     "monocytes": _lab("%", 0, 100, 51254, stats=RARE),
@@ -138,18 +152,19 @@ SIGNALS = {
     "inr": _lab("", 0.3, 30, 51237), "pt": _lab("s", 5, 200, 51274, stats=SHORT),
     "ptt": _lab("s", 5, 400, 51275), "fibrinogen": _lab("mg/dL", 10, 2000, 51214, stats=SHORT),
     "d_dimer": _lab("ng/mL", 0, 100000, 50915, 51196, 52551, stats=RARE,
-                    convert={52551: (2, 0)}),     # in D-dimer units: half of the others' FEU
+                    # a D-dimer unit is half of the others' FEU
+                    factor={52551: 2}, kinds={"feu": 1, "ddu": 2}),
     # Urine
-    "urine_gravity": _lab("", 1, 1.1, 51498, stats=RARE), "urine_ph": _lab("", 3, 11, 51491,
-                                                                         stats=RARE),
+    "urine_gravity": _lab("", 1, 1.1, 51498, stats=RARE, other=units.THOUSANDTHS),
+    "urine_ph": _lab("", 3, 11, 51491, stats=RARE),
     # Vital signs
     "heart_rate": _chart("/min", 0, 300, 220045),
     "systolic": _chart("mmHg", 0, 320, 220050, 220179, 225309),
     "diastolic": _chart("mmHg", 0, 250, 220051, 220180, 225310),
     "mean_pressure": _chart("mmHg", 0, 280, 220052, 220181, 225312),
     "respiration": _chart("/min", 0, 90, 220210, 224690), "spo2": _chart("%", 10, 100, 220277),
-    "temperature": _chart("C", 25, 45, 223762, 223761,
-                          convert={223761: (5 / 9, -160 / 9)}),
+    "temperature": _chart("C", 25, 45, 223762, 223761, filed={223761: "F"},
+                          other=units.TEMPERATURE),
     "cvp": _chart("mmHg", -10, 60, 220074, stats=SHORT),
     "icp": _chart("mmHg", -10, 120, 220765, 227989, stats=SHORT),
     "pa_systolic": _chart("mmHg", 0, 200, 220059, stats=SHORT),
@@ -163,40 +178,41 @@ SIGNALS = {
     "braden_mobility": _chart("", 1, 4, 224057, stats=RARE),
     # Body
     "weight": _chart("kg", 20, 400, 226512, 224639, 226531, stats=("count", "first", "last"),
-                     convert={226531: (0.45359237, 0)}),
-    "height": _chart("cm", 100, 240, 226730, 226707, stats=RARE, convert={226707: (2.54, 0)}),
+                     filed={226531: "lb"}),
+    "height": _chart("cm", 100, 240, 226730, 226707, stats=RARE, filed={226707: "inch"},
+                     other=units.HEIGHT),
     # Breathing support
-    "fio2": _chart("%", 21, 100, 223835, fraction=True),
+    "fio2": _chart("%", 21, 100, 223835, other=units.FRACTION),
     "oxygen_flow": _chart("L/min", 0, 100, 223834, 227582, stats=SHORT),
     "peep": _chart("cmH2O", 0, 40, 220339, 224700),
-    "tidal_volume": _chart("mL", 50, 2000, 224684, 224685, 224686, stats=SHORT),
+    "tidal_volume": _chart("mL", 50, 2000, 224684, 224685, 224686, stats=SHORT,
+                           other=units.LITRES),
     "minute_volume": _chart("L/min", 0, 60, 224687, stats=SHORT),
     "vent_rate": _chart("/min", 0, 60, 224688, stats=SHORT),
     "peak_pressure": _chart("cmH2O", 0, 100, 224695, stats=SHORT),
     "plateau": _chart("cmH2O", 0, 80, 224696, stats=SHORT),
     "airway_pressure": _chart("cmH2O", 0, 60, 224697, stats=SHORT),
-    # Given in the unit; drugs whose amounts come in several units are only counted
+    # Given
     "norepinephrine": _given("mg", 0, 1000, 221906),
     "epinephrine": _given("mg", 0, 1000, 221289, 229617),
     "phenylephrine": _given("mg", 0, 5000, 221749, 229630, 229632),
     "vasopressin": _given("units", 0, 5000, 222315), "dopamine": _given("mg", 0, 20000, 221662),
     "dobutamine": _given("mg", 0, 20000, 221653), "milrinone": _given("mg", 0, 1000, 221986),
     "propofol": _given("mg", 0, 50000, 222168), "midazolam": _given("mg", 0, 5000, 221668),
-    "fentanyl": _given("mg", 0, 1000, 221744, 225942, stats=("count",)),
-    "dexmedetomidine": _given("mcg", 0, 50000, 225150, 229420, stats=("count",)),
-    "morphine": _given("mg", 0, 2000, 225154, stats=("count",)),
+    "fentanyl": _counted(221744, 225942), "dexmedetomidine": _counted(225150, 229420),
+    "morphine": _counted(225154),
     "insulin_drip": _given("units", 0, 5000, 223258),
     "heparin_drip": _given("units", 0, 200000, 225152),
-    "amiodarone_drip": _given("mg", 0, 5000, 221347, 228339, 229654, 230034, stats=("count",)),
+    "amiodarone_drip": _counted(221347, 228339, 229654, 230034),
     "furosemide_drip": _given("mg", 0, 5000, 221794, 228340),
     "saline": _given("mL", 0, 20000, 225158), "ringers": _given("mL", 0, 20000, 225828),
     "albumin_given": _given("mL", 0, 10000, 220862, 220864),
     "red_cells": _given("mL", 0, 20000, 225168), "plasma": _given("mL", 0, 20000, 220970),
     "platelets_given": _given("mL", 0, 20000, 225170),
-    "bicarbonate_given": _given("mEq", 0, 5000, 220995, 225165, stats=("count",)),
+    "bicarbonate_given": _counted(220995, 225165),
     # Output
     "urine": _out(226559, 226560, 226561, 226584, 226563, 226564, 226565, 226567, 226557, 226558,
-                  227488, 227489, convert=((227488, (-1, 0)),)),   # irrigant in: negative
+                  227488, 227489, factor={227488: -1}),   # irrigant in: negative
     "chest_tube": _out(226588, 226589, 229413, 229414, 226590, 226591, 226592, 226593, 226595),
     "gastric": _out(226573, 226575, 226576), "stool": _out(226579, 226580),
     "drain": _out(226599, 226600, 226601, 226602),
@@ -299,11 +315,21 @@ def feature_names():
 
 def main(_):
   """Prints the table."""
-  line = "{:<22} {:<12} {:>8} {:>16}  {:<44} {}"
-  print(line.format("signal", "table", "unit", "range", "statistics", "item ids"))
+  line = "{:<22} {:<12} {:>8} {:>16}  {:<44} {:<36} {}"
+  print(line.format("signal", "table", "unit", "range", "statistics", "item ids",
+                    "what is read otherwise"))
   for name, s in SIGNALS.items():
+    more = [f"{item}: in {unit}" for item, unit in s.filed.items()]
+    more += [f"{item}: times {factor:g}" for item, factor in s.factor.items()]
+    more += [f"{kind.upper()}: times {factor:g}" for kind, factor in s.kinds.items()]
+    more += [f"{low:g} to {high:g}: {unit}" for unit, (low, high) in s.other.items()]
     print(line.format(name, s.table, s.unit, f"{s.low:g} to {s.high:g}", ", ".join(s.stats),
-                      ", ".join(map(str, s.items))))
+                      ", ".join(map(str, s.items)), "; ".join(more)).rstrip())
+  print("\nUnits that a record may name, and one of each in the signal's unit:")
+  for name, s in SIGNALS.items():
+    found = units.told(s.unit, name)
+    if found:
+      print(f"  {name:<24} {found}")
   print("\nProcedures (procedureevents, begun before the row):")
   for name, items in PROCEDURES.items():
     print(f"  {name:<24} {', '.join(map(str, items))}")

@@ -3,6 +3,11 @@
 One hospital admission per patient: the first with an ICU stay. Times are minutes after that
 admission, rounded down, so that a record counts as earlier than a row only if it is.
 
+Donors of organs are admitted again after they have died. An admission that begins after the day of
+patients.dod, or at or after the deathtime of another admission, is left out: it is no row, and
+neither an earlier nor a later admission of another. Both are known only afterwards: nothing else
+is made of them, but that nobody has a row after a death without a deathtime whose day is past.
+
 Outcomes of a discharge: readmission is another admission that begins at it or within 30 days, ICU
 admission an ICU stay of another admission that begins within 90 days; both undefined (NaN) for
 those who died in hospital, and where the follow-up may reach past the end of the data. Dates are
@@ -34,6 +39,8 @@ def admission_table(t):
   """
   import ibis
 
+  p = t["patients"]
+  p = p.mutate(day_of_death_end=minute(p.dod) + DAY)
   a = t["admissions"]
   a = a.select(
       "subject_id", "hadm_id", "race", "insurance", "language", "marital_status", "admission_type",
@@ -41,28 +48,39 @@ def admission_table(t):
       year=a.admittime.year(), hour=a.admittime.hour(), discharge=minute(a.dischtime),
       discharge_year=a.dischtime.year(), discharge_day=a.dischtime.day_of_year(),
       death=minute(a.deathtime), ed_in=minute(a.edregtime), ed_out=minute(a.edouttime))
+  dead = a.filter(a.death.notnull()).select("subject_id", other_id="hadm_id", died="death")
+  dead = a.inner_join(dead, "subject_id")
+  dead = dead.filter(dead.hadm_id != dead.other_id, dead.died <= dead.admit).select("hadm_id")
+  dead = ibis.union(dead, a.inner_join(p, "subject_id").filter(
+      lambda x: x.day_of_death_end <= x.admit).select("hadm_id"), distinct=True)
+  a = a.left_join(dead.mutate(dead_before=True), "hadm_id").drop("hadm_id_right")
+  a = a.mutate(dead_before=a.dead_before.fill_null(False))
   icu = t["icustays"]
   icu = icu.select("subject_id", "hadm_id", "stay_id", "first_careunit", icu_in=minute(icu.intime),
                    icu_out=minute(icu.outtime))
   first = icu.group_by("hadm_id").agg(
       icu_stays=icu.stay_id.nunique(), icu_in=icu.icu_in.min(),
       unit=icu.first_careunit.argmin(icu.icu_in), icu_end=icu.icu_out.max())
-  mine = a.inner_join(first, "hadm_id").inner_join(t["patients"], "subject_id")
+  mine = a.inner_join(first, "hadm_id").inner_join(p, "subject_id")
   mine = mine.select(*a.columns, "icu_stays", "icu_in", "icu_end", "unit", "gender", "anchor_age",
-                     "anchor_year", "anchor_year_group")
+                     "anchor_year", "anchor_year_group", "day_of_death_end")
 
-  other = a.select(subject_id="subject_id", other_id="hadm_id", begin="admit", end="discharge")
+  other = a.select(subject_id="subject_id", other_id="hadm_id", begin="admit", end="discharge",
+                   unreal="dead_before")
   pair = mine.select("subject_id", "hadm_id", "admit", "discharge").inner_join(
       other, "subject_id")
   pair = pair.filter(pair.hadm_id != pair.other_id)
-  later, before = pair.begin >= pair.discharge, pair.end <= pair.admit
+  real = ~pair.unreal
+  later, before = real & (pair.begin >= pair.discharge), real & (pair.end <= pair.admit)
   context = pair.group_by("hadm_id").agg(
+      unreal=pair.hadm_id.count(where=pair.unreal),
       next_admission=pair.begin.min(where=later), earlier=pair.hadm_id.count(where=before),
       earlier_year=pair.hadm_id.count(where=before & (pair.end > pair.admit - 365 * DAY)),
       last_end=pair.end.max(where=before),
       earlier_minutes=(pair.end - pair.begin).sum(where=before).cast("float64"),
-      overlaps=pair.hadm_id.count(where=~later & ~before))
-  stay = icu.select(subject_id="subject_id", other_id="hadm_id", begin="icu_in")
+      overlaps=pair.hadm_id.count(where=real & ~later & ~before))
+  stay = icu.anti_join(dead, "hadm_id")
+  stay = stay.select(subject_id="subject_id", other_id="hadm_id", begin="icu_in")
   pair = mine.select("subject_id", "hadm_id", "admit", "discharge").inner_join(stay, "subject_id")
   pair = pair.filter(pair.hadm_id != pair.other_id)
   context_icu = pair.group_by("hadm_id").agg(
@@ -74,7 +92,8 @@ def admission_table(t):
                      earlier=ibis.coalesce(mine.earlier, 0),
                      earlier_year=ibis.coalesce(mine.earlier_year, 0),
                      earlier_icu=ibis.coalesce(mine.earlier_icu, 0),
-                     overlaps=ibis.coalesce(mine.overlaps, 0))
+                     overlaps=ibis.coalesce(mine.overlaps, 0),
+                     unreal=ibis.coalesce(mine.unreal, 0))
 
 
 def select(about, c, for_prediction):
@@ -101,6 +120,7 @@ def select(about, c, for_prediction):
   keep("admission time, ICU time or hospital_expire_flag unknown",
        about["admit"].notna() & about["icu_in"].notna()
        & (about["hospital_expire_flag"].isin((0, 1)) | for_prediction))
+  keep("begins after the patient's death", ~about["dead_before"].astype(bool))
   keep("discharge time unknown", known | for_prediction)
   keep("discharge at or before admission", (about["discharge"] > about["admit"]) | ~known)
   keep("ICU stay begins after the discharge", (about["icu_in"] < about["discharge"]) | ~known)
@@ -127,7 +147,9 @@ def rows(people, c, protocol, last_year, for_prediction):
 
   stay = (people["discharge"] - people["admit"]).astype("float64")
   dead = people["hospital_expire_flag"].astype("float64")
-  end = np.fmin(stay, (people["death"] - people["admit"]).astype("float64"))
+  death, day_over = people[["death", "day_of_death_end"]].astype("float64").to_numpy().T
+  death = np.where(np.isnan(death) & (dead == 1), day_over, death)
+  end = np.fmin(stay, death - people["admit"].astype("float64"))
   labels = outcomes(people, last_year)
   steps = []
 
@@ -199,6 +221,11 @@ def odd(about, people):
   return [o for o in (
       place("admissions", "discharge before admission: excluded",
             about["discharge"] < about["admit"]),
+      place("admissions", "begins after the patient's death: excluded", about["dead_before"]),
+      place("admissions", "followed by one that begins after the patient's death: not a later one",
+            people["unreal"] > 0),
+      place("patients", "a dod before the day of discharge without hospital_expire_flag: kept, the "
+            "flag counts", ~dead & (people["day_of_death_end"] <= people["discharge"])),
       place("admissions", "overlaps another admission of the patient: kept; the other counts "
             "neither as an earlier nor as a later one", people["overlaps"] > 0),
       place("admissions", "died in hospital without a deathtime: kept, the flag counts",

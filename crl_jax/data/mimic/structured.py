@@ -5,7 +5,7 @@ import numpy as np
 
 from crl_jax.data.mimic import features as queries, items
 from crl_jax.data.mimic.stays import DAY
-from crl_jax.data.tables import numbers
+from crl_jax.data.tables import numbers, repeats
 
 
 def collect(source, people, rows):
@@ -39,15 +39,23 @@ class _Layout:
     """The table, or None where the source lacks it."""
     return None if name in self.source.absent else self.source.tables[name]
 
-  def keep(self, expr):
-    return self.source.keep(expr)
+  def keep(self, expr, name=""):
+    """The stored result of `expr`; of records of the table `name` those that were there again are
+    counted."""
+    kept = self.source.keep(expr)
+    if name:
+      self.odd += repeats.again(name, kept)
+    return kept
 
   def used(self, name, expr):
-    """The stored records of `expr` (of the table `name`) that a row uses; the others are
-    counted."""
+    """The stored records of `expr` (of the table `name`) that a row uses; the others are counted,
+    and those that were there again."""
     kept = self.keep(expr)
     self.odd += queries.left_out(name, kept)
-    return queries.used(kept)
+    kept = queries.used(kept)
+    if "copies" in kept.columns:
+      self.odd += repeats.again(name, kept)
+    return kept
 
   def rows_of(self, array):
     """(N,) of an array (people, 2) per part."""
@@ -112,13 +120,16 @@ def _earlier(at):
   out, admissions = {}, at.source.tables["admissions"]
   size = len(at.people)
   if (table := at.table("diagnoses_icd")) is not None:
-    kept = at.keep(queries.earlier_query(table, admissions, at.line, "icd_code", "icd_version"))
+    kept = at.keep(queries.earlier_query(
+        table, admissions, at.line, "icd_code", "icd_version", "seq_num"), "diagnoses_icd")
     frame = queries.conditions_query(kept).to_pandas()
     found = at.counts(frame, [c for c in frame.columns if c not in ("person", "part")])
     out["earlier_diagnoses"] = found.pop("n")
     out.update({f"had_{name}": np.minimum(value, 1) for name, value in found.items()})
   if (table := at.table("procedures_icd")) is not None:
-    kept = at.keep(queries.earlier_query(table, admissions, at.line))
+    kept = at.keep(queries.earlier_query(
+        table, admissions, at.line, "icd_code", "icd_version", "seq_num", "chartdate"),
+        "procedures_icd")
     frame = kept.group_by("person").agg(n=kept.count()).to_pandas()
     count = np.bincount(frame["person"].to_numpy(np.int64), frame["n"], size)
     out["earlier_procedures"] = count[at.person].astype(np.float64)
@@ -143,12 +154,14 @@ def _outpatient(at):
       ("BMI (kg/m2)", "bmi", 1, 8, 100), ("Weight (Lbs)", "outpatient_weight", 0.45359237, 20, 400),
       ("Blood Pressure", "outpatient_systolic", 1, 50, 300)):
     mine = frame[(frame["name"] == name) & frame["value"].notna()]
-    last = mine.sort_values(["person", "t", "value"]).groupby("person").tail(1)
+    mine = mine.assign(value=mine["value"] * factor)
+    real = mine["value"].between(low, high)
+    at.odd.append({"table": "omr", "rule": f"{column} outside {low} to {high}: NaN",
+                   "count": int((~real).sum())})
+    last = mine[real].sort_values(["person", "t", "value"]).groupby("person").tail(1)
     x = np.full(len(at.people), np.nan)
-    x[last["person"].to_numpy(np.int64)] = last["value"].to_numpy() * factor
-    at.odd.append({"table": "omr", "rule": f"{column} outside {low} to {high}: clipped",
-                   "count": int(((x < low) | (x > high)).sum())})
-    out[column] = np.clip(x, low, high)[at.person]
+    x[last["person"].to_numpy(np.int64)] = last["value"].to_numpy()
+    out[column] = x[at.person]
   return out
 
 
@@ -156,7 +169,7 @@ def _services(at):
   if (table := at.table("services")) is None:
     return {}
   kept = at.used("services", queries.places_query(table, at.line, "transfertime", "curr_service"))
-  seen = at.before(kept.drop("part").to_pandas())
+  seen = at.before(kept.select("person", "t", "curr_service").to_pandas())
   last = at.latest(seen)["curr_service"].reindex(range(len(at.person)))
   return {"services": at.tally(seen["row"]),
           **{f"service_{n}": v for n, v in _match(last, items.SERVICES).items()}}
@@ -167,7 +180,7 @@ def _places(at):
   if (table := at.table("transfers")) is not None:
     kept = at.used("transfers", queries.places_query(
         table.filter(table.eventtype.lower() != "discharge"), at.line, "intime", "careunit"))
-    seen = at.before(kept.drop("part").to_pandas())
+    seen = at.before(kept.select("person", "t", "careunit").to_pandas())
     last = at.latest(seen)["careunit"].reindex(range(len(at.person)))
     out["transfers"] = at.tally(seen["row"])
     out.update({f"unit_{n}": v for n, v in _match(last, items.UNITS).items()})
@@ -201,17 +214,20 @@ def _signals(at):
     if (table := at.table(name)) is None:
       continue
     items_frame = queries.signal_frame(name)
-    sums = at.used(name, queries.measured_query(name, table, at.line, at.source.put(items_frame)))
+    sums = at.used(name, queries.measured_query(
+        name, table, at.line, at.source.put(items_frame),
+        at.source.put(queries.unit_frame(name))))
     for i, frame in _by_signal(sums, sorted(set(items_frame["signal"]))):
       signal = items.SIGNALS[names[i]]
       for stat, value in queries.statistic(frame, signal.stats, len(at.people)).items():
         out[f"{names[i]}_{stat}"] = at.rows_of(value)
-      at.odd += [
-          {"table": name, "rule": f"{names[i]} outside {signal.low:g} to {signal.high:g} "
-                                  f"{signal.unit}".rstrip() + ": clipped",
-           "count": int(frame["clipped"].sum())},
-          {"table": name, "rule": f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped",
-           "count": int(frame["sentinels"].sum())}]
+      span = f"{names[i]} outside {signal.low:g} to {signal.high:g} {signal.unit}".rstrip()
+      at.odd += [{"table": name, "rule": rule, "count": int(frame[column].sum())}
+                 for column, rule in (
+          ("outside", f"{span}: NaN"),
+          ("other", f"{span}, can only be of another unit ({', '.join(signal.other)}): converted"),
+          ("strange", f"{names[i]} in a unit that nothing converts: NaN"),
+          ("sentinels", f"{names[i]} at or past {items.SENTINEL:,}: no value, dropped"))]
   return out
 
 

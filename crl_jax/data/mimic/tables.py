@@ -15,10 +15,11 @@ def _columns(times="", **columns):
 _ID = dict(subject_id="int64")
 _STAY = dict(subject_id="int64", hadm_id="int64")
 
-# Those that every query joins are loaded; the others are streamed once.
+# Those that every query joins are loaded; the others are streamed once. What tells two records
+# apart that are alike otherwise is read where a file has it: their numbers, their place in a list.
 SCHEMA = {
     "patients": Table(_columns(**_ID, gender="string", anchor_age="int64", anchor_year="int64",
-                               anchor_year_group="string"), required=True),
+                               anchor_year_group="string"), _columns("dod"), required=True),
     "admissions": Table(_columns(
         "admittime dischtime deathtime edregtime edouttime", **_STAY, admission_type="string",
         admission_location="string", insurance="string", language="string",
@@ -29,24 +30,26 @@ SCHEMA = {
     "transfers": Table(_columns("intime", **_ID, eventtype="string", careunit="string"),
                        large=True),
     "diagnoses_icd": Table(dict(hadm_id="int64", icd_code="string", icd_version="int64"),
-                           large=True),
-    "procedures_icd": Table(dict(hadm_id="int64"), large=True),
+                           dict(seq_num="int64"), large=True),
+    "procedures_icd": Table(dict(hadm_id="int64", icd_code="string"), _columns(
+        "chartdate", icd_version="int64", seq_num="int64"), large=True),
     "omr": Table(_columns("chartdate", **_ID, result_name="string", result_value="string"),
                  large=True),
     "labevents": Table(_columns("charttime storetime", **_ID, itemid="int64", valuenum="float64"),
-                       large=True),
+                       dict(valueuom="string", labevent_id="int64"), large=True),
     "chartevents": Table(_columns("charttime storetime", **_ID, itemid="int64",
-                                  valuenum="float64"), large=True),
+                                  valuenum="float64"), dict(valueuom="string"), large=True),
     "inputevents": Table(_columns("starttime endtime storetime", **_ID, itemid="int64",
-                                  amount="float64", amountuom="string"), large=True),
+                                  amount="float64", amountuom="string"), dict(orderid="int64"),
+                         large=True),
     "outputevents": Table(_columns("charttime storetime", **_ID, itemid="int64", value="float64"),
-                          large=True),
+                          dict(valueuom="string"), large=True),
     "procedureevents": Table(_columns("starttime storetime", **_ID, itemid="int64"), large=True),
     "prescriptions": Table(_columns("starttime", **_ID, pharmacy_id="int64", drug="string"),
-                           large=True),
+                           dict(formulary_drug_cd="string"), large=True),
     "pharmacy": Table(_columns("entertime", **_ID, pharmacy_id="int64"), large=True),
     "emar": Table(_columns("charttime storetime", **_ID, medication="string", event_txt="string"),
-                  large=True),
+                  dict(emar_seq="int64"), large=True),
     "microbiologyevents": Table(
         _columns("chartdate charttime storedate storetime", **_ID, spec_type_desc="string",
                  micro_specimen_id="int64", org_itemid="int64", org_name="string",

@@ -6,7 +6,8 @@ become.
 - Discharge summaries are those of the admission itself and enter its discharge and whole-admission
   rows only: they are written when the patient leaves. Notes of earlier admissions do not enter.
 - A note without content (empty, or de-identification blanks alone) is no observation, and counted.
-- What is left out by its time is counted too (features.left_out).
+- What is left out by its time is counted too (features.left_out). So is what was there again: a
+  note_id, or a dicom_id, is one note or image, as it was when a row could first know it.
 """
 
 import os
@@ -81,26 +82,33 @@ def collect_notes(modality, source, people, rows, config):
   encode.require_model(config)
   query = {"discharge": discharge_query, "radiology": radiology_query}[modality]
   # numbered in an order that no engine can change, and taken in pieces that fit in memory
-  order = ibis.window(order_by=[ibis._.part.between(0, 1).desc(), "person", "known", "note_id"])
+  order = ibis.window(order_by=[ibis._.part.between(0, 1).desc(), "person", "known", "note_id",
+                                ibis._.text.hash()])
   kept = source.keep(query(source.tables[modality], people).mutate(
       place=ibis.row_number().over(order)))
   odd = queries.left_out(modality, kept)
   kept = queries.used(kept)
-  found, empty = int(kept.count().to_pandas()), 0
+  ids = kept.select("place", "person", "note_id").order_by("place").to_pandas()
+  again = ids["place"][ids.duplicated(["person", "note_id"]) & ids["note_id"].notna()]
+  odd.append({"table": modality, "rule": "a note_id again: one note, as it was first known",
+              "count": len(again)})
+  found, empty = len(ids), 0
   if modality == "discharge":
     rows = _discharge_rows(rows)
   combine = (_Tokens if config.text.finetune else _Means)(rows, config)
   for start in range(0, found, _AT_ONCE):
     part = kept.filter(kept.place >= start, kept.place < start + _AT_ONCE).order_by("place")
     part = part.to_pandas()
-    part = part[encode.has_content(part["text"].tolist())]
-    empty += min(_AT_ONCE, found - start) - len(part)
+    part = part[~part["place"].isin(again)]
+    content = np.asarray(encode.has_content(part["text"].tolist()), bool)
+    empty += int((~content).sum())
+    part = part[content]
     if len(part):
       combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
                   encode.inputs(part["text"].tolist(), config))
   encode.release()
   inputs, observed = combine.result()
-  return inputs, observed, {"notes": found, "without content": empty, "odd_rows": odd,
+  return inputs, observed, {"notes": found - len(again), "without content": empty, "odd_rows": odd,
                             "rows": int(observed.sum()), **encode.facts(config)}
 
 
@@ -181,7 +189,11 @@ def collect_images(source, place, people, rows, config):
   kept = source.keep(images_query(source.tables[files.CXR_METADATA], people))
   odd = queries.left_out(files.CXR_METADATA, kept)
   frame = queries.used(kept).to_pandas()
-  frame = frame.sort_values(["person", "known", "study_id", "dicom_id"], ignore_index=True)
+  frame = frame.sort_values(["person", "known", "study_id", "dicom_id"])
+  again = frame.duplicated(["person", "dicom_id"])
+  odd.append({"table": files.CXR_METADATA, "count": int(again.sum()),
+              "rule": "a dicom_id again: one image, as it was first known"})
+  frame = frame[~again].reset_index(drop=True)
   paths = [images.path(place.folder, *ids) for ids in
            zip(frame["subject_id"], frame["study_id"], frame["dicom_id"])]
   there = np.array([os.path.isfile(path) for path in paths], bool)

@@ -257,7 +257,7 @@ def test_commas_in_numbers_are_read_or_counted(tmp_path, monkeypatch):
 
 def test_bad_ids_and_empty_cohorts_are_refused(small, tmp_path, rows_only):
   tables = small[1]
-  twice = pd.concat([tables["patient"], tables["patient"].head(2)])
+  twice = pd.concat([tables["patient"], tables["patient"].head(2).assign(age="44")])
   with pytest.raises(CohortError, match="2 rows whose patientunitstayid"):
     eicu.build(make_config(save(tmp_path / "a", {**tables, "patient": twice})))
   with pytest.raises(CohortError, match="without an id"):

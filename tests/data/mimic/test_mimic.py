@@ -154,7 +154,7 @@ def test_odd_rows_are_counted_with_their_rule(outcomes, tmp_path):
   a = {x["hadm_id"]: x for x in t["admissions"]}
   a[10].update(dischtime=made.at(-1))                       # before the admission
   a[40].update(edouttime=made.at(-9))                       # out of the ER before entering it
-  a[50].update(deathtime=made.at(90))                       # a death, and no flag
+  a[50].update(deathtime=made.at(90))                       # a death, no flag, and 56 after it
   a[20].update(deathtime="")
   a[61].update(dischtime=made.at(1))                        # overlaps the index admission
   made.save(tmp_path, t)
@@ -163,7 +163,8 @@ def test_odd_rows_are_counted_with_their_rule(outcomes, tmp_path):
       "discharge before admission": 1, "left the emergency room before entering it": 1,
       "a deathtime without hospital_expire_flag": 1, "died in hospital without a deathtime": 1,
       "overlaps another admission of the patient": 1, "ends after the hospital discharge": 1,
-      "begins before the hospital admission": 1}
+      "begins before the hospital admission": 1, "begins after the patient's death": 1,
+      "followed by one that begins after the patient's death": 1}
 
 
 def test_overlapping_icu_stays_are_counted(tmp_path):
@@ -179,9 +180,12 @@ def test_overlapping_icu_stays_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("change, word", [
-    (lambda t: t["admissions"].append(dict(t["admissions"][0])), "hadm_id is there already"),
-    (lambda t: t["patients"].append(dict(t["patients"][0])), "subject_id is there already"),
-    (lambda t: t["icustays"].append(dict(t["icustays"][0])), "stay_id is there already"),
+    (lambda t: t["admissions"].append({**t["admissions"][0], "race": "ASIAN"}),
+     "hadm_id is there already"),
+    (lambda t: t["patients"].append({**t["patients"][0], "gender": "M"}),
+     "subject_id is there already"),
+    (lambda t: t["icustays"].append({**t["icustays"][0], "outtime": made.at(61)}),
+     "stay_id is there already"),
     (lambda t: t["icustays"][0].update(hadm_id=""), "icustays has 1 rows without"),
     (lambda t: t["patients"].pop(0), "2 rows of admissions belong to no subject_id"),
     (lambda t: t["patients"][0].update(subject_id="1.5"), "subject_id"),

@@ -56,12 +56,13 @@ SIGNALS = {
         norepinephrine 0 1000 221906; epinephrine 0 1000 221289 229617;
         phenylephrine 0 5000 221749 229630 229632; vasopressin 0 5000 222315;
         dopamine 0 20000 221662; dobutamine 0 20000 221653; milrinone 0 1000 221986;
-        propofol 0 50000 222168; midazolam 0 5000 221668; fentanyl 0 1000 221744 225942;
-        dexmedetomidine 0 50000 225150 229420; morphine 0 2000 225154; insulin_drip 0 5000 223258;
-        heparin_drip 0 200000 225152; amiodarone_drip 0 5000 221347 228339 229654 230034;
+        propofol 0 50000 222168; midazolam 0 5000 221668; fentanyl 0 999999 221744 225942;
+        dexmedetomidine 0 999999 225150 229420; morphine 0 999999 225154;
+        insulin_drip 0 5000 223258; heparin_drip 0 200000 225152;
+        amiodarone_drip 0 999999 221347 228339 229654 230034;
         furosemide_drip 0 5000 221794 228340; saline 0 20000 225158; ringers 0 20000 225828;
         albumin_given 0 10000 220862 220864; red_cells 0 20000 225168; plasma 0 20000 220970;
-        platelets_given 0 20000 225170; bicarbonate_given 0 5000 220995 225165""",
+        platelets_given 0 20000 225170; bicarbonate_given 0 999999 220995 225165""",
     "outputevents": """
         urine -5000 10000 226559 226560 226561 226584 226563 226564 226565 226567 226557 226558
         227488 227489; gastric -5000 10000 226573 226575 226576; stool -5000 10000 226579 226580;
@@ -74,8 +75,15 @@ CONVERT = {52551: (lambda x: 2 * x, lambda x: x / 2),                       # D-
            226707: (lambda x: x * 2.54, lambda x: x / 2.54),                # inches
            227488: (lambda x: -x, lambda x: -x)}                            # irrigant goes in
 FRACTIONS = ("fio2", "lab_fio2")
+# name -> bounds of numbers that can only be of another unit, and what they are then
+OTHER = {**dict.fromkeys(FRACTIONS, [(0.21, 1, lambda x: 100 * x)]),
+         "tidal_volume": [(0.1, 1.5, lambda x: 1000 * x)],
+         "temperature": [(86, 110, lambda f: (f - 32) * 5 / 9), (30, 43, lambda c: c)],
+         "height": [(48, 84, lambda x: x * 2.54), (1.2, 2.2, lambda x: 100 * x),
+                    (120, 220, lambda x: x)],
+         "urine_gravity": [(1001, 1060, lambda x: x / 1000)]}
 MG = ("norepinephrine", "epinephrine", "phenylephrine", "dopamine", "dobutamine", "milrinone",
-      "propofol", "midazolam", "fentanyl", "morphine", "amiodarone_drip", "furosemide_drip")
+      "propofol", "midazolam", "furosemide_drip")
 PROCEDURES = {
     "ventilated": (225792,), "noninvasive_ventilation": (225794,), "intubated": (224385,),
     "extubated": (227194, 225468, 225477),
@@ -150,7 +158,7 @@ def as_tables(events):
       odd = np.arange(len(e)) % 2 == 1
       frame["endtime"] = np.where(odd, frame["storetime"], frame[first])
       frame["storetime"] = np.where(odd, "", frame["storetime"])
-      frame["amountuom"] = e.unit
+      frame["amountuom"] = e.unit.where(e["name"].isin(MG), "")
     out[table] = frame.to_dict("records")
   return out
 
@@ -166,13 +174,20 @@ def measured(tmp_path_factory):
   cohort = build(made.save(tmp_path_factory.mktemp("measured"), content))
   e = events[events.raw.notna() & (events.t >= -24 * 60) & (events.known < ROWS[1])].copy()
   v = e.raw.where(e.unit != "mcg", e.raw / 1000)
-  e["real"] = v.abs() < 999999
   for item, (there, _) in CONVERT.items():
     v = v.where(e.item != item, there(v))
-  fraction = e["name"].isin(FRACTIONS) & (v <= 1)
-  v = np.floor(v.where(~fraction, v * 100) * 1000 + 0.5) / 1000
-  e["clipped"] = e.real & ((v < e.low) | (v > e.high))
-  e["v"] = v.clip(e.low, e.high)
+  whole = lambda v: np.floor(v * 1000 + 0.5) / 1000
+  v = whole(v)
+  # a number that is a sentinel, if it is not one of micrograms
+  e["real"] = (e.raw.abs() < 999999) | ((v >= e.low) & (v <= e.high) & (v < 999999))
+  out = e.real & ((v < e.low) | (v > e.high))
+  e["other"] = False
+  for name, readings in OTHER.items():
+    for low, high, there in readings:
+      of_it = out & (e["name"] == name) & e.raw.between(low, high)
+      v, e["other"] = v.where(~of_it, whole(there(e.raw))), e["other"] | of_it
+  e["outside"] = out & ~e["other"]
+  e["v"] = v
   return cohort, e
 
 
@@ -189,11 +204,11 @@ def statistics(e):
 
 def test_every_statistic_equals_that_of_pandas(measured):
   cohort, events = measured
-  real = {key: e for key, e in events[events.real].groupby(["subject", "name"])}
+  real = {key: e for key, e in events[events.real & ~events.outside].groupby(["subject", "name"])}
   checked = 0
   for (subject, kind), x in features(cohort).items():
     for _, name, *_ in signals():
-      e = real[subject, name]
+      e = real.get((subject, name), events[:0])
       expected = statistics(e[e.known < ROWS[kind]])
       for stat in STATS:
         if f"{name}_{stat}" in x:
@@ -204,14 +219,16 @@ def test_every_statistic_equals_that_of_pandas(measured):
   assert checked == 2 * len(SUBJECTS) * per_row      # no signal that is not written here
 
 
-def test_clipped_values_and_sentinels_are_counted(measured):
+def test_values_out_of_range_and_sentinels_are_counted(measured):
   cohort, events = measured
   odd = {o["rule"]: o["count"] for o in cohort.info["odd_rows"]}
-  clips = {rule.split(" outside ")[0]: n for rule, n in odd.items() if rule.endswith(": clipped")}
-  lost = {rule.split(" at or past ")[0]: n for rule, n in odd.items() if "at or past" in rule}
-  for found, column in ((clips, events.clipped), (lost, ~events.real)):
+  for column, most, mark, end in (
+      (events.outside, 100, " outside ", ": NaN"), (events.other, 3, " outside ", ": converted"),
+      (~events.real, 100, " at or past ", ": no value, dropped")):
+    found = {rule.split(mark)[0]: n for rule, n in odd.items() if mark in rule and
+             rule.endswith(end)}
     expected = column.groupby(events["name"]).sum()
-    assert found == expected[expected > 0].to_dict() and len(found) > 100
+    assert found == expected[expected > 0].to_dict() and len(found) >= most
 
 
 def test_every_procedure_counts_by_every_item(measured):
@@ -326,7 +343,7 @@ BY_HAND = {
     "earlier_days": (200 / 24, *[100 / 24] * 4), "earlier_diagnoses": (3, 0, 0, 0, 0),
     "earlier_procedures": (1, 0, 0, 0, 0), "had_heart_failure": (1, 0, 0, 0, 0),
     "had_respiratory_failure": (1, 0, 0, 0, 0),
-    "bmi": (33, 100, *[np.nan] * 3), "outpatient_weight": (90.718474, 20, *[np.nan] * 3),
+    "bmi": (33, *[np.nan] * 4), "outpatient_weight": (90.718474, *[np.nan] * 4),
     "outpatient_systolic": (135, *[np.nan] * 4),
     "emergency": (1, 0, 0, 0, 0), "elective": (0, 1, 0, 0, 1), "observation": (0, 0, 1, 0, 0),
     "urgent": (0, 0, 0, 1, 0), "from_emergency": (1, 0, 0, 0, 0), "from_referral": (0, 1, 0, 0, 0),
@@ -368,7 +385,7 @@ def test_patients_stays_visits_and_cultures_are_as_told(people):
           expected = expected[s - 1]
         np.testing.assert_allclose(x[name], expected, rtol=1e-6, err_msg=f"{name} {s} {kind}")
   odd = {o["rule"]: o["count"] for o in people.info["odd_rows"] if o["table"] == "omr"}
-  assert odd == {"bmi outside 8 to 100: clipped": 1,
-                 "outpatient_weight outside 20 to 400: clipped": 1,
+  assert odd == {"bmi outside 8 to 100: NaN": 1,
+                 "outpatient_weight outside 20 to 400: NaN": 1,
                  "not of a day before the admission: not used": 1,
                  "more than a year before the admission: not used": 1}

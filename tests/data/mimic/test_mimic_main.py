@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "expired", "deceased", "stable", "coherent")
 # the task that the protocol changes, alone; half of the patients tested
 SMALL = {"loss.tasks.readmission.weight": 0.0, "loss.tasks.icu.weight": 0.0, "splits.folds": 2,
-         "model.width": 16, "model.heads": 2, "model.reconstruction": False,
+         "model.width": 16, "model.heads": 2, "model.crl_mmnar.reconstruction": False,
          "train.batch_size": 32, "train.pretrain.epochs": 0, "train.joint.epochs": 60,
          "train.joint.patience": 60, "train.joint.learning_rate": 5e-3, "train.ema": 0.9,
          "text.window": 32, "text.overlap": 4, "preprocess.components": 8,

@@ -70,7 +70,7 @@ def setting(tiny_bert):
   from crl_jax import config as config_lib
   c = config_lib.default().unlock()
   c.model.width, c.model.heads, c.model.dropout = 8, 2, 0.1
-  c.model.reconstruction = False   # compiles faster, and no encoder knows of it
+  c.model.crl_mmnar.reconstruction = False   # compiles faster, and no encoder knows of it
   c.text.update(dict(model=str(tiny_bert), window=12, finetune=True, finetune_windows=2))
   c.text.dropout = 0.0             # of which tests/backbones/test_bert.py knows
   shapes = {"labs": (4,), "image": (3, 5), "note": (2, 12)}
