@@ -15,7 +15,7 @@ import typing
 import numpy as np
 
 from crl_jax.data.cohort import CohortError
-from crl_jax.engine import yardsticks
+from crl_jax.policy import boosting
 from crl_jax.statistics import orthogonal
 
 FEWEST = 30      # rows of a pattern that has a column of its own
@@ -125,10 +125,9 @@ def seen_probability(v, annotated, fold, method, seed):
   else:
     found = np.empty(len(s))
     for k in np.unique(fold):
-      rest = fold != k
-      p = yardsticks.fit(v[rest], s[rest, None].astype(float), v[:0], np.zeros((0, 1)), seed)(
-          v[~rest])["boosting"]
-      found[~rest] = p[:, 0]
+      rest = np.flatnonzero(fold != k)
+      predict = boosting.fit(v, s, np.ones(len(s)), rest, rest[:0], True, seed)
+      found[fold == k] = predict(v[fold == k])
   return np.maximum(found, LEAST)
 
 

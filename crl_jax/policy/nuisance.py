@@ -8,8 +8,7 @@ import typing
 
 import numpy as np
 
-from crl_jax.engine import yardsticks
-from crl_jax.policy import nets
+from crl_jax.policy import boosting, nets
 from crl_jax.statistics import orthogonal
 
 
@@ -89,22 +88,12 @@ def _linear(x, t, y, folds, binary, settings, seed, weight):
 
 
 def _boosting(x, t, y, folds, binary, settings, seed, weight):
-  from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
   del settings
   found = np.empty((3, len(t)))
   for fold in folds:
     for row, (target, arm, classes) in enumerate(((t, None, True), (y, 0, binary), (y, 1, binary))):
-      train, val = (rows[weight[rows] > 0] if arm is None else
-                    rows[(weight[rows] > 0) & (t[rows] == arm)]
-                    for rows in (fold["train"], fold["val"]))
-      if classes and np.ptp(target[train]) == 0:
-        found[row, fold["test"]] = target[train][0]
-        continue
-      kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-      model = kind(**yardsticks.BOOSTING, early_stopping=True, random_state=seed,
-                   n_iter_no_change=yardsticks.PATIENCE)
-      model.fit(x[train], target[train], weight[train], X_val=x[val], y_val=target[val],
-                sample_weight_val=weight[val])
-      found[row, fold["test"]] = (model.predict_proba(x[fold["test"]])[:, 1] if classes else
-                                  model.predict(x[fold["test"]]))
+      sees = (weight > 0) if arm is None else (weight > 0) & (t == arm)
+      train, val = (fold[role][sees[fold[role]]] for role in ("train", "val"))
+      predict = boosting.fit(x, target, weight, train, val, classes, seed)
+      found[row, fold["test"]] = predict(x[fold["test"]])
   return found
