@@ -17,7 +17,8 @@ setuptools.setup(
     long_description=(_ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["crl_jax", "crl_jax.*"]),
-    package_data={"crl_jax.report": ["templates/*"], "crl_jax.data.mimic": ["README.md"]},
+    package_data={"crl_jax.report": ["templates/*"], "crl_jax.data": ["resources/*"],
+                  "crl_jax.data.mimic": ["README.md"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

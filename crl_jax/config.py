@@ -208,6 +208,42 @@ def default(model=""):
   c.evaluate.permutations = 200     # of subgroup labels: the gap of chance; up to ten times as many
   c.evaluate.informative = True     # is the missingness informative? One pass over the cohort
 
+  c.policy = _D()                   # a study of treatment policies (crl_jax.policy.main); no
+                                    # training of a model reads these
+  c.policy.cohort = "simsum"        # "simsum" | "mmnar", simulated, data.simulate.rows of them |
+                                    # "saved", a folder of policy.data.save() at data.root
+  c.policy.world = ""               # of simsum: "" or missing not at random as in "A" | "B" | "C"
+  c.policy.xi = 0.0                 # of mmnar: sd of what the patterns add to the effect
+  c.policy.split = "patients"       # a fifth of the "patients" is the test; "paper": the last
+                                    # tenth of the rows
+  c.policy.train_share = 0.7        # of all rows, the training rows of split "paper"
+  c.policy.components = 64          # principal components of wider modalities; 0 is off
+  c.policy.hide = ()                # modalities hidden from phi, for ablations
+  c.policy.nuisances = "net"        # of e, mu_0, mu_1: "net" | "linear" | "boosting"
+  c.policy.nuisance_inputs = "x+pattern"   # "x": the annotations | "x+pattern" | "x+phi" | "phi"
+  c.policy.folds = 5                # of cross-fitting; 1: scores on the rows of the fit [paper]
+  c.policy.repeats = 1              # splits into folds; scores are medians over them
+  c.policy.clip = 0.01              # the least that e and 1 - e are; the paper has 1e-3
+  c.policy.trim = 0.0               # more than 0: rows with e outside (trim, 1 - trim) leave the
+                                    # estimand
+  c.policy.outcome_loss = "auto"    # log-loss of a binary outcome, else squares; always "mse"
+                                    # [paper]
+  c.policy.net = _D()
+  c.policy.net.width = 64           # of the hidden layers [paper]
+  c.policy.net.learning_rate = 5e-4  # of Adam [paper]
+  c.policy.net.weight_decay = 0.0   # of Adam [paper]
+  c.policy.net.batch_size = 128     # rows of a step [paper]
+  c.policy.net.epochs = 50          # at most [paper]
+  c.policy.net.patience = 5         # epochs without a lower validation loss that end a network
+                                    # [paper]
+  c.policy.annotation_missing = "indicators"   # gaps of annotations: zeros and "indicators" |
+                                    # "complete" rows only | "refuse"
+  c.policy.sampling = "none"        # rows that nobody annotated: left out | "ipw" | "aipw"
+  c.policy.effects = "net"          # what effects are learned by: "net" | "linear"
+  c.policy.rectify_effects = True   # correct effects by pattern where that helps on rows left out
+  c.policy.budgets = (0.1, 0.2, 0.3, 0.5)   # shares of patients that tables speak of
+  c.policy.gammas = (1.0, 1.2, 1.5, 2.0)    # strengths of an unmeasured confounder
+
   c.checkpoint = _D()
   c.checkpoint.every_epochs = 5     # epochs between saves
   c.checkpoint.keep = 2             # saves kept per member
@@ -249,6 +285,12 @@ _CHOICES = {
     "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
     "train.monitor": ("loss", "auroc"), "train.data": ("auto", "resident", "streamed"),
     "rectifier.scale": ("probability", "logit"),
+    "policy.cohort": ("simsum", "mmnar", "saved"), "policy.world": ("", "A", "B", "C"),
+    "policy.split": ("patients", "paper"), "policy.nuisances": ("net", "linear", "boosting"),
+    "policy.nuisance_inputs": ("x", "x+pattern", "x+phi", "phi"),
+    "policy.outcome_loss": ("auto", "mse"), "policy.effects": ("net", "linear"),
+    "policy.annotation_missing": ("indicators", "complete", "refuse"),
+    "policy.sampling": ("none", "ipw", "aipw"),
     **{f"model.{key}": names for key, names in models.settings.CHOICES.items()}}
 _POSITIVE = ("preprocess.clip", "train.clip_norm",
              *(f"model.{key}" for key in models.settings.POSITIVE))
@@ -260,7 +302,11 @@ _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.ep
           "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
           "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
           "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
-          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0, "members.seeds": 1}
+          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0, "members.seeds": 1,
+          "policy.xi": 0, "policy.components": 0, "policy.folds": 1, "policy.repeats": 1,
+          "policy.trim": 0, "policy.net.width": 1, "policy.net.learning_rate": 0,
+          "policy.net.weight_decay": 0, "policy.net.batch_size": 1, "policy.net.epochs": 1,
+          "policy.net.patience": 1}
 
 
 def check(config):
@@ -321,7 +367,21 @@ def check(config):
          f"loss.tasks.{name}: alpha must lie in (0, 1), gamma be >= 0.")
   need(config.train.pretrain.epochs + config.train.joint.epochs > 0,
        "train: both phases have 0 epochs.")
+  _check_policy(config.policy, need)
   return config
+
+
+def _check_policy(c, need):
+  need(0 < c.clip < 0.5 and c.trim < 0.5,
+       f"policy.clip is {c.clip} and policy.trim {c.trim}; probabilities below 0.5, clip above 0.")
+  need(0 < c.train_share <= 0.9, f"policy.train_share is {c.train_share}; in (0, 0.9].")
+  need(len(c.budgets) > 0 and all(0 < q < 1 for q in c.budgets),
+       f"policy.budgets is {c.budgets}; one or more shares in (0, 1).")
+  need(len(c.gammas) > 0 and min(c.gammas) >= 1,
+       f"policy.gammas is {c.gammas}; one or more strengths of 1 or more.")
+  need(c.folds > 1 or c.nuisances == "net",
+       f"policy.folds 1 is the paper's way with networks, not with policy.nuisances "
+       f"'{c.nuisances}': at least 2 folds.")
 
 
 def expanded(config):
@@ -337,9 +397,9 @@ def expanded(config):
   return config.lock()
 
 
-# Settings that say how fast or where, and change no number.
+# Settings that say how fast or where, and change no number; those of policies no run reads.
 FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:", "data.spill:",
-        "data.memory_limit:", "text.cache:", "platform:")
+        "data.memory_limit:", "text.cache:", "platform:", "policy.")
 # Settings that change nothing that is trained: those, the evaluation's, and where the data lie, which
 # the data's own fingerprint tells better.
 UNTRAINED = FREE + ("evaluate.", "data.root:", "text.model:")
@@ -447,6 +507,8 @@ def from_dict(tree):
   ValueError for a tree of another version, naming the keys."""
   tree = current(tree)
   config, flat = default(tree["model"]["name"]), _flat(tree)
+  for key, value in _flat({"policy": config.policy.to_dict()}).items():
+    flat.setdefault(key, value)   # runs older than them have none, and no run reads them
   unknown, absent = (flat.keys() - _flat(config.to_dict()).keys(),
                      _flat(config.to_dict()).keys() - flat.keys())
   # a config may name tasks of its own

@@ -188,8 +188,8 @@ def _table(workdir, metrics, min_cell):
 
 def default_workdir(config, name):
   """runs/<name>-<8 hex digits of the config>: one folder per config, so that a changed
-  setting never meets an old run.
+  setting never meets an old run. Settings of policies, which no run reads, are left out.
   """
-  digest = hashlib.sha256(
-      json.dumps(config_lib.as_dict(config), sort_keys=True).encode()).hexdigest()
+  tree = {key: value for key, value in config_lib.as_dict(config).items() if key != "policy"}
+  digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
   return pathlib.Path("runs") / f"{name}-{digest[:8]}"

@@ -88,6 +88,16 @@ def test_every_setting_of_a_model_has_a_comment():
     (dict(preprocess__quantiles=1), "preprocess.quantiles is 1; at least 2"),
     (dict(preprocess__components=-1), "preprocess.components"),
     (dict(preprocess__clip=0.0), "preprocess.clip"),
+    (dict(policy__cohort="mimic"), "policy.cohort is 'mimic'; it may be 'simsum'"),
+    (dict(policy__nuisances="lasso"), "policy.nuisances"),
+    (dict(policy__budgets=(0.2, 1.0)), "policy.budgets is (0.2, 1.0)"),
+    (dict(policy__budgets=()), "policy.budgets is ()"),
+    (dict(policy__gammas=(0.5,)), "policy.gammas is (0.5,)"),
+    (dict(policy__clip=0.0), "policy.clip is 0.0"),
+    (dict(policy__trim=0.5), "policy.trim 0.5"),
+    (dict(policy__train_share=1.0), "policy.train_share is 1.0"),
+    (dict(policy__folds=1, policy__nuisances="linear"), "policy.folds 1 is the paper's way"),
+    (dict(policy__net__epochs=0), "policy.net.epochs is 0; at least 1"),
     (dict(rectifier__thresholds=()), "rectifier.thresholds is ()"),
     (dict(rectifier__thresholds=("0",)), "rectifier.thresholds is ('0',); a tuple of float"),
     (dict(loss__deeper=(1,)), "loss.deeper is (1,); a tuple of str, as ('mortality',)"),
@@ -252,3 +262,16 @@ def test_unknown_keys_and_what_was_meant():
       "model.zero_fill.hide"]
   assert config_lib.suggestion("trian.ema", config_lib.default()) == "train.ema"
   assert config_lib.suggestion("xyzzy", config_lib.default()) == ""
+
+
+def test_settings_of_policies_are_no_runs():
+  """A run made before there were any is read, goes on and lies where it lay."""
+  from crl_jax import run
+  old = config_lib.as_dict(config_lib.default())
+  del old["policy"]
+  assert config_lib.from_dict(old).to_dict() == config_lib.default().to_dict()
+  new = changed(policy__clip=0.05, policy__hide=("note",))
+  base = config_lib.paper_tasks(config_lib.default())
+  assert config_lib.digest(new) == config_lib.digest(base)
+  assert run.default_workdir(new, "x") == run.default_workdir(base, "x")
+  assert config_lib.difference(old, config_lib.as_dict(config_lib.default()), config_lib.FREE) == []

@@ -69,20 +69,9 @@ def build(config, room=lambda name, shape: np.empty(shape, np.float32)):
   statistic_MxNxk = np.empty((len(modalities), n, c.latent), np.float32)
   observed_NxM = np.empty((n, len(modalities)), bool)
   labels_NxT = np.empty((n, len(c.tasks)), np.float32)
-  for lo in range(0, n, _CHUNK):
-    rows = slice(lo, min(lo + _CHUNK, n))
-    u_Nxk = rng.standard_normal((rows.stop - lo, c.latent), np.float32)
-    for m, (x, loading) in enumerate(zip(inputs, world.loadings)):
-      rng.standard_normal(out=x[rows], dtype=np.float32)
-      x[rows] *= world.noise[m]
-      for j in range(c.latent):   # no matrix product: its rounding depends on the number of threads
-        x[rows] += u_Nxk[:, j, None] * loading[:, j]
-      statistic_MxNxk[m, rows] = x[rows] @ loading / world.noise[m]**2
-    seen = u_Nxk if world.source < 0 else statistic_MxNxk[world.source, rows]
-    observed_NxM[rows] = draw_observed(world, rng, seen)
-    for m, x in enumerate(inputs):
-      x[rows][~observed_NxM[rows, m]] = 0
-    p_NxT = probability(world, u_Nxk, cohort_lib.pattern_id(observed_NxM[rows]))
+  for rows, u_Nxk, statistic, observed in draw_rows(world, rng, inputs):
+    statistic_MxNxk[:, rows], observed_NxM[rows] = statistic, observed
+    p_NxT = probability(world, u_Nxk, cohort_lib.pattern_id(observed))
     labels_NxT[rows] = rng.random(p_NxT.shape) < p_NxT
   names = lambda stem, count: np.array([f"{stem}{i}" for i in range(count)])
   ids = np.arange(n, dtype=np.int64)
@@ -134,7 +123,7 @@ def make_world(c):
   rho = 0.0 if c.mechanism == "mcar" else c.rho
   nodes, weights = np.polynomial.hermite_e.hermegauss(64)
   weights /= weights.sum()
-  intercept_M = _bisect(lambda a: _sigmoid(a[:, None] + rho * nodes) @ weights, rates)
+  intercept_M = bisect(lambda a: sigmoid(a[:, None] + rho * nodes) @ weights, rates)
 
   patterns = np.arange(2**len(sizes))
   bits_PxM = (patterns[:, None] >> np.arange(len(sizes)) & 1).astype(bool)
@@ -146,19 +135,43 @@ def make_world(c):
       (rho * policy_Mxk).astype(np.float32), direction_3xTxk.astype(np.float32),
       np.zeros(len(c.tasks), np.float32), float(c.signal), float(c.interaction), gamma_TxP)
   score_DxT = _score(world, *(_normal_grid(4096, k) @ np.moveaxis(world.direction, 2, 1)))
-  offset_T = _bisect(lambda b: _sigmoid(b + score_DxT).mean(axis=0), np.array(c.prevalence, float))
+  offset_T = bisect(lambda b: sigmoid(b + score_DxT).mean(axis=0), np.array(c.prevalence, float))
   return dataclasses.replace(world, offset=offset_T.astype(np.float32))
+
+
+def draw_rows(world, rng, inputs):
+  """Fills `inputs`, M arrays (N, F_m), with rows of the world, zero where unobserved.
+
+  Yields, some rows at a time: their slice, U (n, k), what each x_m says about U (M, n, k), see
+  posterior(), and delta (n, M).
+  """
+  n, k = len(inputs[0]), world.policy.shape[1]
+  for lo in range(0, n, _CHUNK):
+    rows = slice(lo, min(lo + _CHUNK, n))
+    u_Nxk = rng.standard_normal((rows.stop - lo, k), np.float32)
+    statistic_MxNxk = np.empty((len(inputs), *u_Nxk.shape), np.float32)
+    for m, (x, loading) in enumerate(zip(inputs, world.loadings)):
+      rng.standard_normal(out=x[rows], dtype=np.float32)
+      x[rows] *= world.noise[m]
+      for j in range(k):   # no matrix product: its rounding depends on the number of threads
+        x[rows] += u_Nxk[:, j, None] * loading[:, j]
+      statistic_MxNxk[m] = x[rows] @ loading / world.noise[m]**2
+    seen = u_Nxk if world.source < 0 else statistic_MxNxk[world.source]
+    observed_NxM = draw_observed(world, rng, seen)
+    for m, x in enumerate(inputs):
+      x[rows][~observed_NxM[:, m]] = 0
+    yield rows, u_Nxk, statistic_MxNxk, observed_NxM
 
 
 def draw_observed(world, rng, seen_Nxk):
   """Draws delta (N, M) bool from the policy, given what the clinicians look at."""
-  p_NxM = _sigmoid(seen_Nxk @ world.policy.T + world.intercept)
+  p_NxM = sigmoid(seen_Nxk @ world.policy.T + world.intercept)
   return rng.random(p_NxM.shape, np.float32) < p_NxM
 
 
 def risk(world, u_Nxk):
   """g_t(U) (N, T): the probability of the outcome before the direct effect of the pattern."""
-  return _sigmoid(world.offset + _score(world, *(u_Nxk @ np.moveaxis(world.direction, 2, 1))))
+  return sigmoid(world.offset + _score(world, *(u_Nxk @ np.moveaxis(world.direction, 2, 1))))
 
 
 def probability(world, u_Nxk, pattern_N):
@@ -167,22 +180,39 @@ def probability(world, u_Nxk, pattern_N):
 
 
 def bayes(world, statistic_MxNxk, observed_NxM, draws):
-  """E[y_t | x_observed, delta] (N, T) float32, the best prediction there can be.
+  """E[y_t | x_observed, delta] (N, T) float32, the best prediction there can be; arguments as of
+  posterior()."""
+  out_NxT = np.empty((len(observed_NxM), len(world.offset)), np.float32)
+  axes_Vxk = world.direction.reshape(-1, world.direction.shape[-1])
+  for rows, p, v_VxNxD, weight_NxD in posterior(world, axes_Vxk, statistic_MxNxk, observed_NxM,
+                                                draws):
+    score = _score(world, *v_VxNxD.reshape(3, -1, *weight_NxD.shape))
+    y_TxNxD = (sigmoid(score + world.offset[:, None, None]) +
+               world.gamma[:, p, None, None].astype(np.float32))
+    np.clip(y_TxNxD, 0.01, 0.99, out=y_TxNxD)
+    out_NxT[rows] = ((y_TxNxD * weight_NxD).sum(axis=2) / weight_NxD.sum(axis=1)).T
+  return out_NxT
+
+
+def posterior(world, axes_Vxk, statistic_MxNxk, observed_NxM, draws):
+  """Points of U given x_observed and delta, by their projections on V axes.
 
   U | x_observed is Gaussian, its covariance the same for all rows of a pattern; `draws` points of
   it are weighted by P(delta | U) (spec: importance weighting). Under "mar" and "mcar" delta depends
   on nothing but observed values, so the weights are constant and drop out.
 
   Args:
+    axes_Vxk: directions.
     statistic_MxNxk: A_m' x_m / sigma_m^2, all that x_m says about U; ignored where unobserved.
     observed_NxM: delta.
-    draws: a power of two.
+    draws: a power of two, D.
+  Yields:
+    indices of n rows of one pattern, its id, projections (V, n, D) and weights (n, D).
   """
-  k = statistic_MxNxk.shape[2]
+  k, axes = axes_Vxk.shape[1], len(axes_Vxk)
   z_Dxk = _normal_grid(draws, k)
   # U enters through these projections only
-  axes_Vxk = np.concatenate([world.direction.reshape(-1, k), world.policy])
-  out_NxT = np.empty((len(observed_NxM), len(world.offset)), np.float32)
+  axes_Vxk = np.concatenate([axes_Vxk, world.policy])
   pattern_N = cohort_lib.pattern_id(observed_NxM)
   for p in np.unique(pattern_N):
     rows = np.flatnonzero(pattern_N == p)
@@ -193,18 +223,12 @@ def bayes(world, statistic_MxNxk, observed_NxM, draws):
                 (covariance_kxk @ axes_Vxk.T).astype(np.float32))
     for part in np.array_split(np.arange(len(rows)), -(-len(rows) // 1024)):
       v_VxNxD = mean_NxV[part].T[:, :, None] + spread_VxD[:, None]
-      n_risk = world.direction[..., 0].size
       weight_NxD = np.ones(v_VxNxD.shape[1:], np.float32)
       if world.mechanism == "mmnar":
         for m, present in enumerate(delta_M):
-          weight_NxD *= _sigmoid(
-              (1 if present else -1) * (v_VxNxD[n_risk + m] + world.intercept[m]))
-      score = _score(world, *v_VxNxD[:n_risk].reshape(3, -1, *weight_NxD.shape))
-      y_TxNxD = (_sigmoid(score + world.offset[:, None, None]) +
-                 world.gamma[:, p, None, None].astype(np.float32))
-      np.clip(y_TxNxD, 0.01, 0.99, out=y_TxNxD)
-      out_NxT[rows[part]] = ((y_TxNxD * weight_NxD).sum(axis=2) / weight_NxD.sum(axis=1)).T
-  return out_NxT
+          weight_NxD *= sigmoid(
+              (1 if present else -1) * (v_VxNxD[axes + m] + world.intercept[m]))
+      yield rows[part], int(p), v_VxNxD[:axes], weight_NxD
 
 
 def _score(world, main, first, second):
@@ -212,11 +236,11 @@ def _score(world, main, first, second):
   return world.signal * (main + world.interaction * np.tanh(first) * np.tanh(second))
 
 
-def _sigmoid(x):
+def sigmoid(x):
   return 0.5 + 0.5 * np.tanh(0.5 * x)   # no overflow, and right at +-inf
 
 
-def _bisect(mean, target):
+def bisect(mean, target):
   """Solves the increasing `mean(x) = target` elementwise; +-inf where the target is 1 or 0."""
   lo, hi = np.full(len(target), -40.0), np.full(len(target), 40.0)
   for _ in range(80):

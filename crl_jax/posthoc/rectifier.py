@@ -187,7 +187,7 @@ def estimate(rows, config):
   some = n > 0
   gamma, se = np.where(some, gamma, np.nan), np.where(some, np.sqrt(variance), np.nan)
   half = se * special.stdtrit(freedom, 0.975)
-  mean, sd, mean_se = _prior(np.where(some, gamma, 0), variance, some)
+  mean, sd, mean_se = prior(np.where(some, gamma, 0), variance, some)
   keep = sd[..., None]**2 / (sd[..., None]**2 + variance)
   shrunk = np.where(some, mean[..., None] + keep * (np.where(some, gamma, 0) - mean[..., None]),
                     mean[..., None])
@@ -215,7 +215,7 @@ def _folds_table(rows, estimates):
   return np.stack([_at(estimates, g).table for g in range(rows.folds)])
 
 
-def _prior(gamma, variance, some):
+def prior(gamma, variance, some):
   """Mean, sd and standard error of the mean of gamma over patterns, by moments (DerSimonian and
   Laird 1986)."""
   total = lambda values: np.where(some, values, 0).sum(-1)

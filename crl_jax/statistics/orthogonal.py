@@ -29,12 +29,16 @@ def deal(patient, folds, seed):
   return (order % folds)[who]
 
 
-def linear(x, targets, fold, rows=None):
+def linear(x, targets, fold, rows=None, weight=None):
   """Cross-fitted ridge predictions (N, K) of `targets` (N, K) from `x` (N, D); fitted on `rows`
-  (N,) bool of the other folds."""
+  (N,) bool of the other folds, each with its `weight` (N,)."""
   x1, found = _with_one(x), np.zeros(targets.shape)
-  for k, train, inverse, _ in _inverses(x1, fold, rows):
-    found[fold == k] = x1[fold == k] @ (inverse @ (x1[train].T @ targets[train]))
+  fitted, of_row = x1, targets
+  if weight is not None:
+    root = np.sqrt(weight)[:, None]
+    fitted, of_row = x1 * root, targets * root
+  for k, train, inverse, _ in _inverses(fitted, fold, rows):
+    found[fold == k] = x1[fold == k] @ (inverse @ (fitted[train].T @ of_row[train]))
   return found
 
 
@@ -77,18 +81,21 @@ def inflation(x, fold, rows=None):
   return float(np.sum(back**2) / _PROBES / squares) if rows.any() else 1.0
 
 
-def classes(x, label, fold, count):
+def classes(x, label, fold, count, weight=None):
   """Cross-fitted probabilities (N, count) of the classes `label` (N,) in 0..count-1, by multinomial
-  logistic regression on `x` (N, D); their rates where x has no column."""
+  logistic regression on `x` (N, D), rows counting by `weight` (N,); their rates where x has no
+  column."""
   from sklearn.linear_model import LogisticRegression
   found = np.zeros((len(label), count))
   for k in np.unique(fold):
     train, test = fold != k, fold == k
     seen = np.unique(label[train])
     if len(seen) < 2 or not x.shape[1]:
-      found[np.ix_(test, seen)] = np.bincount(label[train], minlength=count)[seen] / train.sum()
+      each = np.ones(train.sum()) if weight is None else weight[train]
+      found[np.ix_(test, seen)] = np.bincount(label[train], each, count)[seen] / each.sum()
       continue
-    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-4).fit(x[train], label[train])
+    model = LogisticRegression(C=_STRENGTH, max_iter=300, tol=1e-4).fit(
+        x[train], label[train], None if weight is None else weight[train])
     found[np.ix_(test, model.classes_)] = model.predict_proba(x[test])
   return found
 
