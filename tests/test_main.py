@@ -146,9 +146,9 @@ def test_a_command_says_in_one_line_what_was_wrong(module, arguments, status, wo
   assert errors.lstrip("\n").startswith("Error: ") and len(errors.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "rectify", "report", "models",
-                                    "data.mimic.verify", "data.mimic.simulate", "data.mimic.items",
-                                    "data.eicu.features"])
+@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "rectify", "report",
+                                    "models", "data.mimic.verify", "data.mimic.simulate",
+                                    "data.mimic.items", "data.eicu.features"])
 def test_help_needs_no_jax_and_is_no_error(module):
   program = ("import runpy, sys; sys.argv = ['program', '--help']\n"
              f"try: runpy.run_module('crl_jax.{module}', run_name='__main__', alter_sys=True)\n"
