@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from crl_jax import progress
 from crl_jax.data import cohort as cohort_lib, sources, splits as splits_lib
 from crl_jax.serve import predict, predictor
 from crl_jax.statistics import shapley
@@ -99,13 +100,13 @@ def explain(outputs, probability, weights, cohort, rows, background, absent="rep
                                                            observed))
   parts = []
   for start in range(0, len(rows), _BATCH):
-    update(start, f"{start} of {len(rows)} rows")
     mine = np.resize(rows[start:start + _BATCH], _BATCH)   # one shape, one program
     keep = min(_BATCH, len(rows) - start)
     inputs = {m: cohort.inputs[m][mine] for m in modalities}
     v = np.asarray(values(weights, inputs, cohort.observed[mine], masks, stand_in, others),
                    np.float64)
     looked = jax.tree.map(np.asarray, looks(weights, inputs, cohort.observed[mine]))
+    update(start + keep, "rows")
     parts.append([None if x is None else x[:keep] for x in (*finish(v), *looked)])
   found = [None if p[0] is None else np.concatenate(p) for p in zip(*parts)]
   prediction, nothing, phi, error, attention, gate = found
@@ -190,9 +191,11 @@ def of_run(workdir, rows=500, absent="replaced", data_root=""):
     raise ValueError(f"The data are not those that {workdir} was made from ({' and '.join(changed)} "
                      "differ): restore the files of data.root, or name new patients with "
                      "--data_root.")
-  one = lambda fold, mine, background: explain(
-      outputs, found.model.probability, _members(found.tree, fold), mine[0], mine[1], background,
-      absent, config.seed)
+  def one(fold, mine, background):
+    whose = "new patients" if fold is None else f"test rows of fold {fold}"
+    with progress.stage(f"Explaining {whose}", len(mine[1])) as update:
+      return explain(outputs, found.model.probability, _members(found.tree, fold), mine[0], mine[1],
+                     background, absent, config.seed, update)
   if data_root:
     new = predict.read_cohort(config, data_root)
     predict.require_same_inputs(found.facts, new, workdir)

@@ -94,7 +94,10 @@ def test_a_linear_model_has_the_closed_form(rng, players):
   delta_w = rng.normal(size=(players, T)).astype(np.float32)
   rows, background = np.arange(50), np.arange(50, 70)
   outputs, same = linear(cohort.modalities, w, delta_w), lambda logits: logits
-  removed = explain.explain(outputs, same, {}, cohort, rows, background, "removed")
+  told = []
+  removed = explain.explain(outputs, same, {}, cohort, rows, background, "removed",
+                            update=lambda done, text: told.append(done))
+  assert told == sorted(set(told)) and told[-1] == len(rows)
   replaced = explain.explain(outputs, same, {}, cohort, rows, background, "replaced")
   stand_in = explain._others(cohort, background, 32 if players > explain._EXACT else
                              explain._BACKGROUND, 0)

@@ -14,6 +14,7 @@ import os
 
 import numpy as np
 
+from crl_jax import progress
 from crl_jax.data.mimic import features as queries, files, images
 from crl_jax.data.text import encode, notes as note_windows
 
@@ -96,16 +97,18 @@ def collect_notes(modality, source, people, rows, config):
   if modality == "discharge":
     rows = _discharge_rows(rows)
   combine = (_Tokens if config.text.finetune else _Means)(rows, config)
-  for start in range(0, found, _AT_ONCE):
-    part = kept.filter(kept.place >= start, kept.place < start + _AT_ONCE).order_by("place")
-    part = part.to_pandas()
-    part = part[~part["place"].isin(again)]
-    content = np.asarray(encode.has_content(part["text"].tolist()), bool)
-    empty += int((~content).sum())
-    part = part[content]
-    if len(part):
-      combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
-                  encode.inputs(part["text"].tolist(), config))
+  with progress.stage(f"Reading notes: {modality}", found) as update:
+    for start in range(0, found, _AT_ONCE):
+      part = kept.filter(kept.place >= start, kept.place < start + _AT_ONCE).order_by("place")
+      part = part.to_pandas()
+      part = part[~part["place"].isin(again)]
+      content = np.asarray(encode.has_content(part["text"].tolist()), bool)
+      empty += int((~content).sum())
+      part = part[content]
+      if len(part):
+        told = lambda done, _: update(min(start + done, found), "notes")
+        combine.add(part["person"].to_numpy(np.int64), part["known"].to_numpy(np.int64),
+                    encode.inputs(part["text"].tolist(), config, told))
   encode.release()
   inputs, observed = combine.result()
   return inputs, observed, {"notes": found - len(again), "without content": empty, "odd_rows": odd,
