@@ -160,8 +160,10 @@ def test_a_pattern_of_one_arm_is_extrapolation_and_withheld(confounded):
 
 def test_clipped_propensities_are_warned_of(confounded):
   assert not any("clipped" in text for text in overlap(confounded)["warnings"])
-  e = np.where(np.arange(3000) < 900, 0.001, confounded["e"])
+  row = np.arange(3000)
+  e = np.select([row < 450, row < 900], [0.001, 0.999], confounded["e"].clip(0.1, 0.9))
   found = overlap(confounded, e=e)
+  assert found["clipped"] == 0.3
   assert any("of the propensities are clipped" in text for text in found["warnings"])
 
 

@@ -344,3 +344,8 @@ def test_quantiles_leave_no_group_small():
   assert sum(found).tolist() == [1] * 100 and min(map(np.sum, found)) >= 10
   assert all(len(set(mine[:45])) == 1 for mine in found)   # ties stay together
   assert len(value.quantiles(score[:5], np.arange(5), 10, 10)) == 1
+  for low, tied in ((17, 25), (3, 30)):   # ties leave seven, or the first three, over
+    score = np.r_[np.arange(low), np.full(tied, 50), np.arange(60, 120 - low - tied)]
+    found = value.quantiles(score, np.arange(60), 6, 10)
+    assert sum(found).tolist() == [1] * 60 and min(map(np.sum, found)) >= 10
+    assert len(found) == 3
