@@ -191,7 +191,8 @@ def default(model=""):
                                                            # correction" competes too
 
   c.evaluate = _D()
-  c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval
+  c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval; of 10,000
+                                    # patients or more: see statistics/bootstrap.py
   c.evaluate.bins = 10              # equal-mass bins of the calibration error
   c.evaluate.yardsticks = True      # logistic regression, boosting, forest on the same rows
   c.evaluate.explain = 0            # test rows whose predictions are explained (Shapley values over

@@ -1,12 +1,13 @@
 """Do 95% intervals cover 95% of the time, and do tests reject 5% of what is true?
 
     python -m experiments.coverage [--cohorts=500] [--out=DIR]        # minutes, see the README
+    python -m experiments.coverage --patients=12000 --cohorts=100     # above bootstrap.MANY
 
-Each cohort has 600 patients with one to three correlated rows, split into validation and test rows;
-its predictions are overconfident and shifted, and worse for one sex, which four of five unequal
-groups are made of. The truth is that of a population of a million rows (thresholds chosen on the
-cohort's validation rows are held fixed). The statistics are those of metrics.json, made by the same
-code.
+Each cohort has 600 patients, or as many as are asked for, with one to three correlated rows, split
+into validation and test rows; its predictions are overconfident and shifted, and worse for one sex,
+which four of five unequal groups are made of. The truth is that of a population of a million rows
+(thresholds chosen on the cohort's validation rows are held fixed). The statistics are those of
+metrics.json, made by the same code.
 """
 
 import argparse
@@ -52,10 +53,10 @@ def draw(rng, patients):
   return table.assign(group_five=np.where(sex == "female", "a", five))
 
 
-def cohort(rng):
+def cohort(rng, patients=PATIENTS):
   """A predictions table with validation and test rows of different patients."""
-  table = draw(rng, PATIENTS)
-  table.loc[table.patient_id < VALIDATION * PATIENTS, "role"] = "val"
+  table = draw(rng, patients)
+  table.loc[table.patient_id < VALIDATION * patients, "role"] = "val"
   return table
 
 
@@ -80,9 +81,9 @@ class Population:
                 bias=float((y - table[prefix + "a"]).mean()))
 
 
-def one(rng, config, population, seed=0):
+def one(rng, config, population, seed=0, patients=PATIENTS):
   """Returns name -> whether the interval held the truth, and name -> p-value of a true null."""
-  table = cohort(rng)
+  table = cohort(rng, patients)
   found = evaluate.evaluate(table.drop(columns="group_five"), ("a",), config, seed, ("x",))
   inside = lambda entry, truth: None if entry["lo"] is None else entry["lo"] <= truth <= entry["hi"]
   covered, pvalues = {}, {}
@@ -125,7 +126,8 @@ def one(rng, config, population, seed=0):
   twin = compare.runs(table, table, ("a",), config, seed, "p_base_", "p_twin_")["a"]
   pvalues |= {f"paired bootstrap, {name}": twin[name]["p"] for name in TABLED}
   pvalues["Holm over the three, any"] = min(compare.holm([twin[m]["p"] for m in TABLED]))
-  pvalues |= _tabled(rows, config.evaluate, seed)
+  if patients < bootstrap.MANY:   # the paper's tables are resampled at every size
+    pvalues |= _tabled(rows, config.evaluate, seed)
   coin = found["fairness"]["tasks"]["a"]["coin"]["gaps"]
   pvalues |= {f"permutation, {name} gap": gap["p"] for name, gap in coin.items()}
   pvalues["Holm over all gaps, any that is not there"] = min(g["p_holm"] for g in coin.values())
@@ -158,7 +160,7 @@ def _five(table, config, seed):
   patients, patient = np.unique(table.patient_id.to_numpy(), return_inverse=True)
   test = (table.role == "test").to_numpy()
   found = fairness.study(
-      table[test], ("a",), config, bootstrap.resample(len(patients), config.bootstrap, seed),
+      table[test], ("a",), config, bootstrap.sampling(len(patients), config.bootstrap, seed),
       patient[test], {"a": scoring.operating_points(table, "a", "p_", config.sensitivity)}, seed)
   return found["tasks"]["a"]["five"]["gaps"]
 
@@ -180,7 +182,7 @@ def resampled(rng, n=300, folds=5, repeats=2):
   return compare.resampled_t(differences, 1 / (folds - 1))["p"]
 
 
-def study(cohorts, config, seed=0):
+def study(cohorts, config, seed=0, patients=PATIENTS):
   """Rows of the table: kind, name, cohorts, share, its standard error."""
   population = Population(np.random.default_rng([seed, 1]), config.evaluate.bins)
   population.sex_auroc = {
@@ -190,7 +192,7 @@ def study(cohorts, config, seed=0):
   for replicate in range(cohorts):
     for store, found in zip((covered, pvalues),
                             one(np.random.default_rng([seed, 2, replicate]), config, population,
-                                replicate)):
+                                replicate, patients)):
       for name, v in found.items():
         store.setdefault(name, []).append(v)
   lines = []
@@ -223,16 +225,19 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--cohorts", type=int, default=500)
-  parser.add_argument("--out", type=commands.path, help="folder for coverage.csv")
+  parser.add_argument("--patients", type=int, default=PATIENTS, help="of a cohort")
+  parser.add_argument("--out", type=commands.path,
+                      help="folder for coverage.csv, or coverage_PATIENTS.csv")
   arguments = parser.parse_args()
   config = config_lib.default()
-  lines = study(arguments.cohorts, config)
+  lines = study(arguments.cohorts, config, patients=arguments.patients)
   print("| what | statistic | cohorts | share | its standard error |\n"
         "| --- | --- | --- | --- | --- |")
   for x in lines:
     print(f"| {x['kind']} | {x['name']} | {x['cohorts']} | {x['share']:.3f} | {x['se']:.3f} |")
   if arguments.out:
-    path = arguments.out / "coverage.csv"
+    size = "" if arguments.patients == PATIENTS else f"_{arguments.patients}"
+    path = arguments.out / f"coverage{size}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
       writer = csv.DictWriter(file, lines[0])

@@ -8,7 +8,8 @@ import re
 
 from crl_jax import files
 from crl_jax.report import figures as draw, tables, text
-from crl_jax.statistics import compare, disclosure, fairness, metrics as metrics_lib, roles, scoring
+from crl_jax.statistics import (bootstrap, compare, disclosure, fairness, metrics as metrics_lib,
+                                roles, scoring)
 
 _BETTER = {"auroc": "higher is better", "auprc": "higher is better", "brier": "lower is better",
            "ece": "lower is better", "slope": "1 is ideal", "intercept": "0 is ideal"}
@@ -35,7 +36,7 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
            for brief in facts["tasks"]]
   page = facts | dict(
       tasks=tasks, training=_marked(*draw.training(history)), bootstrap=settings["bootstrap"],
-      bins=settings["bins"], min_cell=settings["min_cell"],
+      interval_rule=bootstrap.RULE, bins=settings["bins"], min_cell=settings["min_cell"],
       cohort=_cohort(data, settings["min_cell"]),
       observed=_marked(draw.observed(data, settings["min_cell"])),
       informative=_informative(metrics.get("informative"), data),

@@ -120,19 +120,32 @@ def adjust(entries):
 
 def difference(first, second):
   """Metric by metric, first minus second, of two `scoring.Scores` on the same rows and resamples:
-  {value, lo, hi, p} of `bootstrap.difference`, null with a reason where either is undefined."""
+  {value, lo, hi, p} of `bootstrap.difference` or, of many patients, `normal_difference`, null
+  with a reason where either is undefined."""
   found = {}
-  for name in first.draws:
-    if name not in second.draws:
+  for name in first.members:
+    if name not in second.members:
       continue
     a, b = first.entry[name], second.entry[name]
     if a["value"] is None or b["value"] is None:
       found[name] = {"value": None, "lo": None, "hi": None, "p": None,
                      "reason": a.get("reason", b.get("reason"))}
+    elif first.limit and name != "ece":
+      se = np.linalg.norm(first.influence[name] - second.influence[name])
+      found[name] = bootstrap.normal_difference(a["value"] - b["value"], se)
     else:
-      found[name] = bootstrap.difference(
-          a["value"] - b["value"], first.draws[name] - second.draws[name], reflect=name == "ece")
+      draws = _errors(first, second) if first.limit else first.draws[name] - second.draws[name]
+      found[name] = bootstrap.difference(a["value"] - b["value"], draws, reflect=name == "ece")
   return found
+
+
+def _errors(first, second):
+  """(R,) differences of two calibration errors, from the limit of the gaps of both."""
+  both, limit = (first.influence, second.influence), first.limit
+  drawn = limit.draws(np.concatenate([psi["parts"] for psi in both]), bootstrap.covariance(
+      [block for psi in both for block in psi["gaps"]], limit.patients))
+  a, b = np.split(np.abs(drawn), [len(both[0]["parts"])], axis=1)
+  return a.sum(axis=1) - b.sum(axis=1)
 
 
 def members(first, second, share):
@@ -169,7 +182,7 @@ def runs(first, second, tasks, config, seed, prefix="p_", prefix_second=None):
                      "members or outcomes: a paired comparison needs runs of the same cohort, "
                      "seed, members.folds and members.seeds.")
   patients, patient_N = np.unique(tables[0].patient_id.to_numpy(), return_inverse=True)
-  counts_RxP = bootstrap.resample(len(patients), config.evaluate.bootstrap, seed)
+  counts_RxP = bootstrap.sampling(len(patients), config.evaluate.bootstrap, seed)
   prefixes, found = (prefix, prefix_second or prefix), {}
   for task in tasks:
     a, b = (scoring.score(table, patient_N, task, column, counts_RxP, config.evaluate)

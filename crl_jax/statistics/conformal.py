@@ -164,7 +164,8 @@ class _Calibration:
     if not found:
       return 0
     most = max(found, key=len)   # searched rather than gone through: many patterns share MERGED
-    others = np.unique(np.concatenate([codes for codes in found if codes is not most] or [most[:0]]))
+    others = [codes for codes in found if codes is not most]
+    others = np.unique(np.concatenate(others or [most[:0]]))
     near = np.minimum(np.searchsorted(most, others), len(most) - 1)
     return len(most) + int(np.sum(most[near] != others))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from crl_jax.data.cohort import pattern_name
 from crl_jax.statistics import (bootstrap, compare, conformal, disclosure, fairness,
-                                metrics as metrics_lib, roles, scoring)
+                                influence, metrics as metrics_lib, roles, scoring)
 
 # Of a pattern's row; what the rectifier added to its predictions is about its residual, too.
 _OUTCOMES = ("positives", "rate", "rate_lo", "rate_hi", "predicted_base", "predicted")
@@ -19,7 +19,9 @@ def evaluate(predictions, tasks, config, seed, modalities):
 
   Values are those of `scoring.score`, intervals those of `bootstrap.interval` and, of differences,
   `bootstrap.difference`: one draw of the patients serves all roles, tasks and predictors, so
-  differences between them are paired.
+  differences between them are paired. Of bootstrap.MANY patients and more they are the normal ones
+  of the patients' influences, paired too, on rows where bootstrap.RARER patients of either outcome
+  are left.
 
   Args:
     predictions: DataFrame with row_id, patient_id, fold, seed, role, pattern and per task y_,
@@ -45,15 +47,14 @@ def evaluate(predictions, tasks, config, seed, modalities):
   """
   _check(predictions, tasks)
   patients, patient = np.unique(predictions.patient_id.to_numpy(), return_inverse=True)
-  counts_RxP = bootstrap.resample(len(patients), config.evaluate.bootstrap, seed)
-  scores, points = _score_roles(predictions, patient, tasks, counts_RxP, config.evaluate)
+  counts_RxP = bootstrap.sampling(len(patients), config.evaluate.bootstrap, seed)
+  scores, points, differences = _score_roles(predictions, patient, tasks, counts_RxP,
+                                             config.evaluate)
   result = {}
   for (role, task), found in scores.items():
     result.setdefault(role.key, {})[task] = found.entry
-  pairs = [pair for pair in roles.DIFFERENCES if all(role.key in result for role in pair)]
-  result["differences"] = {
-      pair.key: {task: compare.difference(*(scores[role, task] for role in pair))
-                 for task in tasks} for pair in pairs}
+  pairs = list(differences)
+  result["differences"] = {pair.key: differences[pair] for pair in pairs}
   result["tests"] = _tests(predictions, scores, pairs, tasks, config)
   result["operating"] = _operating(points, config.evaluate.sensitivity)
   result["net_benefit"] = _net_benefit(predictions, patient, tasks, points, counts_RxP,
@@ -85,21 +86,27 @@ def _check(table, tasks):
 
 
 def _score_roles(predictions, patient, tasks, counts_RxP, config):
-  """(Role, task) -> Scores, and the thresholds of the test roles: Role -> task -> (fold, seed) ->
-  threshold."""
-  found, points = {}, {}
-  for role in roles.ROLES:
-    rows = np.flatnonzero((predictions.role == role.rows).to_numpy())
-    if not len(rows) or f"{role.prefix}{tasks[0]}" not in predictions:
-      continue
-    for task in tasks:
+  """(Role, task) -> Scores; the thresholds of the test roles: Role -> task -> (fold, seed) ->
+  threshold; and Difference -> task -> metric -> entry."""
+  scores, points, differences = {}, {}, {}
+  rows = {role: np.flatnonzero((predictions.role == role.rows).to_numpy()) for role in roles.ROLES
+          if f"{role.prefix}{tasks[0]}" in predictions}
+  for task in tasks:
+    found = {}
+    for role in [role for role, mine in rows.items() if len(mine)]:
       thresholds = None   # chosen on validation rows, so those are not scored by it
       if role.rows == "test":
         thresholds = scoring.operating_points(predictions, task, role.prefix, config.sensitivity)
         points.setdefault(role, {})[task] = thresholds
-      found[role, task] = scoring.score(predictions.iloc[rows], patient[rows], task, role.prefix,
-                                        counts_RxP, config, thresholds)
-  return found, points
+      found[role] = scoring.score(predictions.iloc[rows[role]], patient[rows[role]], task,
+                                  role.prefix, counts_RxP, config, thresholds)
+      if role.rows != "test":
+        found[role] = found[role].light()
+    for pair in roles.DIFFERENCES:
+      if all(role in found for role in pair):
+        differences.setdefault(pair, {})[task] = compare.difference(*(found[r] for r in pair))
+    scores |= {(role, task): one.light() for role, one in found.items()}
+  return scores, points, differences
 
 
 def _operating(points, target):
@@ -138,19 +145,34 @@ def _net_benefit(predictions, patient, tasks, points, counts_RxP, config):
       mine = ((predictions.role == role.rows) & predictions[f"y_{task}"].notna()).to_numpy()
       table, index = predictions[mine], patient[mine]
       y, p = (table[name].to_numpy(np.float64) for name in (f"y_{task}", role.prefix + task))
-      curves = [metrics_lib.net_benefit(y[rows], p[rows], thresholds, weights, index[rows])
-                for weights in (np.ones((1, counts_RxP.shape[1])), counts_RxP)
-                for rows in scoring.sets_of(table, role.rows)]
-      if not curves:
+      if not len(y):
         by_task[task] = {"threshold": [], "value": [], "lo": [], "hi": [], "all": [],
                          "reason": "no row with this outcome"}
         continue
-      half = len(curves) // 2
-      value_K, all_K = (np.mean([c[i][0] for c in curves[:half]], 0) for i in (0, 1))
-      lo_K, hi_K = np.nanquantile(np.mean([c[0] for c in curves[half:]], 0), (0.025, 0.975), axis=0)
-      by_task[task] = {key: v.tolist() for key, v in dict(
-          threshold=thresholds, value=value_K, lo=lo_K, hi=hi_K, all=all_K).items()}
+      by_task[task] = {key: v.tolist() for key, v in _curve(
+          y, p, index, scoring.sets_of(table, role.rows), thresholds, counts_RxP).items()}
   return found
+
+
+def _curve(y, p, index, sets, thresholds, counts_RxP):
+  """A decision curve, the mean over the sets, as arrays (K,)."""
+  of = lambda *weights: [np.mean(curves, 0) for curves in zip(*(
+      metrics_lib.net_benefit(y[rows], p[rows], thresholds, *(w(rows) for w in weights))
+      for rows in sets))]
+  value_K, all_K = (v[0] for v in of())
+  if isinstance(limit := counts_RxP, bootstrap.Limit):
+    if limit.holds(y, index):
+      each = zip(*(influence.net_benefit(y[rows], p[rows], thresholds) for rows in sets))
+      se_K = np.array([np.linalg.norm(sum(
+          np.bincount(index[rows], psi, limit.patients) for rows, psi in zip(sets, found)))
+          for found in each]) / len(sets)
+      entries = [bootstrap.normal(v, se) for v, se in zip(value_K, se_K)]
+      lo_K, hi_K = (np.array([entry[end] for entry in entries]) for end in ("lo", "hi"))
+      return dict(threshold=thresholds, value=value_K, lo=lo_K, hi=hi_K, all=all_K)
+    counts_RxP, index = limit.few(index)
+  drawn_RxK, _ = of(lambda rows: counts_RxP, lambda rows: index[rows])
+  lo_K, hi_K = np.nanquantile(drawn_RxK, (0.025, 0.975), axis=0)
+  return dict(threshold=thresholds, value=value_K, lo=lo_K, hi=hi_K, all=all_K)
 
 
 def _patterns(test, task, modalities, least, sized):

@@ -175,6 +175,12 @@ def _table(y, p):
   return found[0]
 
 
+def logit(p):
+  """Of predictions, which are kept away from 0 and 1."""
+  p = np.clip(p, _EDGE, 1 - _EDGE)
+  return np.log(p / (1 - p))
+
+
 def wilson(positives, n, z=1.959963984540054):
   """Returns the Wilson 95% interval (lo, hi) of the proportion positives / n, n > 0."""
   rate, centre = positives / n, (positives + z * z / 2) / (n + z * z)
@@ -290,8 +296,7 @@ def _logits(t):
   """x (G,), the logits, and the weights of positives and negatives. Under several weightings
   predictions less than _NEAR apart share their mean logit, which moves a slope by less than
   1e-4 and saves nearly all of the time that many rows take."""
-  p_G = np.clip(t.p, _EDGE, 1 - _EDGE)
-  x_G = np.log(p_G / (1 - p_G))
+  x_G = logit(t.p)
   if not t.many or len(x_G) < 1000:
     return x_G, t.pos, t.neg
   first = np.flatnonzero(np.diff(np.floor(x_G / _NEAR), prepend=-np.inf))

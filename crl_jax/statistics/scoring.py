@@ -1,26 +1,37 @@
 """One predictor, one task: every metric's value over the sets that a table holds, its draws under
-resampled patients, and its spread over members."""
+resampled patients (or, of many, its influence by patient), and its spread over members."""
 
 import dataclasses
 
 import numpy as np
 
-from crl_jax.statistics import bootstrap, metrics as metrics_lib
+from crl_jax.statistics import bootstrap, influence, metrics as metrics_lib
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "flagged")   # at an operating point
 _FLOOR = {"slope": None, "intercept": None}   # the least a metric can be; 0 for the others
+_OF = {"sensitivity": ([0], [0, 2]), "specificity": ([3], [3, 1]), "ppv": ([0], [0, 1]),
+       "npv": ([3], [3, 2]), "flagged": ([0, 1], [0, 1, 2, 3])}   # columns of _counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
   """Attributes, R resamples:
     entry: metric -> {value, lo, hi, folds: {mean, sd, n}[, reason]}, and n, positives.
-    draws: metric -> (R,), NaN where undefined.
+    draws: metric -> (R,), NaN where undefined; empty where there is a limit.
     members: metric -> (fold, seed) -> value, of the members where it is defined.
+    limit: None, or that which the intervals are from, and then
+    influence: metric -> (P,) by patient; of the calibration error it is "gaps", rows' blocks as
+      `bootstrap.covariance` takes them, of the signed gaps "parts" (K,).
   """
   entry: dict
   draws: dict
   members: dict
+  limit: bootstrap.Limit | None = None
+  influence: dict = dataclasses.field(default_factory=dict)
+
+  def light(self):
+    """Without what only differences are made from."""
+    return dataclasses.replace(self, draws={}, influence={})
 
 
 def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
@@ -34,7 +45,7 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
     table: the rows of one role, DataFrame.
     patient_N: (N,) their patients' columns in the resamples.
     task, prefix: strings.
-    counts_RxP: (R, P) how often each patient was drawn.
+    counts_RxP: (R, P) how often each patient was drawn, or the Limit of many patients.
     config: config.evaluate.
     thresholds: (fold, seed) -> operating point, for RATES; {}: there is none; None: leave RATES
       out.
@@ -57,6 +68,10 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
     return {**metrics_lib.scores(*args, only=[name for name in ranked if name != "ece"]),
             "ece": np.abs(gaps_RxB).sum(axis=1), "gaps": gaps_RxB}
   members, sets = members_of(table), sets_of(table, role)
+  limit = counts_RxP if isinstance(counts_RxP, bootstrap.Limit) else None
+  if limit and not limit.holds(y_N, patient_N):
+    (counts_RxP, patient_N), limit = limit.few(patient_N), None
+  counted_NxK = None
   if thresholds is not None:
     counted_NxK = _counted(y_N, p_N, table, thresholds)
     plain = values
@@ -67,26 +82,54 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
   names = ranked + (RATES if thresholds is not None else ())
   each = {key: values(rows) for key, rows in members.items()}
   alone = [values(rows) for rows in sets]
-  drawn = [values(rows, counts_RxP) for rows in sets]
+  drawn = [] if limit else [values(rows, counts_RxP) for rows in sets]
   distinct = ~table.row_id.duplicated().to_numpy()
   n, positives = int(distinct.sum()), int(y_N[distinct].sum())
   entry = {"n": n, "positives": positives}
-  draws = {name: bootstrap.mean([d[name] for d in drawn], len(counts_RxP)) for name in names}
+  draws = {} if limit else {name: bootstrap.mean([d[name] for d in drawn], len(counts_RxP))
+                            for name in names}
+  psi = _influences(y_N, p_N, patient_N, sets, counted_NxK, limit, config.bins) if limit else {}
+  parts = lambda found: np.concatenate([v["gaps"] for v in found], axis=1) / len(found)
+  if limit:
+    psi["parts"] = parts(alone)[0]
   known = {name: {key: float(found[name][0]) for key, found in each.items()
                   if not np.isnan(found[name][0])} for name in names}
   for name in names:
     value = bootstrap.mean([v[name] for v in alone], 1)[0]
-    entry[name] = bootstrap.interval(value, draws[name], floor=_FLOOR.get(name, 0.0))
     if name == "ece" and not np.isnan(value):
-      parts = lambda found: np.concatenate([v["gaps"] for v in found], axis=1) / len(found)
-      entry[name] = bootstrap.magnitude(parts(alone)[0], parts(drawn))
+      entry[name] = bootstrap.magnitude(parts(alone)[0], parts(drawn) if not limit else limit.draws(
+          psi["parts"], bootstrap.covariance(psi["gaps"], limit.patients)))
+    elif limit and not np.isnan(value):
+      entry[name] = bootstrap.normal(value, np.linalg.norm(psi[name]), _FLOOR.get(name, 0.0),
+                                     share=name not in metrics_lib.LINE)
+    else:
+      entry[name] = bootstrap.interval(value, draws.get(name, np.zeros(0)),
+                                       floor=_FLOOR.get(name, 0.0))
     if entry[name]["value"] is None:
       entry[name]["reason"] = _reason(name, n, positives, p_N, thresholds)
     spread = np.array(list(known[name].values()))
     entry[name]["folds"] = dict(mean=float(spread.mean()) if len(spread) else None,
                                 sd=float(spread.std(ddof=1)) if len(spread) > 1 else None,
                                 n=len(spread))
-  return Scores(entry, draws, known)
+  return Scores(entry, draws, known, limit, psi)
+
+
+def _influences(y_N, p_N, patient_N, sets, counted_NxK, limit, bins):
+  """Scores.influence but for "parts": the mean over the sets in which a metric is defined."""
+  total, count, gaps = {}, {}, []
+  for rows in sets:
+    found = influence.scores(y_N[rows], p_N[rows], bins)
+    gaps.append((patient_N[rows], (found.pop("gaps") / len(sets)).astype(np.float32)))
+    if counted_NxK is not None:
+      for name, (above, below) in _OF.items():
+        above_N, below_N = (counted_NxK[np.ix_(rows, columns)].sum(1) for columns in (above, below))
+        if below_N.any():
+          found[name] = influence.ratio(above_N, below_N)
+    for name, v in found.items():
+      psi_P = np.bincount(patient_N[rows], v, limit.patients).astype(np.float32)
+      total[name] = total[name] + psi_P if name in total else psi_P
+      count[name] = count.get(name, 0) + 1
+  return {**{name: psi_P / count[name] for name, psi_P in total.items()}, "gaps": gaps}
 
 
 def members_of(table):
@@ -120,11 +163,18 @@ def operating_points(table, task, prefix, target):
   return found
 
 
+def cuts(table, thresholds):
+  """(N,) the operating point of each row's member; NaN without one."""
+  found = np.full(len(table), np.nan)
+  for member, rows in members_of(table).items():
+    found[rows] = thresholds.get(member, np.nan)
+  return found
+
+
 def _counted(y_N, p_N, table, thresholds):
   """(N, 4): true positives, false positives, false negatives, true negatives, as 0/1; rows of a
   member without a threshold count in nothing."""
-  cut_N = np.array([thresholds.get(key, np.nan)
-                    for key in zip(table.fold.to_numpy(), table.seed.to_numpy())], float)
+  cut_N = cuts(table, thresholds)
   flagged, known = p_N >= cut_N, ~np.isnan(cut_N)
   return np.stack([flagged & (y_N == 1), flagged & (y_N == 0), known & ~flagged & (y_N == 1),
                    known & ~flagged & (y_N == 0)], 1).astype(float)

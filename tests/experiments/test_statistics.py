@@ -116,6 +116,26 @@ def test_benchmark_checks_itself_against_scikit_learn():
   assert names[1] == "AUROC, AUPRC, Brier, ECE" and len(names) == 5
 
 
+def test_benchmark_times_whole_studies(monkeypatch, capsys):
+  monkeypatch.setitem(metrics_benchmark.WHOLE, "tiny",
+                      lambda: metrics_benchmark._evaluate(300, 1, 2, 10))
+  took, peak = metrics_benchmark.whole("tiny")
+  assert 0 < took < 60 and 50 < peak < 4000
+  monkeypatch.setattr(metrics_benchmark, "apart", lambda name, checkout: [1.0, 2.0])
+  monkeypatch.setattr("sys.argv", ["", "--whole=tiny", "--before=."])
+  metrics_benchmark.main()
+  assert capsys.readouterr().out.endswith("| tiny | 1.0 | 2 | 1.0 | 2 |\n")
+
+
+def test_coverage_above_the_switch_is_of_the_limit(config, monkeypatch):
+  monkeypatch.setattr(coverage, "POPULATION", 20_000)
+  monkeypatch.setattr(coverage.bootstrap, "MANY", 1000)
+  monkeypatch.setattr(coverage.bootstrap, "resample", None)   # nothing is resampled
+  names = {x["name"] for x in coverage.study(1, config, patients=1500)}
+  assert {"auroc", "auroc, difference", "equalized_odds gap, two groups"} <= names
+  assert "tables, brier" not in names
+
+
 @pytest.mark.slow
 def test_intervals_cover_and_tests_keep_their_level():
   for x in coverage.study(500, config_lib.default()):

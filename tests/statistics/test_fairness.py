@@ -239,7 +239,7 @@ def test_deals_keep_the_patients_of_a_cell_and_are_small(config):
   before[table.patient_id] = table.group_sex == "male"
   np.logical_or.at(positive, table.patient_id, table.y_a == 1)
   for given in (False, True):
-    deals = list(fairness._deals(rows, cells, given, 5, (0, 0)))
+    deals = list(fairness._deals(fairness._Dealt(rows, cells, given), 5, (0, 0)))
     for dealt_P in deals:
       assert dealt_P.itemsize == 1 and (dealt_P[30:] == 2).all()
       for among in (positive[:30], ~positive[:30]) if given else (np.ones(30, bool),):
