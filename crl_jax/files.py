@@ -69,6 +69,21 @@ def free_space(path):
   return ""
 
 
+def user_folder():
+  """The folder for all that is kept for the user: $CRL_JAX_CACHE or ~/.cache/crl_jax. None, with a
+  warning, for a user without a home, as in a container."""
+  if place := os.environ.get("CRL_JAX_CACHE"):
+    return pathlib.Path(place)
+  if place := os.environ.get("XDG_CACHE_HOME"):
+    return pathlib.Path(place) / "crl_jax"
+  try:
+    return pathlib.Path.home() / ".cache" / "crl_jax"
+  except RuntimeError:
+    _LOG.warning("This user has no home folder: nothing is kept for the next run. Set CRL_JAX_CACHE "
+                 "to a folder to keep prepared cohorts and embeddings of notes.")
+    return None
+
+
 def make_private(folder):
   """Makes a folder and its parents, if need be, that no other user of the machine can look into; one
   that was there keeps its mode."""

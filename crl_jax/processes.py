@@ -1,7 +1,51 @@
-"""The devices and the processes of a run."""
+"""The devices and the processes of a run, and the programs that are compiled for them."""
+
+import hashlib
+import logging
+import os
+import pathlib
+import platform as machine
 
 import jax
 import numpy as np
+
+from crl_jax import files
+
+_LOG = logging.getLogger("crl_jax")
+_KEPT = 2 << 30   # bytes of compiled programs; those not used for longest go first
+
+
+def keep_compiled():
+  """Lets JAX keep compiled programs for the next process, in compiled/ of files.user_folder(), unless
+  the user has said where (JAX_COMPILATION_CACHE_DIR) or that nothing is kept (CRL_JAX_CACHE="").
+
+  A program for a CPU is one for its instructions, and a home folder may be shared by machines: each
+  kind of processor has a folder of its own. JAX locks it, so that runs may share it.
+  """
+  if jax.config.jax_compilation_cache_dir is not None or os.environ.get("CRL_JAX_CACHE") == "":
+    return
+  if (folder := files.user_folder()) is None:
+    return
+  folder = folder / "compiled" / _processor()
+  try:
+    files.make_private(folder)
+  except OSError as error:
+    _LOG.warning("Compiled programs are not kept: %s: %s. Set CRL_JAX_CACHE to another folder.",
+                 folder, error.strerror)
+    return
+  jax.config.update("jax_compilation_cache_max_size", _KEPT)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _processor():
+  """Digest of the kind of this machine's processor."""
+  try:
+    text = pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    lines = [x for x in text.splitlines() if x.startswith(("model name", "flags", "Features"))]
+  except OSError:   # no Linux
+    lines = [machine.processor()]
+  return hashlib.sha256("\n".join([machine.machine(), *lines]).encode()).hexdigest()[:16]
 
 
 def select_devices(platform):

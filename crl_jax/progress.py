@@ -21,7 +21,7 @@ def stage(name, total=None, stream=None):
       yield update
     return
   lines = _Lines(name, total)
-  _LOG.info("%s ...", name)
+  _tell(f"{name} ...")
   yield lines.update
   lines.end()
 
@@ -41,13 +41,21 @@ class _Lines:
       return
     self._told, new = now, done - self._first
     left = (now - self._began) / new * (self._total - done) if new and self._total else None
-    _LOG.info("%s: %s%s", self._name, text,
-              f" ({done} of {self._total}, {duration(left)} left)" if left else "")
+    _tell(f"{self._name}: {text}"
+          + (f" ({done} of {self._total}, {duration(left)} left)" if left else ""))
 
   def end(self):
     seconds = time.monotonic() - self._began
     if seconds > 1:
-      _LOG.info("%s: done in %s", self._name, duration(seconds))
+      _tell(f"{self._name}: done in {duration(seconds)}")
+
+
+def _tell(line):
+  """To the log; where nobody has set one up, as in a notebook, to the screen."""
+  if _LOG.isEnabledFor(logging.INFO):
+    _LOG.info(line)
+  elif _LOG.level == logging.NOTSET:
+    print(line, file=sys.stderr, flush=True)
 
 
 def duration(seconds):

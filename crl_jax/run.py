@@ -31,6 +31,7 @@ def run(config, workdir, command=""):
     SystemExit: after an interruption has been saved.
   """
   config = config_lib.expanded(config_lib.check(config))
+  processes.keep_compiled()
   devices = processes.select_devices(config.platform)
   workdir = pathlib.Path(workdir)
   with _locked(workdir):

@@ -111,6 +111,10 @@ def test_predict_asks_for_what_it_needs(tmp_path):
   assert status == 1 and "not a finished run" in errors
 
 
+RECTIFY = ["--calibration=x.csv", "--predictions=x.csv", "--output=y.csv", "--outcome=y",
+           "--probability=p", "--patient=i"]
+
+
 @pytest.mark.parametrize("module, arguments, status, words", [
     ("predict", ["--workdir=x"], 2, ["--data_root and --output must be given"]),
     ("predict", ["--workdir=x", "--data_root=x", "--output=x", "y"], 2, ["argument 'y'"]),
@@ -120,6 +124,10 @@ def test_predict_asks_for_what_it_needs(tmp_path):
     ("explain", ["--workdir=x", "--page=p.html", "--row_ids=1,b"], 2, ["--row_ids", "numbers"]),
     ("explain", ["--workdir=x"], 1, ["not a finished run"]),
     ("export", ["--workdir=x"], 2, ["--output must be given"]),
+    ("rectify", ["--calibration=x.csv"], 2, ["--outcome", "--patient", "must be given"]),
+    ("rectify", RECTIFY, 2, ["--patterns must name a column of ids"]),
+    ("rectify", [*RECTIFY, "--patterns=a"], 1, ["No such file", "x.csv"]),
+    ("rectify", [*RECTIFY, "--patterns=a", "--calibration=x.xlsx"], 1, ["must be a .csv or"]),
     ("report", [], 2, ["RUN is missing: python -m crl_jax.report RUN"]),
     ("report", ["--help=perhaps"], 2, ["--help=perhaps", "boolean"]),
     ("report", ["x", "y"], 2, ["argument 'y'"]),
@@ -138,9 +146,9 @@ def test_a_command_says_in_one_line_what_was_wrong(module, arguments, status, wo
   assert errors.lstrip("\n").startswith("Error: ") and len(errors.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "report", "models",
-                                    "data.mimic.verify", "data.mimic.simulate", "data.mimic.items",
-                                    "data.eicu.features"])
+@pytest.mark.parametrize("module", ["main", "predict", "explain", "export", "rectify", "report",
+                                    "models", "data.mimic.verify", "data.mimic.simulate",
+                                    "data.mimic.items", "data.eicu.features"])
 def test_help_needs_no_jax_and_is_no_error(module):
   program = ("import runpy, sys; sys.argv = ['program', '--help']\n"
              f"try: runpy.run_module('crl_jax.{module}', run_name='__main__', alter_sys=True)\n"
@@ -155,7 +163,8 @@ def test_every_path_of_a_command_may_begin_with_a_home_folder(tmp_path):
   paths = [("main", "workdir"), *(("predict", name) for name in ("workdir", "data_root", "output")),
            *(("explain", name) for name in ("workdir", "patients_file", "page", "data_root")),
            ("export", "workdir"), ("export", "output"), ("data.mimic.verify", "root"),
-           ("data.mimic.simulate", "out")]
+           ("data.mimic.simulate", "out"),
+           *(("rectify", name) for name in ("calibration", "predictions", "output", "page"))]
   program = ("import os, runpy, sys, numpy, absl.app\n"
              f"for module, name in {paths}:\n"
              "  if not os.fork():\n"   # each parses its flags in a process of its own

@@ -36,6 +36,19 @@ def test_a_short_stage_is_one_line(clock, caplog):
   assert caplog.messages == ["Evaluating ..."]
 
 
+def test_a_notebook_that_has_no_log_is_told_too(clock, capsys):
+  log = logging.getLogger("crl_jax")
+  before = log.level
+  try:
+    for level, lines in (logging.NOTSET, 2), (logging.WARNING, 0):   # nobody's choice, and somebody's
+      log.setLevel(level)
+      with progress.stage("Evaluating", stream=io.StringIO()):
+        clock[0] += 3
+      assert len(capsys.readouterr().err.splitlines()) == lines
+  finally:
+    log.setLevel(before)
+
+
 @pytest.mark.parametrize("total", [2, None])
 def test_a_terminal_gets_a_bar(total):
   class Terminal(io.StringIO):

@@ -103,7 +103,7 @@ def test_the_public_names_of_the_readme_are_there():
 def test_a_room_gives_its_public_names_and_what_works_on_tables_loads_no_jax():
   """In one process, the quick rooms first."""
   public = {"statistics": ("metrics", "scoring", "bootstrap", "compare", "fairness", "conformal"),
-            "report": (), "posthoc": ("rectifier",), "models": ("MODELS", "build"),
+            "report": (), "posthoc": ("rectifier", "rectify"), "models": ("MODELS", "build"),
             "serve": ("load",)}
   program = "import sys\n" + "".join(
       f"from crl_jax.{room} import *\nassert set({names}) <= globals().keys()\n"

@@ -19,7 +19,7 @@ RATE = 0.1                       # learning rate of all boosting
 FOREST, BAG = 40, 1500           # trees of a random forest (half as many in the search), and rows
                                  # at most that one is grown on
 _FREQUENT, _PATTERNS = 20, 64    # rows that make a pattern a column of its own; so many at most
-_NEWTON, _STILL = 25, 1e-3       # steps of the elastic net, and the change of a logit that ends them
+_NEWTON, _STILL = 25, 1e-3       # steps of the elastic net; the change of a logit that ends them
 
 
 class Rival(typing.NamedTuple):
@@ -85,8 +85,8 @@ def _sigmoid(x):
 
 
 def _linear(x, y, c, ratio, start):
-  """(weight (F,), bias) with the least C x (sum of log-losses) + ratio |w|_1 + (1 - ratio) |w|^2 / 2,
-  the bias free."""
+  """(weight (F,), bias) with the least C x sum of log-losses + ratio |w|_1 + (1 - ratio) |w|^2 / 2;
+  the bias is free."""
   from sklearn.linear_model import LogisticRegression
   if ratio == 0:
     model = LogisticRegression(C=c, max_iter=500, warm_start=True)
@@ -128,7 +128,7 @@ def _elastic_net(x, y, c, ratio, start):
 
 
 def _boosted(grow):
-  """path, at, usual and worth of boosting: `grow` is (model of fewer trees or None, trees, settings,
+  """path, at, usual and worth of boosting; `grow`: (model of fewer trees or None, trees, settings,
   seed, x, y) -> a fitted model of scikit-learn's form."""
   predict = lambda model: lambda x: model.predict_proba(x)[:, 1]
 

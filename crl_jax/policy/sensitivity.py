@@ -28,7 +28,8 @@ def bounds(pi, other, treatment, outcome, e, gammas):
   Raises:
     ValueError: a Gamma below 1, an e that is 0 or 1 (clip it first), an arm without rows.
   """
-  return np.stack(_extremes(pi, other, treatment, outcome, e, gammas, None), -1)[0]
+  arms = _sums(pi, other, treatment, outcome, e, np.ones((1, len(treatment))))
+  return np.stack(_extremes(arms, gammas), -1)[0]
 
 
 def study(pi, other, treatment, outcome, e, gammas, patient, resamples=200, seed=0):
@@ -38,8 +39,9 @@ def study(pi, other, treatment, outcome, e, gammas, patient, resamples=200, seed
   under the model (Zhao et al., theorem 1); null where an arm is empty in every resample."""
   _, who = np.unique(patient, return_inverse=True)
   counts_RxP = bootstrap.resample(who.max() + 1, resamples, seed)
+  arms = _sums(pi, other, treatment, outcome, e, counts_RxP[:, who])
   def interval(gammas):
-    lower, upper = _extremes(pi, other, treatment, outcome, e, gammas, counts_RxP[:, who])
+    lower, upper = _extremes(arms, gammas)
     return np.stack([np.nanquantile(lower, 0.025, axis=0),
                      np.nanquantile(upper, 0.975, axis=0)], -1)
   plain = lambda gammas: bounds(pi, other, treatment, outcome, e, gammas)
@@ -71,33 +73,41 @@ def breakdown(interval, tolerance=1e-9):
   return float(np.exp(high))
 
 
-def _extremes(pi, other, treatment, outcome, e, gammas, weight_RxN):
-  """Lower and upper bounds, (R, G) each, of rows that count `weight_RxN` times; None: once."""
-  e, treatment = np.asarray(e, np.float64), np.asarray(treatment)
+def _extremes(arms, gammas):
+  """Lower and upper bounds, (R, G) each, of `_sums`."""
   if min(gammas) < 1:
     raise ValueError(f"Gamma is a ratio of odds of at least 1, not {min(gammas)}.")
+  (least1, most1), (least0, most0) = (
+      np.transpose([_means(sums, gamma) for gamma in gammas], (1, 2, 0)) for sums in arms)
+  return least1 - most0, most1 - least0
+
+
+def _means(sums_4xRxK, gamma):
+  """(2, R) smallest and largest weighted mean of an arm, over all cuts."""
+  count, odds, values, odds_values = sums_4xRxK
+  high, low = count + gamma * odds, count + odds / gamma   # sums of weights up to a cut
+  high_v, low_v = values + gamma * odds_values, values + odds_values / gamma
+  def mean(up_to_v, behind_v, up_to, behind):
+    mass = up_to + behind[:, -1:] - behind
+    return np.divide(up_to_v + behind_v[:, -1:] - behind_v, mass,
+                     out=np.full(mass.shape, np.nan), where=mass > 0)
+  return mean(high_v, low_v, high, low).min(1), mean(low_v, high_v, low, high).max(1)
+
+
+def _sums(pi, other, treatment, outcome, e, weight_RxN):
+  """Of the treated and of the untreated rows, by ascending v = (pi - other) Y: (4, R, n + 1) sums
+  of 1, of the odds 1/p - 1, of v and of their product up to every cut. Rows count `weight_RxN`
+  times."""
+  e, treatment = np.asarray(e, np.float64), np.asarray(treatment)
   if bad := int((~((e > 0) & (e < 1))).sum()):
     raise ValueError(f"{bad} of {len(e)} propensities are not within (0, 1): clip them first.")
-  changed = np.broadcast_to((np.asarray(pi) - other) * outcome, e.shape)
-  ends = []
+  changed, found = np.broadcast_to((np.asarray(pi) - other) * outcome, e.shape), []
   for arm, p in ((1, e), (0, 1 - e)):
     rows = np.flatnonzero(treatment == arm)
     if not len(rows):
       raise ValueError(f"no row has treatment {arm}.")
     rows = rows[np.argsort(changed[rows], kind="stable")]
-    count = np.ones((1, len(rows))) if weight_RxN is None else weight_RxN[:, rows].astype(float)
-    ends.append([_means(changed[rows], 1 / p[rows] - 1, gamma, count) for gamma in gammas])
-  (least1, most1), (least0, most0) = (np.transpose(arm, (1, 2, 0)) for arm in ends)
-  return least1 - most0, most1 - least0
-
-
-def _means(v, odds, gamma, count_RxN):
-  """(2, R) smallest and largest weighted mean of ascending `v` (N,), over all cuts."""
-  high, low = 1 + odds * gamma, 1 + odds / gamma
-  ahead = lambda w: np.pad(np.cumsum(count_RxN * w, axis=1), ((0, 0), (1, 0)))
-  behind = lambda w: (total := ahead(w))[:, -1:] - total
-  def mean(first, last):
-    """Weights `first` up to a cut, `last` behind it."""
-    return np.divide(ahead(first * v) + behind(last * v), mass := ahead(first) + behind(last),
-                     out=np.full(mass.shape, np.nan), where=mass > 0)
-  return mean(high, low).min(1), mean(low, high).max(1)
+    v, odds = changed[rows], 1 / p[rows] - 1
+    found.append(np.stack([np.pad(np.cumsum(weight_RxN[:, rows] * w, axis=1), ((0, 0), (1, 0)))
+                           for w in (np.ones(len(rows)), odds, v, odds * v)]))
+  return found

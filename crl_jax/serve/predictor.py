@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crl_jax import config as config_lib, files, models
+from crl_jax import config as config_lib, files, models, processes
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS
 from crl_jax.models.record import Batch
@@ -121,6 +121,7 @@ class Restored:
 
 def restore(workdir):
   """The Restored of a finished run folder. Raises as `load`."""
+  processes.keep_compiled()
   workdir = pathlib.Path(workdir)
   config, facts, rectifiers = read_run(workdir)
   written, = files.of_finished(workdir, "config.json")   # perhaps in an older form

@@ -62,7 +62,9 @@ def with_columns(table, columns):
   once: a frame that takes up many one by one is slow and pandas warns of it."""
   had = {name: values for name, values in columns.items() if name in table}
   new = {name: values for name, values in columns.items() if name not in table}
-  return pd.concat([table.assign(**had), pd.DataFrame(new, index=table.index)], axis=1)
+  found = pd.concat([table.assign(**had), pd.DataFrame(new, index=table.index)], axis=1)
+  found.attrs = dict(table.attrs)   # of two frames, concat keeps none
+  return found
 
 
 def matrix(table, prefix, tasks):

@@ -162,17 +162,17 @@ def test_a_user_without_a_home_keeps_nothing(config, monkeypatch, caplog, maker)
   prepared.build(auto, maker.recipe, maker.make), prepared.build(auto, maker.recipe, maker.make)
   assert maker.count == 2 and "Set CRL_JAX_CACHE to a folder" in caplog.text
   monkeypatch.setenv("CRL_JAX_CACHE", "somewhere")
-  assert prepared.user_folder() == pathlib.Path("somewhere")
+  assert files.user_folder() == pathlib.Path("somewhere")
 
 
 def test_auto_is_the_users_folder(config, monkeypatch, tmp_path):
   auto = config_lib.override(config, ["data.cache=auto"])
   monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "mine"))
   assert prepared.cache_folder(auto) == tmp_path / "mine" / "cohorts"
-  assert prepared.user_folder() == tmp_path / "mine"
+  assert files.user_folder() == tmp_path / "mine"
   monkeypatch.setenv("CRL_JAX_CACHE", "")
   assert prepared.cache_folder(auto) is None
-  assert prepared.user_folder().name == "crl_jax"   # embeddings are kept always
+  assert files.user_folder().name == "crl_jax"   # embeddings are kept always
   monkeypatch.delenv("CRL_JAX_CACHE")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
   assert prepared.cache_folder(auto) == tmp_path / "xdg" / "crl_jax" / "cohorts"

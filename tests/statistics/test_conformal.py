@@ -156,7 +156,7 @@ def test_one_sort_says_what_a_mask_a_pattern_says(config):
   rng, config.calibrate, config.min_cell = np.random.default_rng(3), 12, 0
   parts = []
   for seed in (0, 1):
-    table = make(patients=500 - 250 * seed, rows=2, seed=seed).assign(seed=seed)
+    table = make(patients=500 - 250 * seed, rows=4, seed=seed).assign(seed=seed)
     parts.append(table.assign(pattern=rng.geometric(0.3, len(table))))
   table = conformal.add(pd.concat(parts, ignore_index=True), ("a",), config)
   for _, one in table.groupby("seed"):

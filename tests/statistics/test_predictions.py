@@ -129,3 +129,13 @@ def test_the_order_of_the_lines_does_not_matter(table):
   mixed = table.sample(frac=1, random_state=3)
   again, refound = rectify(mixed)
   np.testing.assert_allclose(again.sort_index()[["p_a", "p_b"]], final[["p_a", "p_b"]], atol=1e-12)
+
+
+def test_columns_are_added_or_take_their_place(recwarn):
+  table = pd.DataFrame({"a": [1, 2], "b": [3, 4]}, index=[5, 7])
+  table.attrs["said"] = 1
+  new = predictions.with_columns(table, {"c": np.array([7, 8]), "a": np.array([0, 9])})
+  assert list(new.columns) == ["a", "b", "c"] and new.attrs == {"said": 1}
+  assert new["a"].tolist() == [0, 9] and new["c"].tolist() == [7, 8] and list(new.index) == [5, 7]
+  many = predictions.with_columns(table, {f"x{i}": np.zeros(2) for i in range(200)})
+  assert many.shape == (2, 202) and not recwarn.list   # pandas warns of many, one by one

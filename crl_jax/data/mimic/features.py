@@ -68,18 +68,24 @@ def used(records):
 
 
 def left_out(table, records):
-  """Counts the records of a table that some row does not use: list of {table, rule, count}.
+  """Counts the records of a table that some row does not use and, of those that one uses, what was
+  there again: list of {table, rule, count}. One query for both.
 
   Args:
     table: its name.
     records: with the columns part and, where several are one, their number: records, copies or n.
   """
   number = next((c for c in ("records", "copies", "n") if c in records.columns), None)
-  size = records[number].sum() if number else records.count()
-  frame = records.group_by("part").agg(size=size).to_pandas()
-  counts = dict(zip(frame["part"], frame["size"]))
-  return [{"table": table, "rule": rule, "count": int(counts.get(part, 0))}
-          for part, rule in _OUT.items()]
+  sums = {"size": records[number].sum() if number else records.count()}
+  if "copies" in records.columns:
+    sums["copies"], sums["n"] = repeats.sums(records)
+  frame = records.group_by("part").agg(**sums).to_pandas().set_index("part")
+  found = [{"table": table, "rule": rule, "count": int(frame["size"].get(part, 0))}
+           for part, rule in _OUT.items()]
+  if "copies" in sums:
+    mine = frame[(frame.index >= 0) & (frame.index < LATE)]
+    found.append(repeats.told(table, mine["copies"].sum(), mine["n"].sum()))
+  return found
 
 
 def _placed(table, people, first, *times, keep=()):

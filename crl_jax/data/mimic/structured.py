@@ -52,10 +52,7 @@ class _Layout:
     and those that were there again."""
     kept = self.keep(expr)
     self.odd += queries.left_out(name, kept)
-    kept = queries.used(kept)
-    if "copies" in kept.columns:
-      self.odd += repeats.again(name, kept)
-    return kept
+    return queries.used(kept)
 
   def rows_of(self, array):
     """(N,) of an array (people, 2) per part."""

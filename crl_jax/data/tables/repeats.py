@@ -10,17 +10,26 @@ def once(records):
   return records.group_by(records.columns).agg(copies=records.count())
 
 
-def again(table, records):
-  """How many records of a table were there again: [{table, rule, count}].
+def sums(records):
+  """(copies, n) of records, as expressions to aggregate: how many there were, and how many differ.
 
   Args:
-    table: its name.
     records: of `once`, or sums of them with their number `n` and their `copies`.
   """
-  n = records.n.sum() if "n" in records.columns else records.count()
-  found = records.aggregate(copies=records.copies.sum(), n=n).to_pandas().fillna(0).iloc[0]
-  return [{"table": table, "rule": "the same record again: counted once",
-           "count": int(found["copies"]) - int(found["n"])}]
+  return records.copies.sum(), records.n.sum() if "n" in records.columns else records.count()
+
+
+def told(table, copies, n):
+  """{table, rule, count} of so many records, of which `n` differ."""
+  return {"table": table, "rule": "the same record again: counted once",
+          "count": int(copies) - int(n)}
+
+
+def again(table, records):
+  """How many records of a table were there again: [{table, rule, count}]; see `sums`."""
+  copies, n = sums(records)
+  found = records.aggregate(copies=copies, n=n).to_pandas().fillna(0).iloc[0]
+  return [told(table, *found)]
 
 
 def served(source, names):

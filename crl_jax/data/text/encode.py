@@ -21,7 +21,6 @@ import numpy as np
 
 from crl_jax import files, processes
 from crl_jax.backbones import bert
-from crl_jax.data import prepared
 from crl_jax.data.cohort import CohortError, DiskError
 from crl_jax.data.text import notes, vectors
 
@@ -310,7 +309,7 @@ def _settings(config):
 
 
 def _cache(c):
-  folder = pathlib.Path(c.cache) if c.cache else prepared.user_folder()
+  folder = pathlib.Path(c.cache) if c.cache else files.user_folder()
   return pathlib.Path(_scratch().name) if folder is None else folder if c.cache else folder / "text"
 
 
