@@ -8,13 +8,16 @@ A command's file defines its flags only where it is run, so that it can be impor
 """
 
 import contextlib
+import os
 import pathlib
 import re
 import sys
 
 from absl import app, flags, logging
 
-from crl_jax import files, stopping
+from crl_jax import config as config_lib, files, stopping
+
+_NONE = "No config is named: --config=configs/mimic.py, or another file of configs/."
 
 flags.disclaim_key_flags()   # --help shows a path_flag as one of the command's
 
@@ -99,6 +102,48 @@ def _silence_threads():
   hook = sys.unraisablehook   # to which tensorstore hands what its callbacks meet after an error
   sys.unraisablehook = lambda what: (
       None if str(what.exc_value) == "Event loop is closed" else hook(what))
+
+
+def parse_config(argv):
+  """What is left of `argv` without the flags of a command that has --config.
+
+  A config that cannot be read, a setting that is unknown or of another type end the program with
+  one line and status 2.
+  """
+  found = [re.match(r"--?(?:no)?config(?:$|=|\.([^=\[]*))", argument) for argument in argv[1:]]
+  keys = [match[1] for match in found if match and match[1] is not None]
+  for key in config_lib.unknown(keys):
+    near = config_lib.suggestion(key, config_lib.default())
+    refuse(f"Unknown setting --config.{key}. " + (
+        f"Did you mean --config.{near}?" if near else "crl_jax/config.py lists them all."))
+  if keys and all(match is None or match[1] is not None for match in found):
+    refuse(_NONE)
+  try:
+    rest = parse_flags([
+        re.sub("^(--?config=)(~.*)", lambda m: m[1] + os.path.expanduser(m[2]), argument)
+        for argument in argv])
+    if flags.FLAGS.config is None:
+      refuse(_NONE)
+    # a file that could not be read is told of where it is first looked at
+    flags.FLAGS.config.is_locked
+  except SyntaxError as error:
+    refuse(f"The file that --config names is no Python: {error}.")
+  except OSError as error:
+    why = str(error.__cause__ or error).strip().splitlines()[-1].strip()
+    refuse(f"The file that --config names cannot be read: {why.rstrip('.')}. Name "
+           "one of configs/.")
+  except AttributeError as error:
+    if "get_config" not in str(error):
+      raise
+    refuse("The file that --config names defines no get_config(): name one of configs/.")
+  except KeyError as error:   # a task under loss.tasks that this config does not name
+    refuse(f"The config has no {error.args[0]}.")
+  except IndexError:
+    refuse("A setting has fewer elements than "
+           f"{next(argument for argument in argv if '[' in argument)} needs.")
+  if rest[1:]:
+    refuse(f"Unknown argument '{rest[1]}'; settings are written --config.key=value.")
+  return rest
 
 
 def _kind(parser):

@@ -212,9 +212,15 @@ def default(model=""):
   c.policy = _D()                   # a study of treatment policies (crl_jax.policy.main); no
                                     # training of a model reads these
   c.policy.cohort = "simsum"        # "simsum" | "mmnar", simulated, data.simulate.rows of them |
-                                    # "saved", a folder of policy.data.save() at data.root
+                                    # "semisynthetic", on the inputs of data.cohort | "saved", a
+                                    # folder of policy.data.save() at data.root
   c.policy.world = ""               # of simsum: "" or missing not at random as in "A" | "B" | "C"
   c.policy.xi = 0.0                 # of mmnar: sd of what the patterns add to the effect
+  c.policy.semisynthetic = _D()     # simulated treatment and outcome on real inputs
+  c.policy.semisynthetic.features = ()    # the confounders, "modality/feature" each
+  c.policy.semisynthetic.align = 0.5      # minus the correlation of risk and effect, in [-1, 1]
+  c.policy.semisynthetic.overlap = 1.0    # the smaller, the more certain who is treated
+  c.policy.semisynthetic.share = 0.4      # of the rows that are treated
   c.policy.split = "patients"       # a fifth of the "patients" is the test; "paper": the last
                                     # tenth of the rows
   c.policy.train_share = 0.7        # of all rows, the training rows of split "paper"
@@ -286,7 +292,7 @@ _CHOICES = {
     "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
     "train.monitor": ("loss", "auroc"), "train.data": ("auto", "resident", "streamed"),
     "rectifier.scale": ("probability", "logit"),
-    "policy.cohort": ("simsum", "mmnar", "saved"), "policy.world": ("", "A", "B", "C"),
+    "policy.cohort": ("simsum", "mmnar", "semisynthetic", "saved"), "policy.world": ("", "A", "B", "C"),
     "policy.split": ("patients", "paper"), "policy.nuisances": ("net", "linear", "boosting"),
     "policy.nuisance_inputs": ("x", "x+pattern", "x+phi", "phi"),
     "policy.outcome_loss": ("auto", "mse"), "policy.effects": ("net", "linear"),
@@ -426,10 +432,12 @@ def digest(tree):
 
 def suggestion(key, config):
   """The key of `config`, or of any model's settings, most like the mistyped `key`, those of the same
-  last name first; or ''."""
+  part and last name first, then those of the same last name; or ''."""
   known = _every() | _flat(config.to_dict())
-  same = [one for one in known if one.split(".")[-1] == key.split(".")[-1]]
-  return next(iter(difflib.get_close_matches(key, same or known, 1, 0.5)), "")
+  ends = lambda one: (one.split(".")[0], one.split(".")[-1])
+  alike = [one for one in known if ends(one) == ends(key)]
+  same = [one for one in known if ends(one)[1] == ends(key)[1]]
+  return next(iter(difflib.get_close_matches(key, alike or same or known, 1, 0.5)), "")
 
 
 def _every():
