@@ -325,12 +325,8 @@ def check(config):
   for key in unknown(values):   # a config file may set any name
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, usual)}'?")
   need(config.model.keys() == usual.model.keys(),
-       f"model.name is '{config.model.name}', and the settings are not that model's: choose it "
-       f"with --config=FILE:{config.model.name}.")
-  if {"weights", "stages"} & set(usual.model[config.model.name]):
-    for phase in ("pretrain", "joint"):
-      need(config.train[phase].weights == usual.train[phase].weights,
-           f"train.{phase}.weights are CRL-MMNAR's: {config.model.name} does not read them.")
+       f"model.name is '{config.model.name}', and the settings are not that model's: choose it with "
+       f"--config=FILE:{config.model.name}.")
   for key, value in _flat(usual.to_dict()).items():
     if isinstance(value, tuple):
       value = value or ("mortality",)
@@ -429,7 +425,7 @@ def digest(tree):
   """SHA-256 of the settings that what was trained depends on; `tree` as as_dict() gives it, or as
   config.json of any version holds it."""
   model = dict(tree["model"])
-  model |= model.pop(model["name"], {})   # as up to 0.2.0, whose checkpoints are gone on with
+  model |= model.pop(model["name"], {})   # as up to version 0.2.0, whose checkpoints are gone on with
   lines = difference({}, tree | {"model": model}, UNTRAINED)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
