@@ -1,4 +1,4 @@
-"""Treatment policies where confounding and missingness come together (policy/mmnar.py), truth known.
+"""Treatment policies where confounding and missingness come together (policy/mmnar.py).
 
 python -m crl_jax.policy.main --config=configs/policy_mmnar.py --workdir=DIR
 ... --config.policy.nuisance_inputs=x    what ignoring the pattern does: the average effect is off

@@ -1,6 +1,7 @@
 """Treatment policies on eICU's inputs and patterns, with a simulated treatment and outcome.
 
-python -m crl_jax.policy.main --config=configs/policy_semisynthetic.py --config.data.root=DIR --workdir=OUT
+python -m crl_jax.policy.main --config=configs/policy_semisynthetic.py --workdir=OUT \\
+  --config.data.root=DIR
 ... --config.policy.semisynthetic.align=-1    the sickest gain least: a risk ranking misleads
 
 DIR: the folder with patient.csv.gz. One row a patient, the first.

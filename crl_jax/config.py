@@ -292,8 +292,9 @@ _CHOICES = {
     "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
     "train.monitor": ("loss", "auroc"), "train.data": ("auto", "resident", "streamed"),
     "rectifier.scale": ("probability", "logit"),
-    "policy.cohort": ("simsum", "mmnar", "semisynthetic", "saved"), "policy.world": ("", "A", "B", "C"),
-    "policy.split": ("patients", "paper"), "policy.nuisances": ("net", "linear", "boosting"),
+    "policy.cohort": ("simsum", "mmnar", "semisynthetic", "saved"),
+    "policy.world": ("", "A", "B", "C"), "policy.split": ("patients", "paper"),
+    "policy.nuisances": ("net", "linear", "boosting"),
     "policy.nuisance_inputs": ("x", "x+pattern", "x+phi", "phi"),
     "policy.outcome_loss": ("auto", "mse"), "policy.effects": ("net", "linear"),
     "policy.annotation_missing": ("indicators", "complete", "refuse"),
@@ -431,8 +432,8 @@ def digest(tree):
 
 
 def suggestion(key, config):
-  """The key of `config`, or of any model's settings, most like the mistyped `key`, those of the same
-  part and last name first, then those of the same last name; or ''."""
+  """The key of `config`, or of any model's settings, most like the mistyped `key`, those of the
+  same part and last name first, then those of the same last name; or ''."""
   known = _every() | _flat(config.to_dict())
   ends = lambda one: (one.split(".")[0], one.split(".")[-1])
   alike = [one for one in known if ends(one) == ends(key)]

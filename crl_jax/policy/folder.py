@@ -13,7 +13,7 @@ _FREE = tuple(key for key in config_lib.FREE if key != "policy.")
 
 
 def run(config, workdir):
-  """Does the study of `workdir`, or shows it where it is finished. Returns the dict of metrics.json.
+  """Does the study of `workdir`, or shows it where it is finished. Returns its metrics.json.
 
   Raises:
     ValueError, CohortError: bad settings or data; a folder of another study.
@@ -29,8 +29,8 @@ def run(config, workdir):
                        + "\nRun with the old values, or name another --workdir.")
   if (workdir / "metrics.json").exists():
     metrics = files.read(workdir / "metrics.json")
-    print(f"This study is finished: {workdir}. Delete the folder, or name another --workdir, to run "
-          "again.\n")
+    print(f"This study is finished: {workdir}. Delete the folder, or name another --workdir, to "
+          "run again.\n")
   else:
     metrics = _execute(config, workdir, tree)
   print(_table(metrics))
@@ -64,7 +64,8 @@ def _facts(found):
   """What predict must know of the rows, and the fingerprint of all of them."""
   p, c = found.p, found.p.cohort
   trained = np.unique(found.phi.pattern[found.rows["train"]])
-  return {"fingerprint": data.fingerprint(p), "trained_patterns": trained.tolist(), "modalities": list(c.modalities),
+  return {"fingerprint": data.fingerprint(p), "trained_patterns": trained.tolist(),
+          "modalities": list(c.modalities),
           "kinds": {m: c.kind(m) for m in c.modalities},
           "features": {m: list(names) for m, names in c.features.items()},
           "higher_is_better": bool(p.higher_is_better), "rows": len(p)}
@@ -80,8 +81,8 @@ def _nuisances(found):
 
 
 def _priorities(found):
-  """DataFrame of the test rows: row_id, fold of the scores, each policy's priority and whom it treats
-  at each budget. No outcome."""
+  """DataFrame of the test rows: row_id, fold of the scores, each policy's priority and whom it
+  treats at each budget. No outcome."""
   fold = np.empty(len(found.test.rows), int)
   for k, rows in enumerate(found.test.folds):
     fold[rows["test"]] = k

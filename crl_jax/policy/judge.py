@@ -1,7 +1,7 @@
 """What a finished Study says: the content of metrics.json as report.py tells it.
 
-Policies come from training rows. Their values and rankings are judged on the test rows, by scores that
-were cross-fitted among these; where the truth is known, by the truth too.
+Policies come from training rows. Their values and rankings are judged on the test rows, by scores
+that were cross-fitted among these; where the truth is known, by the truth too.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from crl_jax.policy import diagnostics, policies, pseudo, sensitivity, value
 from crl_jax.policy import effects as effects_lib
 
 ORACLES = ("oracle", "oracle_risk")
-QUESTION = ("If only a share of such patients can be treated: whom first, and what would that change? "
-            "Decided from what is at hand at time zero; the confounders were known to the annotators "
-            "of the training rows only.")
+QUESTION = ("If only a share of such patients can be treated: whom first, and what would that "
+            "change? Decided from what is at hand at time zero; the confounders were known to the "
+            "annotators of the training rows only.")
 LEVELS = {
     "x": ("nuisances on the annotations", "treatment is as good as random given the annotations "
           "where recorded, and what was recorded of them"),
@@ -219,16 +219,16 @@ def _assumptions(study, metrics):
   gaps = float(np.isnan(p.annotations[p.annotated]).mean())
   correction = metrics["correction"]
   return [
-      {"assumption": "consistency: the outcome is that of the treatment received, of which there is "
-                     "one version, and nobody's treatment moves another's outcome",
+      {"assumption": "consistency: the outcome is that of the treatment received, of which there "
+                     "is one version, and nobody's treatment moves another's outcome",
        "checked": "not from these data"},
       {"assumption": "treatment is as good as random given the annotations (and the pattern)",
        "checked": "cannot be checked; how strong an unmeasured confounder must be is under "
                   "sensitivity" if not p.randomised else "the treatment was randomised"},
       {"assumption": "the pattern of what exists is no confounder, or nuisances see it",
        "checked": moved},
-      {"assumption": "unrecorded annotations moved nobody's treatment: clinicians acted on what was "
-                     "recorded",
+      {"assumption": "unrecorded annotations moved nobody's treatment: clinicians acted on what "
+                     "was recorded",
        "checked": f"{gaps:.1%} of the annotations are missing in annotated rows"
                   + (f"; not seen by nuisances, too often missing: {', '.join(study.dropped)}"
                      if study.dropped else "")},
@@ -254,8 +254,8 @@ def _limits(study):
   said = ["Values and rankings are of test rows divided by patient from the training rows, of the "
           "same place and time."]
   if study.config.policy.folds == 1:
-    said.append("The paper's way: scores are of the rows that the nuisances were fitted on, so their "
-                "errors are too small.")
+    said.append("The paper's way: scores are of the rows that the nuisances were fitted on, so "
+                "their errors are too small.")
   if study.config.policy.trim:
     said.append("Rows of extreme propensity are left out, so nothing is said about them.")
   if (study.test.weight == 0).any():

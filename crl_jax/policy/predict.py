@@ -1,8 +1,8 @@
 """Priorities of new patients by a finished study:
 python -m crl_jax.policy.predict --workdir=STUDY --cohort=DIR --out=FILE.parquet.
 
-DIR: a folder of data.cohort.save(), or of policy.data.save(), of which only phi is read: no treatment,
-no outcome, no annotation. Any modality may be missing.
+DIR: a folder of data.cohort.save(), or of policy.data.save(), of which only phi is read: no
+treatment, no outcome, no annotation. Any modality may be missing.
 """
 
 import pathlib
@@ -19,8 +19,8 @@ def main(given):
 
 
 def predict(workdir, cohort, out):
-  """Writes the priorities of a Cohort: row_id, unseen_pattern, <policy>: larger first, of "risk" the
-  worst expected outcome without treatment. Returns the table.
+  """Writes the priorities of a Cohort: row_id, unseen_pattern, <policy>: larger first, of "risk"
+  the worst expected outcome without treatment. Returns the table.
 
   Raises:
     ValueError: other modalities or features than the study's. OSError: no finished study.
@@ -38,8 +38,8 @@ def predict(workdir, cohort, out):
                              *((f"features of '{m}'", phi.features.get(m, ()), features)
                                for m, features in facts["features"].items())):
     if (dict(mine) if isinstance(mine, dict) else list(mine)) != theirs:
-      raise ValueError(f"the {name} are not those of {workdir}, in its order: bring the same inputs, "
-                       "with what nobody has as unobserved.")
+      raise ValueError(f"the {name} are not those of {workdir}, in its order: bring the same "
+                       "inputs, with what nobody has as unobserved.")
   phi = phi.hiding(tuple(config["policy"]["hide"]))
   learned = effects.load(workdir / "policies.npz")
   found = effects.priorities(effects.predict(learned, phi), facts["higher_is_better"])

@@ -1,6 +1,6 @@
-"""One study from rows to priorities: split -> nuisances -> scores -> effects -> priorities of the test
-rows, and scores of those rows that no training row has touched. judge.py reads it, main.py writes it.
-"""
+"""One study from rows to priorities: split -> nuisances -> scores -> effects -> priorities of the
+test rows, and scores of those that no training row has touched. judge.py reads it, folder.py writes
+it."""
 
 import dataclasses
 
@@ -48,7 +48,8 @@ class Study:
     test: Scored of the test rows.
     effects: name -> (n,) of the test rows, see effects.predict(); dr_x is NaN where there is no
       annotation.
-    recovered: {"all", each modality, diagnostics.CONTROL} -> (n, Q) annotations told from these parts of phi.
+    recovered: {"all", each modality, diagnostics.CONTROL} -> (n, Q) annotations told from these
+      parts of phi.
     dropped: names of annotations that nuisances do not see.
   """
   config: ml_collections.ConfigDict
@@ -103,8 +104,8 @@ def _require_arms(p, rows):
   for role, mine in rows.items():
     for arm in (0, 1):
       if (n := int((p.treatment[mine] == arm).sum())) < data.FEWEST:
-        raise CohortError(f"treatment is {arm} in {n} {role} rows; at least {data.FEWEST} are needed "
-                          "in training and test: bring more rows.")
+        raise CohortError(f"treatment is {arm} in {n} {role} rows; at least {data.FEWEST} are "
+                          "needed in training and test: bring more rows.")
 
 
 def _inputs(config, p, phi, x, rows):
@@ -116,16 +117,16 @@ def _inputs(config, p, phi, x, rows):
   on_x = annotations.transform(design, p.annotations)
   if c.nuisances == "linear" and on_x.shape[1] > usable[train].sum() / 10:
     raise CohortError(f"{on_x.shape[1]} columns of annotations for {usable[train].sum()} annotated "
-                      "training rows are too many for policy.nuisances 'linear': fewer columns than "
-                      "a tenth of the rows, or another kind.")
+                      "training rows are too many for policy.nuisances 'linear': fewer columns "
+                      "than a tenth of the rows, or another kind.")
   patterns = annotations.fit_patterns(phi.pattern[train])
   columns = annotations.pattern_columns(patterns, phi.pattern)
   return lambda kind: annotations.inputs(kind, on_x, x, columns), design
 
 
 def score(config, p, x, inputs, rows, kind):
-  """The Scored `rows` of `p`, with nuisances on `inputs` (N, F), of all rows of the cohort; those on
-  phi alone need no annotation, so nobody is left out."""
+  """The Scored `rows` of `p`, with nuisances on `inputs` (N, F), of all rows of the cohort; those
+  on phi alone need no annotation, so nobody is left out."""
   c, n = config.policy, len(rows)
   t, y = p.treatment[rows].astype(float), p.outcome[rows].astype(float)
   seen = (np.ones(n, bool) if kind == "phi" else
@@ -169,7 +170,7 @@ def learning_rows(config, p, phi, by_kind):
 
 def recover(config, p, phi, x, represented, rows):
   """Source -> (n, Q) annotations of the test rows, told by networks that saw the training rows:
-  from all of phi, from each modality with the others hidden, and from the phi of another patient."""
+  from all of phi, from each modality with the others hidden, from the phi of another patient."""
   train, test = rows["train"], rows["test"]
   y = p.annotations[train].astype(float)
   binary = np.array([np.isin(v[~np.isnan(v)], (0, 1)).all() for v in y.T])

@@ -1,5 +1,5 @@
-"""A study from rows to its folder: what it says, what it refuses, and that inference sees nothing that
-comes later. Linear nuisances, so that little is compiled; networks are in the slow tests."""
+"""A study from rows to its folder: what it says, what it refuses, and that inference sees nothing
+that comes later. Linear nuisances, so that little is compiled; networks are in the slow tests."""
 
 import contextlib
 import dataclasses
