@@ -94,13 +94,13 @@ def covariance(blocks, patients, chunk=50_000):
 def normal(value, se, floor=None, share=False):
   """The 95% interval {"value", "lo", "hi"} of a statistic with the standard error `se`; of a
   `share`, which lies between 0 and 1, that of its logit."""
+  value, se = float(value), float(se)   # influences are float32
   if share and 0 < value < 1:
     odds, half = math.log(value / (1 - value)), _Z * se / (value * (1 - value))
     lo, hi = (1 / (1 + math.exp(-v)) for v in (odds - half, odds + half))
   else:
     lo, hi = value - _Z * se, value + _Z * se
-  return {"value": float(value), "lo": float(lo if floor is None else max(lo, floor)),
-          "hi": float(hi)}
+  return {"value": value, "lo": lo if floor is None else max(lo, floor), "hi": hi}
 
 
 def normal_difference(value, se):

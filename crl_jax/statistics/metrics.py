@@ -62,14 +62,14 @@ def scores(y, p, weights=None, index=None, bins=10, only=METRICS, where=None):
     index: (N,) the column of `weights` (R, P) that is a row's weight, where rows of one patient
       share theirs.
     bins: number of bins of the calibration error.
-    only: names out of METRICS and LINE. "slope" is that of the logistic regression of the outcome
+    only: names out of METRICS and LINE, and "gaps", as `gaps` returns them. "slope" is that of the logistic regression of the outcome
       on the logit of p, NaN where one class or one value is left or where the outcomes separate;
       "intercept" is the shift of the logit that makes the mean prediction the outcome rate
       (calibration in the large; Van Calster et al. 2019, doi 10.1186/s12916-019-1466-7).
     where: (..., N) bool, the rows that count, such as those with this outcome; None: all.
 
   Returns:
-    metric -> (..., R) float64, NaN where it is undefined.
+    metric -> (..., R) float64, NaN where it is undefined; gaps (..., R, bins).
 
   Raises:
     ValueError: an outcome that is not 0 or 1, a prediction that is NaN or outside [0, 1], unequal
@@ -83,8 +83,8 @@ def scores(y, p, weights=None, index=None, bins=10, only=METRICS, where=None):
   y, p = np.broadcast_arrays(y, p)
   where = np.broadcast_to(True if where is None else where, y.shape)
   index = np.arange(y.shape[-1]) if index is None else np.asarray(index)
-  values = {name: np.full((*y.shape[:-1], 1 if weights is None else len(weights)), np.nan)
-            for name in only}
+  values = {name: np.full((*y.shape[:-1], 1 if weights is None else len(weights),
+                           *((bins,) if name == "gaps" else ())), np.nan) for name in only}
   for at in np.ndindex(y.shape[:-1]):   # each has its own order
     rows = slice(None) if where[at].all() else where[at]
     found = _scores(y[at][rows], p[at][rows], weights, index[rows], bins, only)
@@ -96,12 +96,19 @@ def scores(y, p, weights=None, index=None, bins=10, only=METRICS, where=None):
 def _scores(y, p, weights, index, bins, only):
   """`scores` of one (N,)."""
   y, p, weights, index = _checked(y, p, weights, index)
-  values = {name: np.full(len(weights), np.nan) for name in only}
-  functions = dict(auroc=_auroc, auprc=_auprc, brier=_brier, ece=functools.partial(_ece, bins=bins),
-                   slope=_slope, intercept=_intercept)
+  values = {name: np.full((len(weights), *((bins,) if name == "gaps" else ())), np.nan)
+            for name in only}
+  functions = dict(auroc=_auroc, auprc=_auprc, brier=_brier)
   def use(block, table):
+    error = functools.cache(lambda: np.subtract(*_binned(table, bins)))   # (R, bins)
+    logits = functools.cache(lambda: _logits(table))
+    mass_R = table.pos_all + table.neg_all
+    shared = dict(gaps=lambda: _divide(error(), mass_R[:, None]),
+                  ece=lambda: _divide(np.abs(error()).sum(axis=1), mass_R),
+                  slope=lambda: _slope(table, *logits()),
+                  intercept=lambda: _intercept(table, *logits()))
     for name in only:
-      values[name][block] = functions[name](table)
+      values[name][block] = shared[name]() if name in shared else functions[name](table)
   if len(y):
     _tables(y, p, weights, index, use)
   return values
@@ -141,14 +148,7 @@ def net_benefit(y, p, thresholds, weights=None, index=None):
 def gaps(y, p, weights=None, index=None, bins=10):
   """(R, bins): mean prediction minus outcome rate of each equal-mass bin, times its share of the
   mass; the calibration error is the sum of their absolute values. NaN without weight. See `ece`."""
-  y, p, weights, index = _checked(y, p, weights, index)
-  found = np.full((len(weights), bins), np.nan)
-  def use(block, t):
-    predicted_RxB, positives_RxB = _binned(t, bins)
-    found[block] = _divide(predicted_RxB - positives_RxB, (t.pos_all + t.neg_all)[:, None])
-  if len(y):
-    _tables(y, p, weights, index, use)
-  return found
+  return scores(y, p, weights, index, bins, ("gaps",))["gaps"]
 
 
 def curves(y, p):
@@ -275,21 +275,16 @@ def _brier(t):
   return _divide(t.pos @ (1 - t.p) ** 2 + t.neg @ t.p ** 2, t.pos_all + t.neg_all)
 
 
-def _ece(t, bins):
-  predicted_RxB, positives_RxB = _binned(t, bins)
-  return _divide(np.abs(predicted_RxB - positives_RxB).sum(axis=1), t.pos_all + t.neg_all)
-
-
-def _slope(t):
+def _slope(t, x_G, pos_RxG, neg_RxG):
   last = lambda w_RxG: w_RxG.shape[1] - 1 - np.argmax(w_RxG[:, ::-1] > 0, axis=1)
   first = lambda w_RxG: np.argmax(w_RxG > 0, axis=1)
   overlap = (first(t.pos) < last(t.neg)) & (first(t.neg) < last(t.pos))
-  return _line(*_logits(t), overlap, (0.0, 1.0), True)[1]
+  return _line(x_G, pos_RxG, neg_RxG, overlap, (0.0, 1.0), True)[1]
 
 
-def _intercept(t):
+def _intercept(t, x_G, pos_RxG, neg_RxG):
   both = (t.pos_all > 0) & (t.neg_all > 0)
-  return _line(*_logits(t), both, (0.0, 1.0), False)[0]
+  return _line(x_G, pos_RxG, neg_RxG, both, (0.0, 1.0), False)[0]
 
 
 def _logits(t):

@@ -64,9 +64,8 @@ def score(table, patient_N, task, prefix, counts_RxP, config, thresholds=None):
   ranked = metrics_lib.METRICS + metrics_lib.LINE
   def values(rows, weights=None):
     args = y_N[rows], p_N[rows], weights, None if weights is None else patient_N[rows], config.bins
-    gaps_RxB = metrics_lib.gaps(*args)
-    return {**metrics_lib.scores(*args, only=[name for name in ranked if name != "ece"]),
-            "ece": np.abs(gaps_RxB).sum(axis=1), "gaps": gaps_RxB}
+    found = metrics_lib.scores(*args, only=[*(name for name in ranked if name != "ece"), "gaps"])
+    return {**found, "ece": np.abs(found["gaps"]).sum(axis=1)}
   members, sets = members_of(table), sets_of(table, role)
   limit = counts_RxP if isinstance(counts_RxP, bootstrap.Limit) else None
   if limit and not limit.holds(y_N, patient_N):

@@ -128,6 +128,17 @@ def test_curves_enclose_the_areas():
   np.testing.assert_allclose(np.sum(np.diff(np.r_[0, recall]) * precision), metrics.auprc(y, p)[0])
 
 
+def test_gaps_come_with_the_other_metrics():
+  y, p, w = _rows()
+  found = metrics.scores(np.stack([y, 1 - y]), p, w, bins=7, only=("slope", "gaps", "ece"))
+  assert found["gaps"].shape == (2, 9, 7)
+  np.testing.assert_array_equal(found["gaps"][1], metrics.gaps(1 - y, p, w, bins=7))
+  np.testing.assert_allclose(np.abs(found["gaps"]).sum(-1), found["ece"], rtol=1e-12)
+  predicted, rate, mass = metrics.calibration(y, p, bins=7)
+  np.testing.assert_allclose(metrics.gaps(y, p, bins=7)[0], (predicted - rate) * mass / mass.sum(),
+                             atol=1e-15)
+
+
 def test_calibration_bins_average_to_the_error():
   y, p, _ = _rows()
   predicted, rate, mass = metrics.calibration(y, p, bins=7)
