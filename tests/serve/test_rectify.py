@@ -19,7 +19,7 @@ def tables(n=600, seed=0, **change):
   (y, p, pattern, patient), _ = world(n, seed, **(change or dict(shift=-0.8)))
   table = pd.DataFrame(dict(person=patient + SECRET, died=y, score=p,
                             **dict(zip(COLUMNS.patterns, pattern.astype(int).T))))
-  return table, table.drop(columns="died").assign(ward="00A")
+  return table, table.drop(columns="died").assign(ward="007")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_column_is_added_and_the_rest_stays_as_it_was(files, suffix):
   paths = files(known, new, suffix)
   facts = rectify.rectify(*paths, COLUMNS)
   out = rectify.read(paths[2])
-  assert list(out) == [*new, "score_rectified"] and (out.ward == "00A").all()
+  assert list(out) == [*new, "score_rectified"] and (out.ward == "007").all()
   after = out.score_rectified.astype(float)
   assert after.mean() == pytest.approx(known.died.mean(), abs=0.02)
   assert after.mean() < known.score.mean() - 0.05
