@@ -32,12 +32,14 @@ class _Lines:
   def __init__(self, name, total):
     self._name, self._total = name, total
     self._began = self._told = time.monotonic()
+    self._last = None
     self._first = None   # units that were done when the stage began, of a run that goes on
 
   def update(self, done, text=""):
     now = time.monotonic()
     self._first = done if self._first is None else self._first
-    if not text or now - self._told < PAUSE and done != self._total:
+    last, self._last = done == self._total and self._last != done, done   # of many members, once
+    if not text or now - self._told < PAUSE and not last:
       return
     self._told, new = now, done - self._first
     left = (now - self._began) / new * (self._total - done) if new and self._total else None

@@ -22,6 +22,7 @@ def test_a_log_gets_a_line_in_thirty_seconds_and_the_last_one(clock, caplog):
     for done in range(21, 101):   # of a run that goes on after its 20th epoch
       clock[0] += 2
       update(done, f"epoch {done}")
+    update(100, "epoch 100 of another member")
   assert caplog.messages[0] == "Training ..." and caplog.messages[-1] == "Training: done in 3 min"
   told = caplog.messages[1:-1]
   assert len(told) == 6 and told[-1] == "Training: epoch 100"
