@@ -326,8 +326,8 @@ def check(config):
   for key in unknown(values):   # a config file may set any name
     need(False, f"{key} is no setting. Did you mean '{suggestion(key, usual)}'?")
   need(config.model.keys() == usual.model.keys(),
-       f"model.name is '{config.model.name}', and the settings are not that model's: choose it with "
-       f"--config=FILE:{config.model.name}.")
+       f"model.name is '{config.model.name}', and the settings are not that model's: choose it "
+       f"with --config=FILE:{config.model.name}.")
   for key, value in _flat(usual.to_dict()).items():
     if isinstance(value, tuple):
       value = value or ("mortality",)
@@ -408,7 +408,7 @@ def expanded(config):
 # Settings that say how fast or where, and change no number; those of policies no run reads.
 FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:", "data.spill:",
         "data.memory_limit:", "text.cache:", "platform:", "policy.")
-# Settings that change nothing that is trained: those, the evaluation's, and where the data lie, which
+# Settings that change nothing that is trained: those, the evaluation's, where the data lie, which
 # the data's own fingerprint tells better.
 UNTRAINED = FREE + ("evaluate.", "data.root:", "text.model:")
 
@@ -426,7 +426,7 @@ def digest(tree):
   """SHA-256 of the settings that what was trained depends on; `tree` as as_dict() gives it, or as
   config.json of any version holds it."""
   model = dict(tree["model"])
-  model |= model.pop(model["name"], {})   # as up to version 0.2.0, whose checkpoints are gone on with
+  model |= model.pop(model["name"], {})   # as up to 0.2.0, whose checkpoints are gone on with
   lines = difference({}, tree | {"model": model}, UNTRAINED)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -16,8 +16,8 @@ _KEPT = 2 << 30   # bytes of compiled programs; those not used for longest go fi
 
 
 def keep_compiled():
-  """Lets JAX keep compiled programs for the next process, in compiled/ of files.user_folder(), unless
-  the user has said where (JAX_COMPILATION_CACHE_DIR) or that nothing is kept (CRL_JAX_CACHE="").
+  """Lets JAX keep compiled programs for the next process, in compiled/ of files.user_folder(),
+  unless the user has said where (JAX_COMPILATION_CACHE_DIR) or that nothing is kept (CRL_JAX_CACHE="").
 
   A program for a CPU is one for its instructions, and a home folder may be shared by machines: each
   kind of processor has a folder of its own. JAX locks it, so that runs may share it.

@@ -1,5 +1,5 @@
-"""What a command is doing and how long it will take: a bar on a terminal, elsewhere lines of the log
-(a file, SLURM's), one in 30 seconds at most."""
+"""What a command is doing and how long it will take: a bar on a terminal, elsewhere lines of the
+log (a file, SLURM's), one in 30 seconds at most."""
 
 import contextlib
 import logging
@@ -13,8 +13,8 @@ _LOG = logging.getLogger("crl_jax")
 
 @contextlib.contextmanager
 def stage(name, total=None, stream=None):
-  """Around a stage of a command. Yields update(done, text=""): `done` of `total` units are, and what
-  there is to say of them."""
+  """Around a stage of a command. Yields update(done, text=""): `done` of `total` units are, and
+  what there is to say of them."""
   stream = stream or sys.stderr
   if stream.isatty():
     with _bar(name, total, stream) as update:

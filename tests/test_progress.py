@@ -41,7 +41,7 @@ def test_a_notebook_that_has_no_log_is_told_too(clock, capsys):
   log = logging.getLogger("crl_jax")
   before = log.level
   try:
-    for level, lines in (logging.NOTSET, 2), (logging.WARNING, 0):   # nobody's choice, and somebody's
+    for level, lines in (logging.NOTSET, 2), (logging.WARNING, 0):   # nobody's choice; one
       log.setLevel(level)
       with progress.stage("Evaluating", stream=io.StringIO()):
         clock[0] += 3

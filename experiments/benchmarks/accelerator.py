@@ -9,9 +9,6 @@ products run as the accelerator's default has them: TensorFloat-32 on NVIDIA's).
 import concurrent.futures
 import time
 
-import jax
-import jax.numpy as jnp
-
 from crl_jax import config as config_lib
 from experiments.benchmarks import interleaved, line, ratios, setup, training
 
@@ -26,7 +23,7 @@ def rows(options):
            for case in CASES for precision in ("float32", "bfloat16")}
   data = next(iter(cases.values())).programs.resident(prepared.data)
   runs = {case: bench.runner(data) for case, bench in cases.items()}
-  products = {precision: Product(precision) for precision in ("float32", "bfloat16")}
+  products = {precision: training.MatrixProduct(precision) for precision in ("float32", "bfloat16")}
   start = time.perf_counter()
   with concurrent.futures.ThreadPoolExecutor() as pool:
     list(pool.map(lambda run: run(), runs.values()))
@@ -59,25 +56,6 @@ def rows(options):
         for name, p in products.items()),
       line("accelerator", f"compilation of {len(runs)} programs side by side", compiled, "s"),
       line("accelerator", "peak memory", training.peak_memory() / 2 ** 30, "GiB")]
-
-
-class Product:
-  """Four large matrix products."""
-
-  def __init__(self, precision):
-    self.size = 1024 if jax.default_backend() == "cpu" else 8192
-    self.flops = 4 * 2 * self.size ** 3
-    # random numbers: zeros and ones take less power, and run faster than real ones
-    self._x = jax.random.normal(jax.random.key(0), (self.size, self.size), jnp.dtype(precision))
-    self._product = jax.jit(jnp.dot)
-
-  def run(self):
-    """Their seconds."""
-    start = time.perf_counter()
-    for _ in range(4):
-      product = self._product(self._x, self._x)
-    product.block_until_ready()
-    return time.perf_counter() - start
 
 
 def _bench(options, prepared, precision, batch, folds, seeds):

@@ -63,8 +63,8 @@ def test_tensorboard_reads_the_scalars_of_every_epoch(tmp_path):
     content = content[16 + length:]
   assert found[0].file_version == "brain.Event:2"
   assert (found[1].session_log.status, found[1].step) == (SessionLog.START, 4)
-  assert [(e.step, v.tag, round(v.simple_value, 3)) for e in found[2:] for v in e.summary.value] == [
-      (4, "loss", 0.25), (5, "loss", 0.2)]
+  scalars = [(e.step, v.tag, round(v.simple_value, 3)) for e in found[2:] for v in e.summary.value]
+  assert scalars == [(4, "loss", 0.25), (5, "loss", 0.2)]
 
 
 def test_events_that_cannot_be_written_are_one_warning(tmp_path, monkeypatch, caplog):

@@ -165,8 +165,8 @@ def test_small_counts_of_the_cohort_are_not_told(write):
            dict(step="gone", removed=6, left=300), dict(step="of which at night", removed=None,
                                                         left=8)]
   odd = [dict(table="lab", rule="twice", count=n) for n in (9, 10)]
-  text = write(data={**DATA, "attrition": steps, "odd_rows": odd, "observed": dict(image=297, note=4),
-                     "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
+  text = write(data={**DATA, "attrition": steps, "odd_rows": odd,
+                     "observed": dict(image=297, note=4), "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
   text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", text)))
   assert "stays; age unknown 4 343" not in text
   assert "stays 0 347 age unknown; no ward; too young; gone 47 300 of which at night - < 10" in text
@@ -403,7 +403,8 @@ def test_no_text_leaves_its_box(write, tmp_path, browser, width):
         const texts = [...page.querySelectorAll("svg text")];
         const left = texts.filter(t => out(t.getBoundingClientRect(),
                                            t.closest("svg").getBoundingClientRect()));
-        const cards = [...page.querySelectorAll(".card")].filter(e => e.scrollWidth > e.clientWidth);
+        const cards = [...page.querySelectorAll(".card")].filter(
+            e => e.scrollWidth > e.clientWidth);
         document.title = `${{texts.length > 100}} ${{left.length}} ${{cards.length}}`;
       }};</script>""")
   done = browser("--dump-dom", f"file://{frame}").stdout
