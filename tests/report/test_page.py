@@ -166,7 +166,8 @@ def test_small_counts_of_the_cohort_are_not_told(write):
                                                         left=8)]
   odd = [dict(table="lab", rule="twice", count=n) for n in (9, 10)]
   text = write(data={**DATA, "attrition": steps, "odd_rows": odd,
-                     "observed": dict(image=297, note=4), "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
+                     "observed": dict(image=297, note=4),
+                     "warnings": ["no value in 7 rows", "one value in 23 observed rows"]})
   text = re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", text)))
   assert "stays; age unknown 4 343" not in text
   assert "stays 0 347 age unknown; no ward; too young; gone 47 300 of which at night - < 10" in text
