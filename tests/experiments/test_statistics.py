@@ -130,6 +130,7 @@ def test_benchmark_times_whole_studies(monkeypatch, capsys):
 def test_coverage_above_the_switch_is_of_the_limit(config, monkeypatch):
   monkeypatch.setattr(coverage, "POPULATION", 20_000)
   monkeypatch.setattr(coverage.bootstrap, "MANY", 1000)
+  monkeypatch.setattr(coverage.bootstrap, "RARER", 5)
   monkeypatch.setattr(coverage.bootstrap, "resample", None)   # nothing is resampled
   names = {x["name"] for x in coverage.study(1, config, patients=1500)}
   assert {"auroc", "auroc, difference", "equalized_odds gap, two groups"} <= names
