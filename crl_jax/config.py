@@ -431,6 +431,12 @@ def digest(tree):
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def identity(config):
+  """SHA-256 of a run's settings, those of policies left out, which no run reads."""
+  tree = {key: value for key, value in as_dict(config).items() if key != "policy"}
+  return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
 def suggestion(key, config):
   """The key of `config`, or of any model's settings, most like the mistyped `key`, those of the
   same part and last name first, then those of the same last name; or ''."""

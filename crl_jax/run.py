@@ -3,8 +3,6 @@ cohort -> members -> predictions -> rectifier -> evaluation -> report.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import pathlib
 import sys
@@ -189,8 +187,5 @@ def _table(workdir, metrics, min_cell):
 
 def default_workdir(config, name):
   """runs/<name>-<8 hex digits of the config>: one folder per config, so that a changed
-  setting never meets an old run. Settings of policies, which no run reads, are left out.
-  """
-  tree = {key: value for key, value in config_lib.as_dict(config).items() if key != "policy"}
-  digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-  return pathlib.Path("runs") / f"{name}-{digest[:8]}"
+  setting never meets an old run."""
+  return pathlib.Path("runs") / f"{name}-{config_lib.identity(config)[:8]}"

@@ -6,8 +6,6 @@ only as the data's use agreement allows.
 """
 
 import contextlib
-import hashlib
-import json
 import pathlib
 import tempfile
 
@@ -146,7 +144,6 @@ def schema(staged, weights, predictor, config, facts, digests):
   Returns:
     dict of JSON types; no count, value or id of patients.
   """
-  text = json.dumps(config_lib.as_dict(config), sort_keys=True)
   array = lambda x: {"dtype": x.dtype.name, "shape": list(x.shape)}
   return {
       "call": "jax.export.deserialize(bytes of model.stablehlo).call(weights, inputs, observed) -> "
@@ -171,7 +168,7 @@ def schema(staged, weights, predictor, config, facts, digests):
           "rectified": "base with the pooled rectifier's correction of the row's pattern: the "
                        "probability to use"},
       "training": {
-          "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+          "config_sha256": config_lib.identity(config),
           "data_fingerprint": facts["fingerprint"], "cohort": config.data.cohort,
           "protocol": config.data.protocol, "banner": facts.get("banner", ""),
           "notes": facts.get("notes", []), "members": predictor.members,
