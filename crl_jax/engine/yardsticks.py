@@ -18,7 +18,8 @@ BYTES = 2 ** 29   # of the training rows' design matrix, at most
 TABLE = 512       # features of a modality that is a table, not an embedding, at most
 
 _LOG = logging.getLogger("crl_jax")
-_CHUNK_BYTES = 2 ** 26   # raw inputs that are scaled and flattened at once
+# raw inputs that are scaled and flattened at once, at most
+_CHUNK_BYTES, _CHUNK_ROWS = 2 ** 26, 2 ** 11
 
 WORDS = 512   # columns into which the token ids of a text are counted
 
@@ -99,19 +100,20 @@ def of_cohort(cohort, stats, rows, config, seed):
     ("val" and "test" -> {name: (n, T)}, as Fitted.chosen).
   """
   kinds = {m: cohort.kind(m) for m in cohort.modalities}
-  at_once = max(1, _CHUNK_BYTES // sum(cohort.inputs[m][:1].nbytes for m in cohort.modalities))
+  at_once = max(1, min(_CHUNK_ROWS, max(map(len, rows.values())), _CHUNK_BYTES // sum(
+      cohort.inputs[m][:1].nbytes for m in cohort.modalities)))
   stats = own_scale(cohort, stats, rows["train"], config)
 
   def pieces(rows):
     """Yields (n, F) of `rows`, some at a time."""
     for start in range(0, len(rows), at_once):
       part = rows[start:start + at_once]
-      # rounded up by repetition, so that few shapes are compiled
-      some = np.resize(part, min(at_once, 1 << (len(part) - 1).bit_length()))
+      some = np.resize(part, at_once)   # filled up by repetition, so that one shape is compiled
       inputs = preprocess.transform(stats, {m: cohort.inputs[m][some] for m in cohort.modalities},
                                     cohort.observed[some], cohort.modalities)
-      yield design_matrix({m: x[:len(part)] for m, x in inputs.items()}, cohort.observed[part],
-                          cohort.modalities, kinds)
+      # cut on the host: on the device every shape would be compiled
+      yield design_matrix({m: np.asarray(x)[:len(part)] for m, x in inputs.items()},
+                          cohort.observed[part], cohort.modalities, kinds)
   kept = _spread(rows["train"], max(1, BYTES // next(pieces(rows["train"][:1])).nbytes))
   fitted = fit(np.concatenate(list(pieces(kept))), cohort.labels[kept], cohort.patient_id[kept],
                len(cohort.modalities), seed)

@@ -124,7 +124,8 @@ def test_members_share_the_data(engine, data):
   assert f"tensor<{once}xf32>" in text and f"tensor<3x{once}xf32>" not in text
 
 
-@pytest.mark.parametrize("devices, parallel", [(8, "jit"), (2, "jit"), (4, "pmap")])
+@pytest.mark.parametrize("devices, parallel", [
+    (8, "jit"), (2, "jit"), pytest.param(4, "pmap", marks=pytest.mark.slow)])
 def test_members_over_devices_equal_separate_runs(engine, data, devices, parallel):
   """On 8 devices 3 members lie over 2 (one repeated as padding) and their rows over 4."""
   seeds = [5, 6, 7]
@@ -152,6 +153,7 @@ def test_streamed_batches_follow_the_resident_ones(engine, data, monkeypatch):
   compare_members(params, streamed, [(expected, records)])
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_fewer_devices(engine, data, tmp_path):
   """8 -> 2 -> 1 devices, 20 steps on each: each step (all rows, so one is an epoch) like on 8."""
   on = {n: Engine(engine.config, data, n, **{"train.batch_size": len(ROWS[0])}) for n in (8, 2, 1)}
