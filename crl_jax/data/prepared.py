@@ -36,6 +36,7 @@ import numpy as np
 
 from crl_jax import files as files_lib
 from crl_jax.data import cohort as cohort_lib
+from crl_jax.files import user_folder
 
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
@@ -106,7 +107,7 @@ def cache_folder(config):
   if place == "auto":
     place = os.environ.get("CRL_JAX_CACHE")
     if place is None:
-      place = files_lib.user_folder()
+      place = user_folder()
   return pathlib.Path(place) / "cohorts" if place else None
 
 

@@ -1,7 +1,7 @@
 """Intervals and tests from resamples of the patients: one draw serves every statistic, so that
 differences are paired. Of MANY patients and more, intervals and tests are those of the normal limit
-(`Limit`), whose variances are sums of squared influences (influence.py): at such sizes they hold
-the truth as often (experiments.coverage), in one pass over the rows.
+(`Limit`), whose variances are sums of squared influences (influence.py), in one pass over the rows;
+`experiments.coverage --patients=12000` asks how often those hold the truth.
 """
 
 import dataclasses
