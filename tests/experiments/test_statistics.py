@@ -3,6 +3,7 @@ keep their level, verdicts are right."""
 
 import csv
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -119,8 +120,10 @@ def test_benchmark_checks_itself_against_scikit_learn():
 def test_benchmark_times_whole_studies(monkeypatch, capsys):
   monkeypatch.setitem(metrics_benchmark.WHOLE, "tiny",
                       lambda: metrics_benchmark._evaluate(300, 1, 2, 10))
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
   took, peak = metrics_benchmark.whole("tiny")
-  assert 0 < took < 60 and 50 < peak < 4000
+  # the peak is the process's, which here is also that of the tests before this one
+  assert took > 0 and 0 <= peak - before < 500
   monkeypatch.setattr(metrics_benchmark, "apart", lambda name, checkout: [1.0, 2.0])
   monkeypatch.setattr("sys.argv", ["", "--whole=tiny", "--before=."])
   metrics_benchmark.main()
