@@ -28,6 +28,7 @@ setuptools.setup(
         "flax>=0.12,<0.13",
         "ibis-framework[duckdb]>=10",
         "importlib-resources>=6",   # tensorflow-datasets needs it for a builder in a package
+        "isal>=1.7",
         "jax>=0.10",
         "jinja2>=3.1",
         "matplotlib>=3.9",

@@ -4,21 +4,26 @@ message holds a value of a patient.
 """
 
 import codecs
+import collections
+import concurrent.futures
 import csv
 import difflib
 import hashlib
 import re
-import zlib
+
+import numpy as np
+from isal import isal_zlib as zlib   # of the standard library's form, at twice the speed
 
 from crl_jax.data.cohort import CohortError
 from crl_jax.data.tables import csv_rows, names
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20      # bytes that are decompressed and checked at once
+_PARSED = 4 << 20     # bytes of whole rows that are parsed at once
+_PARSERS = 2          # threads that parse while the caller's decompresses and checks
 
 
 class Checked:
-  """The bytes of a csv, decompressed where it is a csv.gz, as a binary file to be read once, as
-  UTF-8.
+  """The bytes of a csv, decompressed where it is a csv.gz, to be read once, as UTF-8.
 
   What is wrong with the file is raised as CohortError by the read that meets it (and kept in
   `error`); the gzip checksum speaks at the end, so a reader has to drain the file before it trusts
@@ -30,8 +35,6 @@ class Checked:
     lines: lines read so far without the header's.
     facts: {sha256} of the file as it lies there, once drained.
   """
-  closed = False
-
   def __init__(self, path, encoding="utf-8", table=None):
     """Args:
       path, encoding: of the file.
@@ -44,8 +47,7 @@ class Checked:
     self.lines, self._nul, self._last, self._ended = 0, 0, b"\n", False
     self._table, self._rows = table, None
     self._sha256, self._raw, self._zip = hashlib.sha256(), b"", None
-    self._zipped = names.is_zipped(path)
-    self._decoder = codecs.getincrementaldecoder(encoding)()
+    self._zipped, self._part = names.is_zipped(path), b""    # of a character
     with open(path, "rb") as file:
       refuse_impostor(path, file.read(512), compressed=self._zipped)
     self._file = open(path, "rb")
@@ -57,7 +59,7 @@ class Checked:
 
   def _start(self):
     """Reads the first block and the header in it."""
-    block = self._block(_CHUNK)
+    block = self._block()
     refuse_impostor(self.path, block[:512], compressed=False)
     if block.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
       raise CohortError(f"{self.path.name} starts with a byte order mark. Save it as plain UTF-8.")
@@ -74,35 +76,40 @@ class Checked:
     """Lines outside quotes read so far: rows, and blank lines."""
     return self.lines - self._rows.inside
 
-  def read(self, size=-1):
-    """The next bytes after the header: `size` of them (some block's length if not positive), fewer
-    only at the end of the file. A parser takes a short block for a row that is too long."""
-    size = size if size > 0 else _CHUNK
-    parts, missing = [], size
-    while missing and (block := self._waiting or self._block(min(missing, _CHUNK))):
-      parts.append(block[:missing])
-      self._waiting = block[missing:]
-      missing -= len(parts[-1])
-    return b"".join(parts)
+  def read(self):
+    """The next bytes after the header; b"" at the end of the file."""
+    block, self._waiting = self._waiting, b""
+    return block or self._block()
+
+  def whole_rows(self):
+    """Yields (lines before them, bytes of whole rows), some `_PARSED` of them at a time."""
+    parts, size, before = [], 0, 0
+    while block := self.read():
+      parts.append(block)
+      size += len(block)
+      whole = size - self._rows.open
+      if whole >= _PARSED:
+        text = b"".join(parts)
+        yield before, memoryview(text)[:whole]
+        parts, size = [text[whole:]], size - whole
+        before = self.lines - parts[0].count(b"\n")
+    if size:
+      yield before, b"".join(parts)
 
   def _follow(self, block, lines):
     """Raises where the quotes in the next bytes are wrong."""
     if self._rows and (why := self._rows.take(block, lines)):
       self._fail(f"{why}. Download or export it again.")
 
-  def _block(self, size):
+  def _block(self):
     """The next bytes, decompressed and checked."""
     if self.error:
       raise self.error
     if self._ended:
       return b""
     try:
-      block = self._decompress(size)
-      # ASCII, as almost every block is, needs no decoding
-      if block.isascii() and not self._decoder.getstate()[0]:
-        text = block
-      else:
-        text = self._decoder.decode(block, final=not block).encode()
+      block = self._decompress(_CHUNK)
+      text = self._text(block)
       if not block:
         self._end()
     except zlib.error:
@@ -110,11 +117,22 @@ class Checked:
     except UnicodeDecodeError:
       self._fail(f"is not UTF-8, near line {self.lines + 1}. If it is an old export, set "
                  "data.encoding='latin-1'.")
-    self._follow(block, self.lines)
-    self.lines += block.count(b"\n")
-    self._nul += block.count(b"\0")
-    self._last = block[-1:] or self._last
-    return text if text or not block else self._block(size)   # half a character: read on
+    self._follow(text, self.lines)
+    self.lines += _count(text, b"\n")
+    self._nul += _count(text, b"\0") if b"\0" in text else 0
+    self._last = text[-1:] or self._last
+    return text if text or not block else self._block()   # half a character: read on
+
+  def _text(self, block):
+    """The bytes `block` (b"" at the end) as UTF-8, but for a character that they cut."""
+    if block.isascii() and not self._part:     # as almost every block is
+      return block
+    if self.encoding == "latin-1":
+      return block.decode("latin-1").encode()
+    text = self._part + block
+    end = codecs.utf_8_decode(text, "strict", not block)[1]
+    self._part = text[end:]
+    return text[:end]
 
   def _decompress(self, size):
     """Bytes of the file, or of its gzip members, at most `size`; b"" after the last."""
@@ -157,15 +175,6 @@ class Checked:
     self.close()
     raise self.error from None
 
-  def readable(self):
-    return True
-
-  def writable(self):
-    return False
-
-  def seekable(self):
-    return False
-
   def close(self):
     self._file.close()
 
@@ -205,7 +214,7 @@ def batches(files, table, parts=False):
     parts: whether a file may have no row.
   """
   for file in files:
-    yield from _parse(file, table, parts)
+    yield from _parsed(file, table, parts)
 
 
 def reader(parsed, table):
@@ -214,35 +223,59 @@ def reader(parsed, table):
   return pa.RecordBatchReader.from_batches(_schema(table), parsed)
 
 
-def _parse(file, table, part):
+def _parsed(file, table, part):
   """Yields the pyarrow.RecordBatches of one `Checked`."""
   import pyarrow as pa
   from pyarrow import csv as arrow_csv
 
-  picked = pick(file.path, file.header, table)
-  schema = _schema(table)
-  file.rows = 0
+  picked, schema, file.rows = pick(file.path, file.header, table), _schema(table), 0
+  options = arrow_csv.ConvertOptions(
+      column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
+      include_columns=[raw for raw in picked.values() if raw], null_values=[""],
+      strings_can_be_null=True, quoted_strings_can_be_null=True)
+  before = 0
 
-  try:
-    rows = arrow_csv.open_csv(
-        pa.PythonFile(file, "r"), read_options=arrow_csv.ReadOptions(
-            block_size=csv_rows.LONGEST_ROW, column_names=file.header),
-        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types={raw: schema.field(c).type for c, raw in picked.items() if raw},
-            include_columns=[raw for raw in picked.values() if raw], null_values=[""],
-            strings_can_be_null=True, quoted_strings_can_be_null=True))
-    for batch in rows:
+  def of_oldest():
+    nonlocal before
+    before, parsing = waiting.popleft()
+    for batch in parsing.result():
       file.rows += batch.num_rows
       yield pa.RecordBatch.from_arrays(
           [batch.column(raw) if raw else pa.nulls(batch.num_rows, schema.field(c).type)
            for c, raw in picked.items()], schema=schema)
+
+  waiting = collections.deque()
+  try:
+    with concurrent.futures.ThreadPoolExecutor(_PARSERS) as pool:
+      for lines, text in file.whole_rows():
+        waiting.append((lines, pool.submit(_parse, text, file.header, options)))
+        if len(waiting) > _PARSERS:
+          yield from of_oldest()
+      while waiting:
+        yield from of_oldest()
+    if not (file.rows or part):
+      file.error = CohortError(f"{file.path.name} has a header and no row. Download it again.")
+      raise file.error
   except (pa.ArrowException, OSError, ValueError) as error:
-    if part and str(error) == "Empty CSV file":
-      return
     if file.error is None:
-      file.error = CohortError(_arrow_message(file, str(error), table, picked))
+      file.error = CohortError(_arrow_message(file, str(error), before, table, picked))
     raise file.error from None
+
+
+def _parse(text, header, options):
+  """The pyarrow.RecordBatches of some whole rows."""
+  import pyarrow as pa
+  from pyarrow import csv as arrow_csv
+
+  try:
+    return arrow_csv.read_csv(
+        pa.BufferReader(pa.py_buffer(text)),
+        arrow_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=header),
+        arrow_csv.ParseOptions(newlines_in_values=True), options).to_batches()
+  except pa.ArrowInvalid as error:
+    if str(error) == "Empty CSV file":     # blank lines alone
+      return []
+    raise
 
 
 def unread(table, why):
@@ -260,12 +293,11 @@ def _schema(table):
   return pa.schema([(c, kinds[kind]) for c, kind in table.types.items()])
 
 
-def _arrow_message(file, text, table, picked):
-  """The reason of an Arrow error without the value or row it quotes."""
+def _arrow_message(file, text, before, table, picked):
+  """The reason of an Arrow error, `before` lines of rows into the file, without the value or row it
+  quotes."""
   row = re.search(r"Row #(\d+)", text)
-  where = f", line {int(row.group(1)) + 1}" if row else ""
-  if text == "Empty CSV file":
-    return f"{file.path.name} has a header and no row. Download it again."
+  where = f", line {before + int(row.group(1)) + 1}" if row else ""
   if match := re.search(r"Expected (\d+) columns, got (\d+)", text):
     why = f"a row has {match.group(2)} fields where the header has {match.group(1)}"
   elif match := re.search(r"column #(\d+): (?:Row #\d+: )?CSV conversion error to", text):
@@ -331,3 +363,8 @@ def _name_like(names):
   """Header cells that look like column names; the header of a headerless file is a patient's row,
   never shown."""
   return [n for n in names if re.fullmatch(r"[a-z][a-z_0-9]*", n)]
+
+
+def _count(text, byte):
+  """How often a byte is in bytes; bytes.count() searches from hit to hit."""
+  return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(byte)))

@@ -15,6 +15,18 @@ TIME = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d([.]\d+)?)?)?"
 
 # A quoted value with its closing quote, if that is there. A quote inside an unquoted value is text.
 _QUOTED = re.compile(rb'"(?<=[,\n]")([^"]*+(?:""[^"]*+)*+)("?)')
+
+
+def _quoted(text):
+  """The matches of _QUOTED; bytes.find() reaches the next quote sooner than a search does."""
+  at = text.find(b'"')
+  while at >= 0:
+    match = _QUOTED.match(text, at)
+    if match:
+      yield match
+    at = text.find(b'"', match.end() if match else at + 1)
+
+
 _KINDS = {"int64": r"[+-]?\d+", "float64": r"[-+.\deE]*", "timestamp": f"(?:{TIME})?",
           "string": r"[^,\n]*+", "id": r"[\w.-]*+"}
 
@@ -38,6 +50,11 @@ class Rows:
     self._row = b"\n"          # of the row that is not complete, with the line break before it
     self.inside = 0
 
+  @property
+  def open(self):
+    """How many of the bytes so far are of a row that is not complete."""
+    return max(len(self._row) - 1, 0)
+
   def take(self, block, lines):
     """What is wrong, as text, or None.
 
@@ -57,7 +74,7 @@ class Rows:
     where = lambda at: f"line {line(at)}: a quote is not closed"
     inside = row = end = 0     # end: of the last value that holds a line break
     stop = len(text)           # of what can be judged now
-    for match in _QUOTED.finditer(text):
+    for match in _quoted(text):
       if match.end() == len(text) and block:      # the next byte tells whether it is closed
         stop = match.start()
         break

@@ -192,9 +192,8 @@ class _Stream:
     self.con, self.name, self.table, self.paths = con, name, table, paths
     self.encoding, self.nameless = encoding, 0
     for path in paths:
-      file = csv_files.Checked(path, encoding)     # what its first block shows is refused at once
-      csv_files.pick(path, file.header, table)
-      file.close()
+      with contextlib.closing(csv_files.Checked(path, encoding)) as file:
+        csv_files.pick(path, file.header, table)   # what its first block shows is refused at once
       self.nameless = max(self.nameless, file.nameless)
     self._register(self._refuse())
 

@@ -134,13 +134,28 @@ def test_rows_over_the_edge_of_a_block_are_read(tmp_path, large):
   assert lab["name"].tolist() == texts
 
 
-def test_a_read_is_short_only_at_the_end(tmp_path):
+def test_a_parser_gets_whole_rows_and_their_line(tmp_path):
   rng = np.random.default_rng(2)
-  write(tmp_path, b"stay\n" + b"".join(b"%d\n" % n for n in rng.integers(0, 2 ** 60, 200000)))
-  file, sizes = csv_files.Checked(tmp_path / "lab.csv.gz"), []
-  while block := file.read(700_001):
-    sizes.append(len(block))
-  assert len(sizes) > 4 and set(sizes[:-1]) == {700_001}
+  rows = b"".join(b'%d,"a\n%d"\n' % (n, n) for n in rng.integers(0, 2 ** 60, 250000))
+  write(tmp_path, b"stay,text\n" + rows)
+  found, lines = [], 0
+  for before, text in csv_files.Checked(tmp_path / "lab.csv.gz").whole_rows():
+    assert before == lines and bytes(text).endswith(b'"\n')
+    found.append(bytes(text))
+    lines += found[-1].count(b"\n")
+  assert len(found) > 2 and b"".join(found) == rows
+
+
+def test_the_line_of_a_wrong_value_is_told_wherever_it_is(tmp_path):
+  rows = b"4,12,9,sodium,141\n" * 700000
+  for at in (0, 1, 699999):
+    write(tmp_path, b"labid,stay,offset,name,value\n" + rows[:18 * at] + b"4,12,9,x,high\n"
+          + rows[18 * at:])
+    assert f"lab.csv.gz, line {at + 2} has values of the wrong type" in refusal(tmp_path)
+
+
+def test_blank_lines_alone_are_no_rows(tmp_path):
+  assert "no row" in refusal(write(tmp_path, b"labid,stay,offset,name,value\n\n\n"))
 
 
 NOTES = b"note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
@@ -217,11 +232,8 @@ def test_characters_cut_by_a_block_are_put_together(tmp_path):
   text = "\u00e4\u20ac\U0001f600" * 200000
   write(tmp_path, f"stay,text\n1,{text}\n".encode())
   file = csv_files.Checked(tmp_path / "lab.csv.gz")
-  data = b""
-  while block := file.read(1001):
-    assert len(block) <= 1001
-    data += block
-  assert data.decode() == f"1,{text}\n" and file.lines == 1
+  blocks = list(iter(file.read, b""))
+  assert len(blocks) > 1 and b"".join(blocks).decode() == f"1,{text}\n" and file.lines == 1
 
 
 def test_checksums_are_compared_one_folder_up_too(tmp_path):
