@@ -88,9 +88,10 @@ def left_out(table, records):
   return found
 
 
-def _placed(table, people, first, *times, keep=()):
-  """The records of the cohort's patients: person, part, t (minute of the column `first`), and
-  `keep`. Those that no row uses are of person -1 and keep nothing, so that a sum over them is one.
+def _placed(table, people, first, *times, keep=(), also=()):
+  """The records of the cohort's patients: person, part, `keep` (among them t, the minute of the
+  column `first`), and `also`. Those that no row uses are of person -1 and keep nothing but `also`,
+  so that a sum over them is one.
 
   A record is known at the latest of the columns `first` and `times`; NULL there says nothing.
   """
@@ -103,8 +104,8 @@ def _placed(table, people, first, *times, keep=()):
   joined = joined.mutate(t=t, known=known)
   joined = joined.mutate(part=part_of(joined.t, joined.known, joined))
   mine = joined.part.between(0, 1)
-  return joined.select("part", person=ibis.ifelse(mine, joined.person, -1), **{
-      c: ibis.ifelse(mine, joined[c], None) for c in ("t", *keep)})
+  return joined.select("part", *also, person=ibis.ifelse(mine, joined.person, -1), **{
+      c: ibis.ifelse(mine, joined[c], None) for c in keep})
 
 
 def signal_frame(table):
@@ -161,18 +162,18 @@ def measured_query(name, table, people, signals, conversions):
   wanted = wanted.mutate(written=ibis.ifelse(usual, "", units.written(wanted[unit])))
   wanted = wanted.left_join(conversions, [wanted.itemid == conversions.itemid,
                                           wanted.written == conversions.unit])
-  e = _placed(wanted, people, *times, keep=(
-      "itemid", "signal", "x", "low", "high", "factor", "offset", *times, *own))
-  e = e.mutate(read=((e.x * e.factor + e.offset) * _UNIT).round(),
-               other=(_as_other(name, e.signal, e.x) * _UNIT).round())
+  e = _placed(wanted, people, *times, keep=("itemid", "signal", "t", *times, *own),
+              also=("x", "low", "high", "factor", "offset"))
+  e = e.mutate(read=((e.x * e.factor + e.offset) * _UNIT).round())
+  e = e.mutate(filed=e.read.between(e.low, e.high) & (e.read < items.SENTINEL * _UNIT))
+  # almost every value is one as filed: the others alone are looked at unit by unit
+  other = ibis.ifelse(e.filed, None, _as_other(name, e.signal, e.x))
+  e = e.mutate(read=ibis.ifelse(e.filed, e.read, (other * _UNIT).round()))
   e = e.mutate(how=ibis.cases(
-      (e.person < 0, None),
-      (e.read.between(e.low, e.high) & (e.read < items.SENTINEL * _UNIT), FILED),
-      (e.x.abs() >= items.SENTINEL, DROPPED), (e.factor.isnull(), STRANGE),
-      (e.other.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
+      (e.person < 0, None), (e.filed, FILED), (e.x.abs() >= items.SENTINEL, DROPPED),
+      (e.factor.isnull(), STRANGE), (e.read.notnull(), OTHER), else_=OUTSIDE).cast("int8"))
   # (minute, value) as one number
-  order = ibis.cases((e.how == FILED, e.t * _SHIFT + e.read.cast("int64")),
-                     (e.how == OTHER, e.t * _SHIFT + e.other.cast("int64")), else_=None)
+  order = ibis.ifelse(e.how.isin((FILED, OTHER)), e.t * _SHIFT + e.read.cast("int64"), None)
   e = repeats.once(e.select("person", "part", "signal", "itemid", "how", *times, *own, order=order))
   minute_of = lambda order: ((order + _SHIFT // 2) / _SHIFT).floor().cast("int64")
   e = e.mutate(t=minute_of(e.order))
