@@ -84,6 +84,12 @@ def user_folder():
     return None
 
 
+def kept_folder():
+  """`user_folder`, or None where CRL_JAX_CACHE is empty: then nothing is kept for the next command
+  but what took hours, embeddings of notes."""
+  return None if os.environ.get("CRL_JAX_CACHE") == "" else user_folder()
+
+
 def make_private(folder):
   """Makes a folder and its parents, if need be, that no other user of the machine can look into; one
   that was there keeps its mode."""

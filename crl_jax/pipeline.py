@@ -43,6 +43,18 @@ class Prepared:
     return {"data": self.facts["fingerprint"], "splits": self.facts["splits_fingerprint"]}
 
 
+_TRAIN, _PREDICT, _EVALUATE = "Training", "Predicting held-out rows", "Evaluating"
+_INFORMATIVE, _YARDSTICKS = "Is the missingness informative?", "Yardsticks of fold {}"
+
+
+def stages(config):
+  """The names of what fit(), predict(), table() and judge() tell that they are doing, in order."""
+  c = config.evaluate
+  return [_TRAIN, _PREDICT,
+          *(_YARDSTICKS.format(fold) for fold in range(config.members.folds) if c.yardsticks),
+          _EVALUATE, *([_INFORMATIVE] if c.informative else [])]
+
+
 def prepare(config, cohort=None):
   """The Prepared rows of a config: its cohort (`cohort`, where somebody has it already) dealt into
   folds and roles, with each fold's preprocessing. Raises ValueError, CohortError."""
@@ -74,7 +86,7 @@ def fit(prepared, plans, folder, settings, stop):
   config = plans[0].config
   epochs = config.train.pretrain.epochs + config.train.joint.epochs
   log = writer.Writer(folder) if processes.leader() else writer.Silent()
-  with log, progress.stage("Training", epochs) as bar, stop.after_epoch():
+  with log, progress.stage(_TRAIN, epochs) as bar, stop.after_epoch():
     ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats,
                         folder / "checkpoints", {"config": settings, **prepared.fingerprints}, log,
                         bar, lambda: processes.agreed(stop()))
@@ -85,7 +97,7 @@ def fit(prepared, plans, folder, settings, stop):
 
 def predict(prepared, plans, ready, roles=("val", "test")):
   """role -> per member, (n, T) float32 probabilities of its held-out rows."""
-  with progress.stage("Predicting held-out rows"):
+  with progress.stage(_PREDICT):
     return {role: ready.predict([prepared.rows[plan.fold][role] for plan in plans])
             for role in roles}
 
@@ -123,7 +135,7 @@ def _references(prepared, fold):
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
   if config.evaluate.yardsticks:
-    with progress.stage(f"Yardsticks of fold {fold}"):
+    with progress.stage(_YARDSTICKS.format(fold)):
       theirs, chosen = yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.preprocess,
                                             config.seed)
     return {role: p | theirs[role] for role, p in found.items()}, chosen
@@ -141,12 +153,12 @@ def correct(prepared, table):
 def judge(prepared, table):
   """The content of metrics.json; see statistics.evaluate.evaluate and informative.study."""
   cohort, config = prepared.cohort, prepared.config
-  with progress.stage("Evaluating"):
+  with progress.stage(_EVALUATE):
     metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
   if "yardsticks" in table.attrs:
     metrics["yardsticks"] = yardsticks.described(table.attrs["yardsticks"], cohort.tasks)
   if config.evaluate.informative:
-    with progress.stage("Is the missingness informative?"):
+    with progress.stage(_INFORMATIVE):
       metrics["informative"] = informative.study(cohort, seed=config.seed,
                                                  min_cell=config.evaluate.min_cell)
   return metrics

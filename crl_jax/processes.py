@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import pathlib
 import platform as machine
 
@@ -22,9 +21,7 @@ def keep_compiled():
   A program for a CPU is one for its instructions, and a home folder may be shared by machines: each
   kind of processor has a folder of its own. JAX locks it, so that runs may share it.
   """
-  if jax.config.jax_compilation_cache_dir is not None or os.environ.get("CRL_JAX_CACHE") == "":
-    return
-  if (folder := files.user_folder()) is None:
+  if jax.config.jax_compilation_cache_dir is not None or (folder := files.kept_folder()) is None:
     return
   folder = folder / "compiled" / _processor()
   try:

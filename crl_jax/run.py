@@ -13,6 +13,7 @@ from crl_jax.report import explanations, page, tables
 from crl_jax.serve import explain, predictor
 
 _LOG = logging.getLogger("crl_jax")
+_REPORT = "Writing the report"
 
 
 def run(config, workdir, command=""):
@@ -39,10 +40,10 @@ def run(config, workdir, command=""):
     if finished:
       print(f"This run is finished: {workdir}. Delete the folder, or name another --workdir, to "
             "run again.\n")
-    with stopping.signals() as stop:
+    with stopping.signals() as stop, progress.plan(_stages(config)) as plan:
       try:
         if not finished:
-          _execute(config, workdir, devices, stop)
+          _execute(config, workdir, devices, stop, plan)
           processes.wait_for_all("finished")
           finished = _finished(workdir)
         if processes.leader():
@@ -58,10 +59,18 @@ def run(config, workdir, command=""):
   return finished
 
 
-def _execute(config, workdir, devices, stop):
+def _stages(config):
+  """The stages of a run from training on, in their order."""
+  folds = range(config.members.folds)
+  return [*pipeline.stages(config), _REPORT,
+          *(explain.STAGE.format(fold) for fold in folds if config.evaluate.explain)]
+
+
+def _execute(config, workdir, devices, stop, plan):
   _LOG.info("Running on %d %s device(s): %s.", len(devices), devices[0].platform,
             devices[0].device_kind)
   prepared = pipeline.prepare(config)
+  plan.size = len(prepared.cohort)
   info = prepared.cohort.info
   if "banner" in info and processes.leader():
     print(f"\n*** {info['banner']} ***\n", flush=True)
@@ -82,7 +91,7 @@ def _execute(config, workdir, devices, stop):
   files.write_json(workdir / "rectifier.json", rectifiers)
   for name in ("explain.svg", "explain.json"):   # of a report before
     (workdir / name).unlink(missing_ok=True)
-  with progress.stage("Writing the report"):
+  with progress.stage(_REPORT):
     page.write(workdir / "report.html", metrics, table, facts, rectifiers,
                config_lib.as_dict(config), files.history(workdir))
   files.finish(workdir, ("config.json", "data.json", "rectifier.json", "predictions.parquet"),

@@ -30,6 +30,42 @@ def test_a_log_gets_a_line_in_thirty_seconds_and_the_last_one(clock, caplog):
   assert told[0] == f"Training: epoch 35 (35 of 100, {30 / 14 * 65 / 60:.0f} min left)"
 
 
+def run(clock, caplog, size):
+  """What is told while 10 of 20 epochs are done, of a command with two stages after them."""
+  caplog.clear()
+  with progress.plan(("Training", "Evaluating fold 0", "Evaluating fold 1", "Reporting")) as plan:
+    plan.size = size
+    with progress.stage("Training", 20, io.StringIO()) as update:
+      for done in range(1, 12):
+        clock[0] += 4
+        update(done, "epoch")
+    for name, seconds in (("Evaluating fold 0", 300), ("Evaluating fold 1", 500), ("Reporting", 40)):
+      with progress.stage(name, stream=io.StringIO()):
+        clock[0] += seconds
+  return next(line for line in caplog.messages if "left" in line)
+
+
+def test_the_time_left_counts_the_stages_to_come(clock, caplog, monkeypatch, tmp_path):
+  monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "cache"))
+  caplog.set_level(logging.INFO, "crl_jax")
+  assert run(clock, caplog, 100) == (
+      "Training: epoch (8 of 20, 55 s left and what comes then: Evaluating fold 0, "
+      "Evaluating fold 1, Reporting)")
+  # twice the rows: twice what the other stages took
+  assert run(clock, caplog, 200) == f"Training: epoch (8 of 20, {(55 + 1680) / 60:.0f} min left)"
+  (tmp_path / "cache" / "stages.json").write_text("[]")
+  assert "what comes then" in run(clock, caplog, 100)
+
+
+def test_a_stage_that_failed_is_not_remembered(clock, monkeypatch, tmp_path):
+  monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "cache"))
+  with pytest.raises(ValueError), progress.plan(("Evaluating",)) as plan:
+    plan.size = 1
+    with progress.stage("Evaluating", stream=io.StringIO()):
+      raise ValueError
+  assert not (tmp_path / "cache").exists()
+
+
 def test_a_short_stage_is_one_line(clock, caplog):
   caplog.set_level(logging.INFO, "crl_jax")
   with progress.stage("Evaluating", stream=io.StringIO()):

@@ -36,7 +36,7 @@ import numpy as np
 
 from crl_jax import files as files_lib
 from crl_jax.data import cohort as cohort_lib
-from crl_jax.files import user_folder
+from crl_jax.files import user_folder   # also known here
 
 _LOG = logging.getLogger("crl_jax")
 _ENGINES = ("duckdb", "ibis-framework", "numpy", "pyarrow")   # versions that values may depend on
@@ -103,11 +103,7 @@ def build(config, recipe, make):
 
 def cache_folder(config):
   """The folder of config.data.cache, or None where it is off."""
-  place = config.data.cache
-  if place == "auto":
-    place = os.environ.get("CRL_JAX_CACHE")
-    if place is None:
-      place = user_folder()
+  place = files_lib.kept_folder() if config.data.cache == "auto" else config.data.cache
   return pathlib.Path(place) / "cohorts" if place else None
 
 

@@ -19,6 +19,7 @@ from crl_jax.serve import predict, predictor
 from crl_jax.statistics import shapley
 
 _EXACT = 6           # modalities up to which all coalitions are computed
+STAGE = "Explaining test rows of fold {}"    # its name where somebody waits
 _BACKGROUND = 64     # other patients whose content stands in
 _ORDERS = 64         # sampled orders of arrival past _EXACT
 _BATCH = 64          # rows explained at once
@@ -192,8 +193,8 @@ def of_run(workdir, rows=500, absent="replaced", data_root=""):
                      "differ): restore the files of data.root, or name new patients with "
                      "--data_root.")
   def one(fold, mine, background):
-    whose = "new patients" if fold is None else f"test rows of fold {fold}"
-    with progress.stage(f"Explaining {whose}", len(mine[1])) as update:
+    name = "Explaining new patients" if fold is None else STAGE.format(fold)
+    with progress.stage(name, len(mine[1])) as update:
       return explain(outputs, found.model.probability, _members(found.tree, fold), mine[0], mine[1],
                      background, absent, config.seed, update)
   if data_root:
