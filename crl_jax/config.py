@@ -328,6 +328,10 @@ def check(config):
   need(config.model.keys() == usual.model.keys(),
        f"model.name is '{config.model.name}', and the settings are not that model's: choose it "
        f"with --config=FILE:{config.model.name}.")
+  if {"weights", "stages"} & set(usual.model[config.model.name]):
+    for phase in ("pretrain", "joint"):
+      need(config.train[phase].weights == usual.train[phase].weights,
+           f"train.{phase}.weights are CRL-MMNAR's: {config.model.name} does not read them.")
   for key, value in _flat(usual.to_dict()).items():
     if isinstance(value, tuple):
       value = value or ("mortality",)

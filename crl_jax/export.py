@@ -15,8 +15,11 @@ from crl_jax import commands
 def main(given):
   from crl_jax.serve import export   # late, so that --help is quick
   output = pathlib.Path(given.output).resolve()
-  members = export.export(given.workdir, output)
+  members, remembers = export.export(given.workdir, output)
   print(f"members averaged: {members} -> {output}\nTry it: python {output / 'example.py'}")
+  if remembers:
+    print(f"weights.npz holds embeddings of {remembers} training rows per member: it is as "
+          "confidential as those patients' records.")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def fit(prepared, plans, folder, settings, stop):
     as engine.members.fit(); stopping.Interrupted once all that was trained is saved.
   """
   config = plans[0].config
-  epochs = config.train.pretrain.epochs + config.train.joint.epochs
+  epochs = members.epochs(config, prepared.cohort, prepared.stats)
   log = writer.Writer(folder) if processes.leader() else writer.Silent()
   with log, progress.stage(_TRAIN, epochs) as bar, stop.after_epoch():
     ready = members.fit(plans, prepared.cohort, prepared.rows, prepared.stats,

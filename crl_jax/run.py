@@ -86,6 +86,8 @@ def _execute(config, workdir, devices, stop, plan):
     return
   table, rectifiers = pipeline.correct(prepared, pipeline.table(prepared, plans, base))
   metrics = pipeline.judge(prepared, table)
+  if ready.remembers:
+    metrics["remembers"] = ready.remembers
   with files.replaced(workdir / "predictions.parquet") as part:
     table.to_parquet(part, index=False)
   files.write_json(workdir / "rectifier.json", rectifiers)

@@ -8,6 +8,7 @@ import numpy as np
 from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
 from crl_jax.engine import loop, programs, step
+from crl_jax.models.record import Batch
 
 TASKS = "readmission", "mortality"
 ROWS = np.arange(120), np.arange(120, 160)
@@ -38,7 +39,9 @@ class Programs(programs.Programs):
 
   def compiled_once(self):
     # where a sharding changes, jit compiles again without a trace; pmap tells of traces alone
-    return self.traced == 1 and (self.layout.pmap or self._resident._cache_size() == 1)
+    variants = self._variants.values()
+    return self.traced == len(variants) and (self.layout.pmap or all(
+        programs.resident._cache_size() == 1 for programs in variants))
 
 
 class Engine:
@@ -48,12 +51,11 @@ class Engine:
     name = settings.pop("model.name", config.model.name)
     self.config = c = config_lib.override(config, [f"model.name={name}"]).unlock()
     c.update_from_flattened_dict(settings)
-    spec = models.Spec(("a", "b", "c"), TASKS,
-                       {m: x.shape[1:] for m, x in data["inputs"].items()}, tuple(range(8)))
-    self.model, self.optimizer = models.build(c, spec), step.make_optimizer(c)
-    self.programs = Programs(self.model, self.optimizer, c, spec.modalities,
+    self.model, self.optimizer = build(c, data), step.make_optimizer(c)
+    self.programs = Programs(self.model, self.optimizer, c, tuple(data["inputs"]),
                              jax.devices()[:devices], count)
-    self.data = self.programs.resident(with_fold(data))
+    kept = prepared(self.model, data)
+    self.data = self.programs.resident(with_fold(data) | ({"prepared": kept} if kept else {}))
     self.count = count
 
   def members(self, seeds=(5,), **vary):
@@ -73,11 +75,24 @@ class Engine:
     note = lambda m, stage, total, scalars: records.append(
         (m, stage, total, {k: v for k, v in scalars.items() if k != "seconds"}))
     member = self.members() if member is None else member
-    member = loop.fit(self.programs, member, splits or self.splits(),
-                       self.data if data is None else data, TASKS,
-                       stages or [self.model.stages] * self.count, self.config, on_epoch=note,
-                       **hooks)
+    splits = splits or self.splits()
+    if not isinstance(splits, list):   # the same rows in all phases
+      splits = [splits] * len(self.model.stages)
+    member = loop.fit(self.programs, member, splits,
+                      self.data if data is None else data, TASKS,
+                      stages or [self.model.stages] * self.count, self.config, on_epoch=note,
+                      **hooks)
     return self.programs.to_host(member.best), records
+
+
+def prepared(model, data):
+  """What a model keeps of the training rows of one fold, which are preprocessed already."""
+  found = dict(model.prepare(data["observed"][ROWS[0]], data["labels"][ROWS[0]])) if (
+      model.prepare) else {}
+  if model.support:
+    some = ROWS[0][:model.support]
+    found["support"] = batch_of(data, some)
+  return jax.tree.map(lambda x: x[None], found)
 
 
 def with_fold(data):
@@ -112,6 +127,36 @@ def streamed_source(engine, data, monkeypatch):
                                  labels=data["labels"], modalities=("a", "b", "c"))
   return stream.Stream(cohort, data["patient"],
                        engine.programs.resident(preprocess.stack(stats)))
+
+
+def small(name):
+  """The config of a model at a size that compiles quickly."""
+  c = config_lib.paper_tasks(config_lib.default(name)).unlock()
+  c.model.width, c.model.heads, c.train.batch_size, c.model.dropout = 8, 2, 16, 0.1
+  c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 2, 2
+  c.train.joint.learning_rate = 3e-3
+  c.checkpoint.every_epochs = 1
+  own = c.model[name]
+  if "support" in own:
+    own.support = 32
+  for stage in own.get("stages", {}).values():
+    stage.epochs = 1
+  return c
+
+
+def build(config, data):
+  """The Model of `config` for the rows of make_data()."""
+  return models.build(config, models.Spec(
+      tuple(data["inputs"]), TASKS, {m: x.shape[1:] for m, x in data["inputs"].items()},
+      tuple(range(8))))
+
+
+def batch_of(data, rows):
+  """The Batch of these rows of make_data()."""
+  pick = lambda x: np.asarray(x[rows])
+  return Batch({m: pick(x) for m, x in data["inputs"].items()}, pick(data["observed"]),
+               pick(data["labels"]), np.ones(len(rows), bool), pick(data["patient"]),
+               np.arange(len(rows), dtype=np.int32))
 
 
 def make_engine(data):

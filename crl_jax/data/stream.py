@@ -16,13 +16,14 @@ class Stream:
   Attributes:
     labels: (N, T) float32.
     stats: modality -> preprocessing of all folds, stacked on a leading axis, on the devices.
+    prepared: what a model keeps of the training rows, likewise; None: nothing.
   """
 
-  def __init__(self, cohort, patient, stats):
+  def __init__(self, cohort, patient, stats, prepared=None):
     """patient: (N,) int32 dense patient index."""
     self._inputs = {m: cohort.inputs[m] for m in cohort.modalities}
     self._observed, self._patient = cohort.observed, patient
-    self.labels, self.stats = cohort.labels, stats
+    self.labels, self.stats, self.prepared = cohort.labels, stats, prepared
     self._row_bytes = sum(x[:1].nbytes for x in self._inputs.values())
 
   def chunks(self, order, place):

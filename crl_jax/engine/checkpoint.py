@@ -10,6 +10,7 @@ import pathlib
 import re
 import shutil
 
+import flax.serialization
 import jax
 import numpy as np
 
@@ -109,6 +110,11 @@ def restore(folder, like=None, fingerprint=None):
     raise OSError(f"Every checkpoint in {folder} is damaged: delete that folder to train "
                   "again.")
   return None
+
+
+def plain(tree):
+  """`tree` with its dataclasses as dicts, as a tree that is read without a `like` has them."""
+  return flax.serialization.to_state_dict(tree)
 
 
 def _checkpointer():

@@ -18,7 +18,7 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
   Args:
     programs: programs.Programs.
     member: from programs.init(), or on the host from a checkpoint that `at` tells the place of.
-    splits: Split with the same axis.
+    splits: per phase, a Split with the same axis.
     data: what programs.resident() or programs.streamed() made of the cohort.
     tasks: the T names.
     stages: per member, the tuple of Stage; all of equal lengths and numbers of epochs.
@@ -37,27 +37,29 @@ def fit(programs, member, splits, data, tasks, stages, config, at=(0, 0), on_epo
       of their batches.
   """
   phase, epoch = at
-  placed = programs.by_member(splits)
   member = member if at == (0, 0) else programs.by_member(member)
   while phase < len(stages[0]):
-    name, epochs = stages[0][phase].name, stages[0][phase].epochs
+    stage, placed = stages[0][phase], programs.by_member(splits[phase])
+    name, epochs = stage.name, stage.epochs
     if epoch == 0:
-      values = jax.tree.map(lambda *x: np.stack(x), *[step.stage_values(s[phase]) for s in stages])
-      member = programs.enter(member, programs.by_member(programs.pad(values)))
+      values = jax.tree.map(lambda *x: np.stack(x), *[
+          step.stage_values(s[phase], step.terms(s)) for s in stages])
+      member = programs.enter(member, programs.by_member(programs.pad(values)), placed.fold, data,
+                              stage)
     unread, over, clock = [], False, time.perf_counter()
     while epoch < epochs and not over:
       stop = should_stop()
       if stop and not unread:   # all that was trained is saved
         raise stopping.Interrupted
       if not stop:
-        member, report = programs.epoch(member, placed, data)
+        member, report = programs.epoch(member, placed, data, stage)
         epoch += 1
         unread.append(report)
       due = stop or epoch == epochs or epoch % config.checkpoint.every_epochs == 0
       while unread and (due or len(unread) > 1):
         found = programs.to_host(unread.pop(0))
         seconds, clock = time.perf_counter() - clock, time.perf_counter()
-        _refuse_non_finite(found, member, splits, programs, config)
+        _refuse_non_finite(found, member, splits[phase], programs, config)
         for m in np.flatnonzero(found["ran"][:len(stages)]):
           on_epoch(int(m), name, int(found["total"][m]),
                    {**_scalars(found, m, tasks), "seconds": seconds})

@@ -11,6 +11,7 @@ import numpy as np
 from crl_jax import config as config_lib, models, processes
 from crl_jax.data import preprocess, stream
 from crl_jax.engine import checkpoint, loop, programs as programs_lib, step
+from crl_jax.models.record import Batch
 
 # Settings in which members that share their programs may differ.
 SWEPT = ("train.weight_decay", "train.pretrain.learning_rate", "train.joint.learning_rate",
@@ -43,11 +44,19 @@ class Ready:
     params: their parameters, with a leading member axis, padding included.
     fold: (members,) int32 on the devices.
     data: the cohort as the programs want it.
+    prepared: what the model keeps of every fold's training rows, on the host; None: nothing.
   """
   programs: programs_lib.Programs
   params: dict
   fold: jax.Array
   data: object
+  prepared: dict | None
+
+  @property
+  def remembers(self):
+    """How many training rows of a fold every predicted row meets."""
+    model = self.programs.model
+    return model.support if model.join and model.remembers else 0
 
   def predict(self, rows):
     """Per member, (n, T) float32 probabilities of its `rows` (list of (n,) row indices)."""
@@ -70,6 +79,11 @@ def make_spec(cohort, stats):
                      {m: cohort.kind(m) for m in cohort.modalities})
 
 
+def epochs(config, cohort, stats):
+  """How many epochs a member is trained at most, over all phases."""
+  return sum(stage.epochs for stage in models.build(config, make_spec(cohort, stats[0])).stages)
+
+
 def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_stop):
   """Trains the members of `plans`, or goes on where `folder` says they were.
 
@@ -86,7 +100,8 @@ def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_sto
   Returns:
     Ready.
   Raises:
-    ValueError: plans that cannot share programs; a checkpoint of another config, data or splits.
+    ValueError: plans that cannot share programs; a checkpoint of another config, data or splits; a
+      phase that would see no training row.
     stopping.Interrupted, FloatingPointError: see loop.fit().
   """
   config = plans[0].config
@@ -117,11 +132,13 @@ def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_sto
   log.rewind(done)
   update(done, "preparing")
 
-  split = step.Split(*programs.pad((
-      *(_padded([rows[plan.fold][role] for plan in plans]) for role in ("train", "val")),
-      np.array([plan.fold for plan in plans], np.int32))))
+  split = [step.Split(*programs.pad((
+      _padded([_train_rows(stage, cohort, rows[plan.fold]["train"], plan) for plan in plans]),
+      _padded([rows[plan.fold]["val"] for plan in plans]),
+      np.array([plan.fold for plan in plans], np.int32)))) for stage in model.stages]
   mine = next(d for d in devices if d.process_index == jax.process_index())
-  data = _placed(cohort, stats, programs, config, mine)
+  kept = prepare(model, cohort, rows, stats, config.seed)
+  data = _placed(cohort, stats, programs, config, mine, kept)
 
   def on_epoch(m, stage, total, scalars):
     log.write(plans[m].name, stage, total, scalars)
@@ -136,7 +153,51 @@ def fit(plans, cohort, rows, stats, folder, fingerprint, log, update, should_sto
     checkpoint.save(folder, total * 10 + phase, tree, config.checkpoint.keep, fingerprint)
   member = loop.fit(programs, member, split, data, cohort.tasks, [m.stages for m in each], config,
                     at, on_epoch, save, should_stop)
-  return Ready(programs, member.best, programs.by_member(split.fold), data)
+  return Ready(programs, member.best, programs.by_member(split[0].fold), data, kept)
+
+
+def _train_rows(stage, cohort, rows, plan):
+  """Those of a member's training rows that it sees in a phase."""
+  if stage.rows is None:
+    return rows
+  rng = np.random.default_rng([plan.config.seed, plan.fold, plan.seed, 0x0F17])
+  keep = stage.rows(cohort.observed[rows], cohort.labels[rows], rng)
+  if not keep.any():
+    raise ValueError(f"Phase '{stage.name}' of {plan.config.model.name} would see none of the "
+                     "training rows: the model needs rows that this cohort does not have.")
+  return rows[keep]
+
+
+def prepare(model, cohort, rows, stats, seed):
+  """What `model` keeps of the training rows of every fold, stacked on a leading fold axis; None
+  where it keeps nothing. rows, stats: see fit()."""
+  if not model.support and not model.prepare:
+    return None
+  folds = []
+  for mine, own in zip(rows, stats):
+    train, found = mine["train"], {}
+    if model.prepare:
+      found |= model.prepare(cohort.observed[train], cohort.labels[train])
+    if model.support:
+      found["support"] = _support(cohort, own, train, model.support, seed)
+    folds.append(found)
+  return jax.tree.map(lambda *x: np.stack(x), *folds)
+
+
+def _support(cohort, stats, rows, count, seed):
+  """The Batch of `count` training rows, preprocessed by their fold's `stats`: every pattern in
+  proportion, rare ones at least once as far as there is room."""
+  rows = rows[np.random.default_rng([seed, 0x50BB]).permutation(len(rows))]
+  _, index, sizes = np.unique(cohort.pattern[rows], return_inverse=True, return_counts=True)
+  place = np.empty(len(rows))   # of a pattern's n rows the first, second, ... lie at 0, 1 / n, ...
+  place[np.argsort(index, kind="stable")] = np.concatenate([np.arange(n) / n for n in sizes])
+  chosen = np.sort(rows[np.argsort(place, kind="stable")[:count]])
+  padded = np.pad(chosen, (0, count - len(chosen)))
+  observed = cohort.observed[padded]
+  inputs = preprocess.transform(stats, {m: cohort.inputs[m][padded] for m in cohort.modalities},
+                                observed, cohort.modalities)
+  return Batch(inputs, observed, cohort.labels[padded], np.arange(count) < len(chosen),
+               patient_index(cohort)[padded], np.arange(count, dtype=np.int32))
 
 
 def patient_index(cohort):
@@ -159,15 +220,17 @@ def member_data(cohort, stats):
           "patient": patient_index(cohort)}
 
 
-def _placed(cohort, stats, programs, config, device):
+def _placed(cohort, stats, programs, config, device, prepared=None):
   """The cohort resident on the devices, or a Stream where it is too large or config.train.data says
   so."""
   widths = preprocess.widths(stats[0])
   size = len(stats) * sum(4 * cohort.inputs[m][..., 0].size * widths[m] for m in cohort.modalities)
   if config.parallel == "pmap" or config.train.data == "resident" or (
       config.train.data == "auto" and size <= _room(config, device)):
-    return programs.resident(member_data(cohort, stats))
-  return stream.Stream(cohort, patient_index(cohort), programs.resident(preprocess.stack(stats)))
+    return programs.resident(member_data(cohort, stats) | (
+        {} if prepared is None else {"prepared": prepared}))
+  return stream.Stream(cohort, patient_index(cohort), *programs.resident(
+      (preprocess.stack(stats), prepared)))
 
 
 def _room(config, device):

@@ -1,5 +1,5 @@
-"""The models by name. A new model is one file here, or part of its family's, and one line in MODELS;
-settings of its own are a function in settings.py.
+"""The models by name. A new model is one file here, or part of its family's, and one line in
+MODELS; settings of its own are a function in settings.py.
 
 A config is read without JAX, and so is this: a builder's file is imported when it is asked for.
 """

@@ -1,15 +1,20 @@
 """What a model is to the rest of the package: a record of pure functions, each of a type that says
 its shapes.
 
-Axes: B rows, M modalities, T tasks, D width.
+A model has a part per row (apply) and, where rows tell each other anything, a part per batch
+(join); losses stay per row. A join always sees all rows that meet: in training the whole batch, in
+evaluation the `support` rows of training and after them those that are asked for.
+
+Axes: B rows of a batch, N rows that meet, M modalities, T tasks, D width.
 """
 
 import dataclasses
-from typing import Any, Mapping, Protocol
+from typing import Any, Callable, Mapping, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Params = Any   # nested dicts of float32 arrays
 
@@ -58,7 +63,11 @@ class Batch:
 
 @flax.struct.dataclass
 class Outputs:
-  """logits (B, T), representation h (B, D), and every other named intermediate (B, ...)."""
+  """logits (B, T), representation h (B, D), and every other named intermediate (B, ...).
+
+  Of the row part of a model with a join, the first two are None. Nothing has a size of 0, which no
+  device could gather.
+  """
   logits: jnp.ndarray
   representation: jnp.ndarray
   named: dict
@@ -75,12 +84,53 @@ class Stage:
     weights: loss term -> weight; every term that the model's loss returns must be named.
     patience: epochs without a better validation score before it ends; None: no early stopping, last
       parameters kept.
+    mode: what the model computes in it, validation included; predictions are made in the last
+      stage's.
+    trains: paths (tuples of keys, or their beginnings) of the parameters that alone are trained;
+      (): all but Model.fixed.
+    turns: pairs (names of loss terms, paths trained): a batch is an optimizer step for each, one
+      after the other; (): one step of all terms.
+    rows: (observed (n, M), labels (n, T), numpy Generator) -> (n,) bool, those of the training rows
+      that it sees; None: all.
   """
   name: str
   epochs: int
   learning_rate: float
   weights: dict
   patience: int | None
+  mode: str = ""
+  trains: tuple = ()
+  turns: tuple = ()
+  rows: Callable | None = None
+
+  @property
+  def program(self):
+    """What its compiled programs depend on: stages of one `program` share them."""
+    return self.mode, self.trains, self.turns, tuple(sorted(self.weights))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+  """What a model does beside following its loss: pure functions on the device, each of which does
+  nothing by default.
+
+  `carry` is a tree of arrays that a member keeps, and its checkpoints, but predictions do not need;
+  what they do need are parameters of Model.fixed, which hooks may set.
+
+  Attributes:
+    start: (params) -> carry, before the first stage.
+    begin: (params, carry, prepared, rng, mode) -> (params, carry), when a stage starts.
+    see: (outputs, batch, total) -> tree of sums over all rows of a training batch, from outputs
+      without gradients; `total` sums over devices.
+    adjust: (gradients, params, carry, seen, mode) -> (gradients, carry), in every optimizer step,
+      before the gradients are clipped; `seen` from see().
+    close: (params, carry) -> (params, carry), after every epoch, once it was validated.
+  """
+  start: Callable = lambda params: {}
+  begin: Callable = lambda params, carry, prepared, rng, mode: (params, carry)
+  see: Callable = lambda outputs, batch, total: {}
+  adjust: Callable = lambda gradients, params, carry, seen, mode: (gradients, carry)
+  close: Callable = lambda params, carry: (params, carry)
 
 
 class Init(Protocol):
@@ -92,7 +142,8 @@ class Init(Protocol):
 class Apply(Protocol):
 
   def __call__(self, params: Params, batch: Batch, train: bool, rng: jax.Array | None,
-               vary: Mapping[str, jax.Array] = ...) -> Outputs:
+               vary: Mapping[str, jax.Array] = ..., mode: str = ...,
+               prepared: Mapping | None = ...) -> Outputs:
     """Returns what the model makes of every row, from that row alone.
 
     Args:
@@ -102,6 +153,37 @@ class Apply(Protocol):
       rng: key of the step; a row's noise is a function of it and of the row's slot. None where not
         training.
       vary: values for those of Model.vary; only used in training.
+      mode: the stage's.
+      prepared: what is kept of the training rows (Model.prepare, Model.support) of the member's
+        fold, float32 in any arithmetic; None where nothing is.
+    """
+
+
+class Join(Protocol):
+
+  def __call__(self, params: Params, outputs: Outputs, batch: Batch, sends: jax.Array, train: bool,
+               rng: jax.Array | None, vary: Mapping[str, jax.Array] = ..., mode: str = ...,
+               prepared: Mapping | None = ...) -> Outputs:
+    """Returns the Outputs of N rows that met, row axis first, float32.
+
+    Args:
+      outputs: of Apply for these rows, float32.
+      batch: the rows; its inputs are {}. Labels may be read in training; in evaluation those of the
+        asked rows are NaN.
+      sends: (N,) bool: only these rows may change what is said of others.
+      params, train, rng, vary, mode, prepared: see Apply.
+    """
+
+
+class Prepare(Protocol):
+
+  def __call__(self, observed: np.ndarray, labels: np.ndarray) -> dict:
+    """Returns what a model keeps of a fold's training rows, NumPy arrays whose shapes do not depend
+    on them; on the host.
+
+    Args:
+      observed: (n, M) bool.
+      labels: (n, T) float, NaN where undefined.
     """
 
 
@@ -160,6 +242,14 @@ class Model:
     vary: name -> value of the numbers in config.model that may differ between members that share a
       compiled program.
     pretrained: tuple of Pretrained, parts of the parameters.
+    fixed: paths of parameters that hooks set and no optimizer touches.
+    hooks: Hooks, or None.
+    join: see Join; None: rows do not meet.
+    support: how many training rows of a fold are kept as prepared["support"], a Batch, for join and
+      for Hooks.begin: every pattern in proportion.
+    remembers: rows that are asked for meet the support; False: rows meet in training only, and in
+      evaluation join is called with no row that sends.
+    prepare: see Prepare; None: nothing but the support is kept.
   """
   init: Init
   apply: Apply
@@ -168,3 +258,9 @@ class Model:
   stages: tuple
   vary: dict
   pretrained: tuple = ()
+  fixed: tuple = ()
+  hooks: Hooks | None = None
+  join: Join | None = None
+  support: int = 0
+  remembers: bool = True
+  prepare: Prepare | None = None

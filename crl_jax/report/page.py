@@ -89,6 +89,7 @@ def context(metrics, data, rectifier, config):
       members=f"{members['folds']} folds x {members['seeds']} seeds" + (
           ", seeds averaged" if members["ensemble"] else ""),
       protocol=config["data"]["protocol"], model=config["model"]["name"],
+      remembers=metrics.get("remembers", 0),
       rows=data.get("rows"), patients=data.get("patients"),
       modalities=data.get("modalities", []), versions=data.get("versions", {}),
       fingerprint=data.get("fingerprint"), operating=metrics["operating"]["rule"],

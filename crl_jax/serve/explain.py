@@ -216,8 +216,8 @@ def _members(tree, fold):
   """The weights of one fold's members, or of all."""
   import jax
   keep = np.arange(len(tree["fold"])) if fold is None else np.flatnonzero(tree["fold"] == fold)
-  return dict(tree, params=jax.tree.map(lambda x: np.asarray(x)[keep], tree["params"]),
-              fold=np.asarray(tree["fold"])[keep])
+  own = {name: tree[name] for name in ("params", "fold", "memory") if name in tree}
+  return tree | jax.tree.map(lambda x: np.asarray(x)[keep], own)
 
 
 def _joined(new, old, rows):

@@ -61,7 +61,7 @@ def export(workdir, output):
     workdir: a finished run folder.
     output: folder to make; it may exist if it is empty.
   Returns:
-    how many members are averaged.
+    (how many members are averaged, of how many training rows each holds embeddings).
   Raises:
     OSError: the run is not finished or damaged; `output` holds something or is a file.
     ValueError: another version of crl_jax made the run.
@@ -90,7 +90,7 @@ def export(workdir, output):
     else:
       for name in ("example.py", "weights.npz", "model.stablehlo", "schema.json"):
         (folder / name).replace(output / name)
-  return predictor.members
+  return predictor.members, predictor.remembers
 
 
 def stage(predictor):
@@ -149,6 +149,8 @@ def schema(staged, weights, predictor, config, facts, digests):
       "call": "jax.export.deserialize(bytes of model.stablehlo).call(weights, inputs, observed) -> "
               "(base, rectified)",
       "sha256": digests,
+      # embeddings, in weights memory/...: as confidential as the patients' records
+      "holds_rows_of_training_patients": predictor.remembers,
       "inputs": {
           "weights": {"description": "the arrays of weights.npz by name",
                       "arrays": {name: array(x) for name, x in weights.items()}},

@@ -12,7 +12,7 @@ from crl_jax import config as config_lib, files, models, processes
 from crl_jax.data import preprocess
 from crl_jax.data.cohort import KINDS
 from crl_jax.models.record import Batch
-from crl_jax.engine import checkpoint
+from crl_jax.engine import checkpoint, step
 from crl_jax.posthoc import rectifier, residuals
 
 # rows of one call, which stay in a processor's cache; smaller batches are rounded up to a power of
@@ -79,6 +79,11 @@ class Predictor:
         found[name] = inputs[name]
     return found, observed
 
+  @property
+  def remembers(self):
+    """How many training patients' rows `weights` holds embeddings of, per member."""
+    return int(self.weights["memory"][1].valid.sum(-1).max()) if "memory" in self.weights else 0
+
   def dtype(self, modality):
     """Of the raw input of `modality`."""
     return np.dtype(KINDS[self.kinds.get(modality, "vector")][1])
@@ -97,19 +102,23 @@ class Predictor:
 
 
 def save(folder, ready, plans, stats, fingerprint):
-  """Keeps the trained members (members.Ready) of a run and the preprocessing of their folds;
-  `fingerprint`: see pipeline.fit()."""
+  """Keeps the trained members (members.Ready) of a run, the preprocessing of their folds and what
+  the model keeps of their training rows; `fingerprint`: see pipeline.fit()."""
   first = lambda x: np.asarray(x)[:len(plans)]
+  kept = dict(ready.prepared or {})
+  if not ready.remembers:
+    kept.pop("support", None)   # it served training alone
   checkpoint.save(folder, 0, {
       "params": jax.tree.map(first, ready.programs.to_host(ready.params)),
       "fold": np.array([plan.fold for plan in plans], np.int32),
-      "stats": preprocess.stack(stats)}, keep=1, fingerprint=fingerprint)
+      "stats": preprocess.stack(stats), **({"prepared": checkpoint.plain(kept)} if kept else {})},
+      keep=1, fingerprint=fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
   """A finished run's parts: config, data.json, rectifier.json, models.record.Model, the tree that
-  `save` kept (params, fold, stats), names of modalities and tasks."""
+  `save` kept (params, fold, stats; see remembered()), names of modalities and tasks."""
   config: object
   facts: dict
   rectifiers: dict
@@ -141,7 +150,26 @@ def restore(workdir):
   model = models.build(config, models.Spec(
       modalities, tasks, {m: (*facts["shapes"][m][:-1], widths[m]) for m in modalities}, patterns,
       facts["kinds"]))
-  return Restored(config, facts, rectifiers, model, found[1], modalities, tasks)
+  return Restored(config, facts, rectifiers, model, remembered(model, found[1]), modalities, tasks)
+
+
+def remembered(model, tree):
+  """The tree that `save` kept, with `memory` in place of the support rows: what the row part of
+  every member makes of them, without their inputs and labels. So a patient costs a row and a
+  join."""
+  if not model.join or not model.remembers:
+    return tree
+  kept = jax.tree.map(jnp.asarray, tree["prepared"])
+  kept["support"] = Batch(**kept["support"])
+  def of_member(params, fold):
+    return step.memory(params, jax.tree.map(lambda x: x[fold], kept), model=model,
+                       mode=model.stages[-1].mode)
+  outputs, rows = jax.jit(jax.vmap(of_member))(tree["params"], jnp.asarray(tree["fold"]))
+  rows = rows.replace(labels=jnp.full_like(rows.labels, jnp.nan),
+                      patient=jnp.zeros_like(rows.patient))
+  rest = {name: x for name, x in kept.items() if name != "support"}
+  return ({name: x for name, x in tree.items() if name != "prepared"} | {"memory": (outputs, rows)}
+          | ({"prepared": rest} if rest else {}))
 
 
 def load(workdir):
@@ -179,7 +207,7 @@ def _shift(rule, enabled):
 
 def make_outputs(model, modalities):
   """(weights, inputs, observed) -> models.record.Outputs of every member, with a leading member
-  axis; pure. weights: params, fold and stats, as `save` keeps them."""
+  axis; pure. weights: params, fold and stats, prepared and memory, as restore() gives them."""
   def outputs(weights, inputs, observed):
     rows = observed.shape[0]
 
@@ -188,12 +216,13 @@ def make_outputs(model, modalities):
               for m, name in enumerate(modalities)}
     by_fold = jax.vmap(scaled)(weights["stats"])
 
-    def member(params, fold):
-      none = jnp.zeros(rows, jnp.int32)
+    def member(params, fold, met):
+      none, tasks = jnp.zeros(rows, jnp.int32), met[1].labels.shape[1] if met else 1
       batch = Batch(jax.tree.map(lambda x: x[fold], by_fold), observed,
-                    jnp.full((rows, 1), jnp.nan), jnp.ones(rows, bool), none, none)
-      return model.apply(params, batch, False, None)
-    return jax.vmap(member)(weights["params"], weights["fold"])
+                    jnp.full((rows, tasks), jnp.nan), jnp.ones(rows, bool), none, none)
+      prepared = jax.tree.map(lambda x: x[fold], weights.get("prepared"))
+      return step.evaluated(params, batch, met, prepared, model=model, mode=model.stages[-1].mode)
+    return jax.vmap(member)(weights["params"], weights["fold"], weights.get("memory"))
   return outputs
 
 

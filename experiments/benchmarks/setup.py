@@ -86,7 +86,7 @@ class Bench:
                             {name: fill(value) for name, value in self.model.vary.items()})))
     stage = dataclasses.replace(self.model.stages[-1], patience=None)
     values = jax.tree.map(lambda x: np.stack([x] * count), step.stage_values(stage))
-    return p.enter(member, p.by_member(p.pad(values)))
+    return p.enter(member, p.by_member(p.pad(values)), self.split.fold, {}, stage)
 
   def runner(self, data, seed=0, folds=None):
     """A function that runs the steps on resident `data`, on the rows of other `folds` if given, and
@@ -95,7 +95,7 @@ class Bench:
     def run():
       nonlocal member
       start = time.perf_counter()
-      member, report = self.programs.epoch(member, split, data)
+      member, report = self.programs.epoch(member, split, data, self.model.stages[-1])
       jax.block_until_ready(member)
       seconds = time.perf_counter() - start
       if not np.isfinite(self.programs.to_host(report)["train"]["loss"]).all():

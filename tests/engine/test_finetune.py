@@ -24,7 +24,8 @@ def finetuned(tiny_config, make_bert, finish, tmp_path_factory):
   model = make_bert(folder / "bert", num_hidden_layers=1, hidden_act="relu")
   c = config_lib.override(tiny_config, [
       f"text.model={model}", "text.finetune=True", "text.checkpoint=False", "text.window=12",
-      "text.overlap=2", "text.finetune_windows=2", "text.dropout=0.0", "model.crl_mmnar.reconstruction=False",
+      "text.overlap=2", "text.finetune_windows=2", "text.dropout=0.0",
+      "model.crl_mmnar.reconstruction=False",
       "train.pretrain.epochs=0", "train.joint.epochs=4", "train.joint.learning_rate=0.01",
       "train.ema=0.5"])
   simulated = sources.build_cohort(c)

@@ -32,11 +32,12 @@ def twenty_steps(small_config, data, devices, **settings):
   programs_, stage = engine.programs, dataclasses.replace(engine.model.stages[-1],
                                                           learning_rate=1e-3)
   values = jax.tree.map(lambda x: np.stack([x]), step.stage_values(stage))
-  member = programs_.enter(engine.members(), programs_.by_member(values))
   splits = programs_.by_member(engine.splits([(np.arange(155), ROWS[1])]))
+  member = programs_.enter(engine.members(), programs_.by_member(values), splits.fold, engine.data,
+                           stage)
   reports = []
   for _ in range(2):
-    member, report = programs_.epoch(member, splits, engine.data)
+    member, report = programs_.epoch(member, splits, engine.data, stage)
     reports.append(programs_.to_host(report))
   host = programs_.to_host(member)
   assert host.state.step[0] == 20 and programs_.compiled_once()
@@ -118,8 +119,8 @@ def test_members_share_the_data(engine, data):
   joined = Engine(engine.config, data, count=3, **{"members.together": 3})
   programs_ = joined.programs
   splits = programs_.by_member(joined.splits([ROWS] * 3))
-  text = programs_._resident.lower(joined.members([5, 6, 7]), splits,
-                                   joined.data).as_text()
+  text = programs_.variant(joined.model.stages[0]).resident.lower(
+      joined.members([5, 6, 7]), splits, joined.data).as_text()
   once = "x".join(map(str, joined.data["inputs"]["b"].shape))
   assert f"tensor<{once}xf32>" in text and f"tensor<3x{once}xf32>" not in text
 

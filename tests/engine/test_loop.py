@@ -61,7 +61,7 @@ def test_the_seconds_of_an_epoch_are_not_those_of_a_save(engine, monkeypatch):
     return slow
   monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
   monkeypatch.setattr(engine.programs, "epoch", takes(1, engine.programs.epoch))
-  loop.fit(engine.programs, engine.members(), engine.splits(), engine.data, TASKS,
+  loop.fit(engine.programs, engine.members(), [engine.splits()] * 2, engine.data, TASKS,
             [engine.model.stages], engine.config,
             on_epoch=lambda m, stage, total, scalars: seconds.append(scalars["seconds"]),
             save=takes(1000, lambda *at: saves.append(at[:2])))
@@ -115,7 +115,8 @@ def test_non_finite_steps_change_nothing_and_then_stop_the_run(engine, data):
   assert len(set(named)) == 16 + 16 + 8 and set(named) <= set(ROWS[0])
   before = engine.programs.to_host(engine.members())
   splits = engine.programs.by_member(engine.splits())
-  member, report = engine.programs.epoch(engine.members(), splits, engine.programs.resident(bad))
+  member, report = engine.programs.epoch(engine.members(), splits, engine.programs.resident(bad),
+                                         engine.model.stages[0])
   assert report["worst"][0] == 8
   assert same(member.state.params, before.state.params)
 
@@ -136,7 +137,8 @@ def test_non_finite_steps_are_counted_over_epochs(engine, data, tmp_path):
     few.fit(kept["member"], at=kept["at"], data=placed)
   # a step that is finite starts the count again
   member, report = few.programs.epoch(
-      few.programs.by_member(kept["member"]), few.programs.by_member(few.splits()), few.data)
+      few.programs.by_member(kept["member"]), few.programs.by_member(few.splits()), few.data,
+      few.model.stages[0])
   assert report["worst"][0] == 0 and member.state.failed[0] == 0
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -10,6 +11,7 @@ from sklearn import metrics
 from crl_jax import config as config_lib, pipeline
 from crl_jax.data import preprocess, sources, stream
 from crl_jax.engine import loop, members, step
+from crl_jax.models import record
 
 FIRST_STEPS = 50   # whose losses must agree to rounding; long training amplifies it
 
@@ -83,6 +85,60 @@ def test_twenty_five_members_are_twenty_five_runs(twenty_five, together):
         a, b = (score(y[known, t], found[known, t]) for found in (p[m], own))
         assert abs(a - b) < 0.005
   assert len({epochs[0][0] for epochs in losses.values()}) == 25
+
+
+def test_a_stage_may_see_some_of_the_training_rows(tiny_config):
+  observed = np.array([[1, 1], [1, 0], [1, 1], [0, 1]], bool)
+  cohort = types.SimpleNamespace(observed=observed, labels=np.zeros((4, 1), np.float32))
+  full = lambda observed, labels, rng: observed.all(1)
+  stage = record.Stage("joint", 1, 1e-3, {}, None, rows=full)
+  plan, rows = members.Plan(0, 0, tiny_config), np.array([0, 1, 3, 2])
+  assert members._train_rows(stage, cohort, rows, plan).tolist() == [0, 2]
+  assert members._train_rows(dataclasses.replace(stage, rows=None), cohort, rows, plan) is rows
+  with pytest.raises(ValueError, match="Phase 'joint' of crl_mmnar would see none"):
+    members._train_rows(stage, cohort, np.array([1, 3]), plan)
+  half = lambda observed, labels, rng: rng.random(len(observed)) < 0.5
+  some = dataclasses.replace(stage, rows=half)
+  drawn = lambda **seeds: members._train_rows(some, types.SimpleNamespace(
+      observed=np.ones((200, 2), bool), labels=np.zeros((200, 1))), np.arange(200),
+      dataclasses.replace(plan, **seeds)).tolist()
+  assert drawn() == drawn() != drawn(seed=1) != drawn(fold=1)
+
+
+def test_the_support_has_every_pattern_in_proportion(tiny_config):
+  cohort = sources.build_cohort(tiny_config)
+  train = np.arange(0, 300, 2)
+  stats = preprocess.fit(cohort.inputs, cohort.observed, cohort.modalities, train,
+                         tiny_config.preprocess)
+  model = types.SimpleNamespace(support=40, prepare=lambda observed, labels: dict(
+      rows=np.float32(len(observed))))
+  rows = [dict(train=train), dict(train=train[:20])]
+  kept = members.prepare(model, cohort, rows, [stats, stats], 0)
+  assert kept["rows"].tolist() == [150, 20] and kept["support"].labels.shape == (2, 40, 2)
+  first, second = (jax.tree.map(lambda x: x[fold], kept["support"]) for fold in (0, 1))
+  assert first.valid.all() and second.valid.sum() == 20
+  patterns = lambda observed: observed @ (1 << np.arange(3))
+  mine, all_of = (np.bincount(patterns(x), minlength=8) for x in (
+      first.observed, cohort.observed[train]))
+  assert ((mine > 0) == (all_of > 0)).all() and np.abs(mine - 40 / 150 * all_of).max() < 2
+  # they are training rows, preprocessed
+  own = preprocess.transform(stats, cohort.inputs, cohort.observed, cohort.modalities)["structured"]
+  assert all((own[train] == x).all(1).any() for x in first.inputs["structured"])
+  again = members.prepare(model, cohort, rows, [stats, stats], 0)
+  jax.tree.map(np.testing.assert_array_equal, kept, again)
+  nothing = types.SimpleNamespace(support=0, prepare=None)
+  assert members.prepare(nothing, cohort, rows, [], 0) is None
+
+
+def test_what_members_may_differ_in():
+  allowed = [line for line in (
+      "model.dropout: 0 -> 1", "model.dropout_more: 0 -> 1", "train.joint.patience: 1 -> 2",
+      "model.early.stages.alone.learning_rate: 0 -> 1", "model.early.stages.alone.epochs: 0 -> 1",
+      "model.inforeg.weights.part: 0 -> 1", "model.inforeg.scale: 0 -> 1", "model.width: 1 -> 2")
+             if members.may_differ(line, ["dropout"])]
+  assert [line.split(":")[0] for line in allowed] == [
+      "model.dropout", "train.joint.patience", "model.early.stages.alone.learning_rate",
+      "model.inforeg.weights.part"]
 
 
 @pytest.mark.parametrize("data, resident_gb, limit, streamed", [

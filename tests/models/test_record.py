@@ -13,9 +13,11 @@ from crl_jax.models import record
 def test_the_functions_of_a_model_have_the_parameters_of_their_types(small_config, spec, name):
   model = models.build(config_lib.override(small_config, [f"model.name={name}"]), spec)
   types = {field: kind for field, kind in typing.get_type_hints(record.Model).items()
-           if typing.Protocol in kind.__mro__}
-  assert set(types) == {"init", "apply", "loss", "probability"}
+           for kind in (typing.get_args(kind) or (kind,)) if typing.Protocol in kind.__mro__}
+  assert set(types) == {"init", "apply", "loss", "probability", "join", "prepare"}
   for field, kind in types.items():
+    if getattr(model, field) is None:
+      continue
     needed = lambda function: [(p.name, p.default is p.empty)
                                for p in inspect.signature(function).parameters.values()]
     assert needed(getattr(model, field)) == needed(kind.__call__)[1:], field

@@ -5,6 +5,8 @@ row's noise depends on its key alone, so that any layout of rows over devices tr
 numbers.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +40,18 @@ class Noise:
     """A jax.random key, for noise too much to be drawn in one piece."""
     halves = self.take((4,)).astype(jnp.uint32)
     return jax.random.wrap_key_data(halves[:2] << 16 | halves[2:])
+
+
+class RowsNoise(Noise):
+  """The Noise of N rows at once: whatever is asked for has the rows as its first axis, and each row
+  is dealt its own integers. `bits` (N, count)."""
+
+  def take(self, shape):
+    start, count = self.used, math.prod(shape[1:])
+    self.used += count
+    if self._bits is None:
+      return jnp.zeros(shape, jnp.uint16)
+    return self._bits[:, start:start + count].reshape(shape)
 
 
 def draw(keys, count):

@@ -129,7 +129,8 @@ def test_bert_starts_from_its_folder(setting, tiny_bert):
   drawn = dataclasses.replace(model, init=lambda rng: params)
   start = step.init_member(drawn, optimizer, jax.random.key(0), jnp.float32(0), vary, 0.9,
                            [pretrained.read()])
-  member = step.enter_stage(start, step.stage_values(model.stages[1]), optimizer)
+  member = step.enter_stage(start, step.stage_values(model.stages[1]), model=model,
+                             optimizer=optimizer)
   for tree in (start.state.params, start.best, start.state.average, member.state.params):
     jax.tree.map(np.testing.assert_array_equal, tree["encode_note"]["bert"], expected)
   assert pretrained.rate == c.text.learning_rate == 0.1
@@ -139,7 +140,7 @@ def test_pretrained_parameters_learn_at_their_own_rate(setting):
   """Adam's first step moves every parameter by the learning rate."""
   c, _, _, _, batch = setting
   params = {"encode_note": {"bert": {"w": jnp.ones(3)}, "w": jnp.ones(2)}, "bert": jnp.ones(2)}
-  def apply(params, batch, train, rng, vary):
+  def apply(params, batch, train, rng, vary, mode, prepared):
     y = sum(x.sum() for x in jax.tree.leaves(params))
     return models.record.Outputs(jnp.full((8, 1), y), jnp.zeros((8, 1)), {})
   model = models.record.Model(
@@ -152,7 +153,8 @@ def test_pretrained_parameters_learn_at_their_own_rate(setting):
   optimizer = step.make_optimizer(c)
   start = step.init_member(model, optimizer, jax.random.key(0), jnp.float32(0), {}, 0.0,
                            [part.read() for part in model.pretrained])
-  state = step.enter_stage(start, step.stage_values(model.stages[0]), optimizer).state
+  state = step.enter_stage(start, step.stage_values(model.stages[0]), model=model,
+                           optimizer=optimizer).state
   after, _ = step.train_step(
       state, batch, model=model, optimizer=optimizer,
       layout=layout.make_layout(jax.devices()[:1], "jit", 1))
