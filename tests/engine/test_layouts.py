@@ -3,6 +3,7 @@ the device or streamed."""
 
 import contextlib
 import dataclasses
+import functools
 import types
 
 import jax
@@ -44,10 +45,36 @@ def twenty_steps(small_config, data, devices, **settings):
   return np.array([r["train"]["loss"][0] for r in reports]), host.state.params, reports
 
 
+@pytest.fixture(scope="module")
+def done():
+  return {}
+
+
+@pytest.fixture
+def one_device(small_config, data, done):
+  """one_device(dropout): twenty_steps() on one device, with which other layouts are compared."""
+  def of(dropout):
+    if dropout not in done:
+      done[dropout] = twenty_steps(small_config, data, 1, **settings_of(dropout))
+    return done[dropout]
+  return of
+
+
+def settings_of(dropout):
+  return {"model.dropout": dropout, "train.batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def alone(engine):
+  """alone(seed): the run of that member by itself."""
+  return functools.cache(lambda seed: engine.fit(engine.members([seed])))
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_one_device_eight_under_jit_and_eight_under_pmap_agree(small_config, data, dropout):
-  settings = {"model.dropout": dropout, "train.batch_size": 16}
-  loss, params, reports = twenty_steps(small_config, data, 1, **settings)
+def test_one_device_eight_under_jit_and_eight_under_pmap_agree(small_config, data, one_device,
+                                                               dropout):
+  settings = settings_of(dropout)
+  loss, params, reports = one_device(dropout)
   assert loss[1] < loss[0]
   for parallel in ("jit", "pmap"):
     other, others, told = twenty_steps(small_config, data, 8, parallel=parallel, **settings)
@@ -56,16 +83,16 @@ def test_one_device_eight_under_jit_and_eight_under_pmap_agree(small_config, dat
     close([r["val"] for r in told], [r["val"] for r in reports], 1e-5)
 
 
-def test_a_batch_size_that_devices_do_not_divide_gives_the_same_numbers(small_config, data):
-  settings = {"model.dropout": 0.2, "train.batch_size": 16}
-  loss, *_ = twenty_steps(small_config, data, 1, **settings)
-  other, *_ = twenty_steps(small_config, data, 3, **settings)
+def test_a_batch_size_that_devices_do_not_divide_gives_the_same_numbers(small_config, data,
+                                                                        one_device):
+  loss, *_ = one_device(0.2)
+  other, *_ = twenty_steps(small_config, data, 3, **settings_of(0.2))
   np.testing.assert_allclose(other, loss, rtol=1e-5)
 
 
-def test_a_batch_in_parts_gives_the_same_numbers(small_config, data):
-  settings = {"model.dropout": 0.2, "train.batch_size": 16}
-  loss, params, _ = twenty_steps(small_config, data, 1, **settings)
+def test_a_batch_in_parts_gives_the_same_numbers(small_config, data, one_device):
+  settings = settings_of(0.2)
+  loss, params, _ = one_device(0.2)
   for devices, parallel in ((1, "jit"), (3, "jit"), (3, "pmap")):
     other, others, _ = twenty_steps(small_config, data, devices, parallel=parallel,
                                     **{"train.microbatches": 4}, **settings)
@@ -73,11 +100,10 @@ def test_a_batch_in_parts_gives_the_same_numbers(small_config, data):
     close(others, params, 1e-5)
 
 
-def test_bfloat16_follows_float32_and_keeps_float32_parameters(small_config, data):
-  settings = {"model.dropout": 0.0, "train.batch_size": 16}
-  loss, *_ = twenty_steps(small_config, data, 1, **settings)
+def test_bfloat16_follows_float32_and_keeps_float32_parameters(small_config, data, one_device):
+  loss, *_ = one_device(0.0)
   other, params, _ = twenty_steps(small_config, data, 1, **{"train.precision": "bfloat16"},
-                                  **settings)
+                                  **settings_of(0.0))
   np.testing.assert_allclose(other, loss, rtol=0.03)
   assert not np.array_equal(other, loss)
   assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
@@ -127,13 +153,12 @@ def test_members_share_the_data(engine, data):
 
 @pytest.mark.parametrize("devices, parallel", [
     (8, "jit"), (2, "jit"), pytest.param(4, "pmap", marks=pytest.mark.slow)])
-def test_members_over_devices_equal_separate_runs(engine, data, devices, parallel):
+def test_members_over_devices_equal_separate_runs(engine, data, alone, devices, parallel):
   """On 8 devices 3 members lie over 2 (one repeated as padding) and their rows over 4."""
   seeds = [5, 6, 7]
-  alone = [engine.fit(engine.members([seed])) for seed in seeds]
   joined = Engine(engine.config, data, devices, count=3, parallel=parallel)
   params, records = joined.fit(joined.members(seeds), joined.splits([ROWS] * 3))
-  compare_members(params, records, alone)
+  compare_members(params, records, map(alone, seeds))
 
 
 def test_streamed_batches_follow_the_resident_ones(engine, data, monkeypatch):
