@@ -36,6 +36,19 @@ MODELS = {
                        "crl_mmnar.build", settings.crl_mmnar),
     "zero_fill": Entry("comparator", "zeros, and the pattern as an input", "filled.build_zero"),
     "mean_fill": Entry("comparator", "the mean", "filled.build_mean"),
+    "late_fusion": Entry("LateFusion of CareBench, 2025", "zeros, or a learned vector",
+                         "concat.build_late", settings.late_fusion),
+    "early": Entry("Early of MedFuse, Hayat 2022", "a learned vector", "concat.build_early",
+                   settings.early),
+    "joint": Entry("Joint of MedFuse, Hayat 2022", "a learned vector", "concat.build_joint"),
+    "unified": Entry("Unified, Hayat 2021 (our reading)", "a head for each pattern",
+                     "concat.build_unified", settings.unified),
+    "medfuse_ri": Entry("MedFuse-RI, Hayat 2022", "no step of the sequence", "medfuse.build_ri",
+                        settings.medfuse_ri),
+    "medfuse_pt": Entry("MedFuse-PT, Hayat 2022", "no step of the sequence", "medfuse.build_pt",
+                        settings.medfuse_pt),
+    "medfuse": Entry("MedFuse-OPTIMAL, Hayat 2022", "no step of the sequence, and such rows are "
+                     "sampled", "medfuse.build", settings.medfuse),
 }
 
 

@@ -25,6 +25,57 @@ def crl_mmnar():
   return c
 
 
+def late_fusion():
+  c = _D()
+  c.fill = "zero"                   # what stands for a missing modality: "zero", or "absent", a
+                                    # learned vector
+  c.average = False                 # the mean of what each modality says alone, or one linear layer
+                                    # of all
+  return c
+
+
+def early():
+  c = _alone()
+  c.paired = False                  # the second stage sees rows with all modalities alone
+  return c
+
+
+def unified():
+  c = _D()
+  c.subsets = "singletons"          # what a row teaches beside its own pattern: each of its
+                                    # modalities alone, or "all" subsets (of up to three modalities)
+  c.least = 20                      # training rows that a pattern needs for a head of its own
+  return c
+
+
+def medfuse_ri():
+  c = _D()
+  c.hidden = 512                    # size of the LSTM's state [paper]
+  c.order = ()                      # modalities from first to last; (): the cohort's
+  return c
+
+
+def medfuse_pt():
+  return _D(medfuse_ri().to_dict() | _alone().to_dict())
+
+
+def medfuse():
+  c = medfuse_pt()
+  c.share = 0.1                     # of the rows with less than two modalities that the second stage
+                                    # sees [paper: 0.1 for mortality, 0.2 for phenotypes]
+  return c
+
+
+def _alone():
+  """Of a model whose first stage trains each encoder under a head of its own."""
+  c = _D()
+  c.stages = _D()
+  c.stages.alone = _D()
+  c.stages.alone.epochs = 20        # of the first stage
+  c.stages.alone.learning_rate = 2e-4   # of it; the second stage's is train.joint.learning_rate
+  return c
+
+
 def chosen(config):
   """What the model of `config`, the whole tree, reads of it: the settings that models share and its
   own beside them."""
@@ -34,5 +85,6 @@ def chosen(config):
 
 
 # What they may be, and the numbers that must be more than 0, for config.check().
-CHOICES = {"crl_mmnar.hide": ("all", "one")}
+CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
+           "unified.subsets": ("singletons", "all")}
 POSITIVE = ("crl_mmnar.temperature",)

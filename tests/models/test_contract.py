@@ -17,8 +17,8 @@ from crl_jax import config as config_lib, models
 from crl_jax.engine import checkpoint, step
 from crl_jax.models.parts import losses
 from tests import toy_model
-from tests.small_engine import (ROWS, Engine, batch_of, build, close, compare_members, make_data,
-                                prepared, same, small, streamed_source)
+from tests.small_engine import (ROWS, Engine, batch_of, build, close, compare_members, drawn,
+                                make_data, prepared, same, small, streamed_source)
 
 NAMES = *models.MODELS, "toy"
 # joined models choose edges by a threshold: another order of summation moves their parameters
@@ -80,16 +80,6 @@ def one(name, data):
                                                  np.zeros((1, 3), bool), batch.observed[5:]]))
   return types.SimpleNamespace(model=model, params=params, kept=kept, batch=batch, stages=stages,
                                ask=ask)
-
-
-def drawn(model):
-  """Parameters of the model's shapes, drawn without compiling its init: nothing is left at zero,
-  and no two are tied."""
-  rng = np.random.default_rng(0)
-  def draw(path, x):
-    scale = 0.3 if path[-1].key != "kernel" else np.prod(x.shape[:-1]) ** -0.5
-    return (rng.normal(size=x.shape) * scale + (path[-1].key == "scale")).astype(np.float32)
-  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(3)))
 
 
 def gap(batch, value, observed=None):

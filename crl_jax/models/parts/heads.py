@@ -28,6 +28,11 @@ def logits(h, tasks, deeper, noise):
                     for t in tasks])
 
 
+def having(batch, m):
+  """The Batch with the labels of those rows alone that have modality `m`, an index."""
+  return batch.replace(labels=jnp.where(batch.observed[:, m:m + 1], batch.labels, jnp.nan))
+
+
 def prediction(config, tasks):
   """What the logits of a Model cost and mean.
 
