@@ -163,7 +163,8 @@ def build_unified(config, spec):
         trained_BxP.sum(1, keepdims=True), 1)
     return {"prediction": (losses.Term(mean, term.weight, term.count), weights)}
 
-  return Model(init, apply, loss, probability, (stages.joint(config),), vary, pretrained, prepare=prepare)
+  return Model(init, apply, loss, probability, (stages.joint(config),), vary, pretrained,
+               prepare=prepare)
 
 
 def _paired(observed, labels, rng):

@@ -1,7 +1,6 @@
 """What makes MedFuse the method that it is; each test fails where that line is gone."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

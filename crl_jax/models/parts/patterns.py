@@ -31,8 +31,8 @@ def largest(table_PxM, share_P, observed_M):
 
 
 def trained(table_PxM, share_P, observed_M, every):
-  """(P,) bool, the patterns that a row teaches: its own, and those inside it: with `every` all, else
-  each of its modalities alone. Only a row without any teaches the empty pattern."""
+  """(P,) bool, the patterns that a row teaches: its own, and those inside it: with `every` all, or
+  else each of its modalities alone. Only a row without any teaches the empty pattern."""
   size_P = table_PxM.sum(1)
   own_P = (table_PxM == observed_M).all(1)
   inside_P = (observed_M | ~table_PxM).all(1) & (size_P > 0 if every else size_P == 1)
