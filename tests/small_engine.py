@@ -1,5 +1,6 @@
 """A small engine: everything that loop.fit() wants, for a handful of rows."""
 
+import functools
 import types
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from crl_jax import config as config_lib, models
 from crl_jax.data import preprocess, stream
 from crl_jax.engine import loop, programs, step
+from crl_jax.models.parts import losses
 from crl_jax.models.record import Batch
 
 TASKS = "readmission", "mortality"
@@ -137,8 +139,9 @@ def small(name):
   c.train.joint.learning_rate = 3e-3
   c.checkpoint.every_epochs = 1
   own = c.model[name]
-  if "support" in own:
-    own.support = 32
+  for name, value in (("support", 32), ("hidden", 8)):
+    if name in own:
+      own[name] = value
   for stage in own.get("stages", {}).values():
     stage.epochs = 1
   return c
@@ -149,6 +152,44 @@ def build(config, data):
   return models.build(config, models.Spec(
       tuple(data["inputs"]), TASKS, {m: x.shape[1:] for m, x in data["inputs"].items()},
       tuple(range(8))))
+
+
+def built(name, data, **own):
+  """(model, drawn() parameters, config) of small(name) with these settings of its own."""
+  c = small(name)
+  c.model[name].update(own)
+  model = build(c, data)
+  return model, drawn(model), c
+
+
+def drawn(model):
+  """Parameters of the model's shapes, drawn without compiling its init: nothing is left at zero,
+  and no two are tied."""
+  rng = np.random.default_rng(0)
+  def draw(path, x):
+    scale = 0.3 if path[-1].key != "kernel" else np.prod(x.shape[:-1]) ** -0.5
+    return (rng.normal(size=x.shape) * scale + (path[-1].key == "scale")).astype(np.float32)
+  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(3)))
+
+
+def seen(batch, *pattern):
+  """The Batch as if exactly these modalities (M bits) were observed in every row."""
+  return batch.replace(observed=np.tile(np.array(pattern, bool), (len(batch.slot), 1)))
+
+
+def ask(model, params, batch, kept=None):
+  """The logits of a model whose rows do not meet, without dropout, in its last stage's mode."""
+  apply = functools.partial(model.apply, train=False, rng=None, mode=model.stages[-1].mode)
+  return np.asarray(apply(params, batch, prepared=kept).logits)
+
+
+def gradient(model, kept=None, mode="", terms=None):
+  """(params, batch) -> the gradient of the sum of the loss terms named, of all where None."""
+  def total(params, batch):
+    outputs = model.apply(params, batch, True, jax.random.key(1), mode=mode, prepared=kept)
+    return sum(losses.reduce(*term) for name, term in model.loss(outputs, batch).items()
+               if terms is None or name in terms)
+  return jax.jit(jax.grad(total))
 
 
 def batch_of(data, rows):

@@ -36,6 +36,37 @@ MODELS = {
                        "crl_mmnar.build", settings.crl_mmnar),
     "zero_fill": Entry("comparator", "zeros, and the pattern as an input", "filled.build_zero"),
     "mean_fill": Entry("comparator", "the mean", "filled.build_mean"),
+    "late_fusion": Entry("LateFusion of CareBench, 2025", "zeros, or a learned vector",
+                         "concat.build_late", settings.late_fusion),
+    "early": Entry("Early of MedFuse, Hayat 2022", "a learned vector", "concat.build_early",
+                   settings.early),
+    "joint": Entry("Joint of MedFuse, Hayat 2022", "a learned vector", "concat.build_joint"),
+    "unified": Entry("Unified, Hayat 2021 (our reading)", "a head for each pattern",
+                     "concat.build_unified", settings.unified),
+    "medfuse_ri": Entry("MedFuse-RI, Hayat 2022", "no step of the sequence", "medfuse.build_ri",
+                        settings.medfuse_ri),
+    "medfuse_pt": Entry("MedFuse-PT, Hayat 2022", "no step of the sequence", "medfuse.build_pt",
+                        settings.medfuse_pt),
+    "medfuse": Entry("MedFuse-OPTIMAL, Hayat 2022", "no step of the sequence, and such rows are "
+                     "sampled", "medfuse.build", settings.medfuse),
+    "mmtm": Entry("MMTM, Vaezi Joze 2020, of tokens", "neither squeezed nor excited",
+                  "recalibrate.build_mmtm", settings.mmtm),
+    "daft": Entry("DAFT, Poelsterl 2021, of tokens", "no part in the affine map",
+                  "recalibrate.build_daft", settings.daft),
+    "mt": Entry("Multimodal transformer, Ma 2022 (our reading)", "not attended to",
+                "attention.build_mt", settings.mt),
+    "drfuse": Entry("DrFuse, Yao 2024", "not attended to, no part in the union",
+                    "disentangle.build_drfuse", settings.drfuse),
+    "shaspec": Entry("ShaSpec, Wang 2023", "the mean of what the others share",
+                     "disentangle.build_shaspec", settings.shaspec),
+    "cm_ae": Entry("Bimodal autoencoder, Ngiam 2011 (our reading)", "zeros, of a code that gives it "
+                   "back", "impute.build_cm_ae", settings.cm_ae),
+    "missmodal": Entry("MissModal, Lin 2023 (our reading)", "not attended to; parts of rows are "
+                       "drawn to the whole", "impute.build_missmodal", settings.missmodal),
+    "m3care": Entry("M3Care, Zhang 2022", "what similar patients have", "m3care.build",
+                    settings.m3care),
+    "inforeg": Entry("InfoReg, Huang 2025", "no part in the sum", "balance.build_inforeg",
+                     settings.inforeg),
 }
 
 

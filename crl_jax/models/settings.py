@@ -25,6 +25,152 @@ def crl_mmnar():
   return c
 
 
+def late_fusion():
+  c = _D()
+  c.fill = "zero"                   # what stands for a missing modality: "zero", or "absent", a
+                                    # learned vector
+  c.average = False                 # the mean of what each modality says alone, or one linear layer
+                                    # of all
+  return c
+
+
+def early():
+  c = _alone()
+  c.paired = False                  # the second stage sees rows with all modalities alone
+  return c
+
+
+def unified():
+  c = _D()
+  c.subsets = "singletons"          # what a row teaches beside its own pattern: each of its
+                                    # modalities alone, or "all" subsets (of up to three modalities)
+  c.least = 20                      # training rows that a pattern needs for a head of its own
+  return c
+
+
+def medfuse_ri():
+  c = _D()
+  c.hidden = 512                    # size of the LSTM's state [paper]
+  c.order = ()                      # modalities from first to last; (): the cohort's
+  return c
+
+
+def medfuse_pt():
+  return _D(medfuse_ri().to_dict() | _alone().to_dict())
+
+
+def medfuse():
+  c = medfuse_pt()
+  c.share = 0.1                     # of the rows with less than two modalities, seen by the second
+                                    # stage [paper: 0.1 for mortality, 0.2 for phenotypes]
+  return c
+
+
+def mmtm():
+  c = _D()
+  c.ratio = 4                       # M D / ratio * 2 is the size of what is squeezed [code]
+  c.turns = True                    # a step for each modality's own answer, then one for all; False:
+                                    # one step of all
+  c.weights = _D()
+  c.weights.prediction = 1.0        # all modalities together
+  c.weights.only = 1.0              # what each says alone
+  return c
+
+
+def daft():
+  c = _D()
+  c.base = ""                       # the modality that the others transform; "": the first
+  c.bottleneck = 0                  # size between; 0: a seventh of what goes in [code]
+  return c
+
+
+def mt():
+  c = _D()
+  c.tokens = 4                      # of each modality, beside its summary
+  c.inside = 1                      # layers of attention inside modalities
+  c.across = 1                      # layers across them, after those
+  c.weights = _D(dict(single=1.0))  # of what each modality says alone, their mean
+  return c
+
+
+def shaspec():
+  c = _D()
+  c.drop = 0.5                      # rows and steps of the second stage whose modalities are hidden in
+                                    # part
+  c.weights = _D()
+  c.weights.shared = 0.1            # that shared parts are alike [code]
+  c.weights.domain = 0.02           # that own parts tell their modality [code]
+  c.stages = _D()
+  c.stages.warm = _D()
+  c.stages.warm.epochs = 5          # of the first stage, which hides nothing
+  c.stages.warm.learning_rate = 2e-4   # of it; the second stage's is train.joint.learning_rate
+  return c
+
+
+def drfuse():
+  c = _D()
+  c.weights = _D()
+  c.weights.shared = 1.0            # what the united shared parts say alone
+  c.weights.own = 1.0               # what each modality's own part says alone
+  c.weights.jsd = 1.0               # that shared parts are alike
+  c.weights.distinct = 1.0          # that a modality's two parts are not
+  c.weights.rank = 1.0              # that attention follows what the parts cost alone
+  return c
+
+
+def cm_ae():
+  c = _D()
+  c.frozen = False                  # the second stage trains the heads alone
+  c.weights = _D()
+  c.weights.reconstruction = 1.0    # of tokens, in the second stage
+  c.stages = _D()
+  c.stages.autoencode = _D()
+  c.stages.autoencode.epochs = 20   # of the first stage, which sees no outcomes
+  c.stages.autoencode.learning_rate = 2e-4   # of it; the second's is train.joint.learning_rate
+  return c
+
+
+def missmodal():
+  c = _D()
+  c.temperature = 0.1               # of the contrast
+  c.weights = _D()
+  c.weights.contrast = 0.1          # of a row's part with its whole, among other rows
+  c.weights.distance = 0.1          # of the part from the whole
+  c.weights.semantic = 1.0          # what the part says
+  return c
+
+
+def inforeg():
+  c = _D()
+  c.scale = 0.95                    # of the pull toward the epoch's start
+  c.window = 10                     # epochs whose traces tell whether information still grows
+  c.least = 0.05                    # growth of their sum, relative, that keeps the window open
+  c.weights = _D()
+  c.weights.prediction = 1.0        # all modalities together
+  c.weights.part = 1.0              # what each says alone
+  return c
+
+
+def m3care():
+  c = _D()
+  c.support = 256                   # training rows that every row meets; an export holds what the
+                                    # row part makes of them
+  c.weights = _D()
+  c.weights.prediction = 1.0        # of outcomes
+  c.weights.stability = 0.01        # that the compared embeddings keep their size
+  return c
+
+
+def _alone():
+  """Of a model whose first stage trains each encoder under a head of its own."""
+  c = _D()
+  c.stages = _D()
+  c.stages.alone = _D()
+  c.stages.alone.epochs = 20        # of the first stage
+  c.stages.alone.learning_rate = 2e-4   # of it; the second stage's is train.joint.learning_rate
+  return c
+
+
 def chosen(config):
   """What the model of `config`, the whole tree, reads of it: the settings that models share and its
   own beside them."""
@@ -34,5 +180,7 @@ def chosen(config):
 
 
 # What they may be, and the numbers that must be more than 0, for config.check().
-CHOICES = {"crl_mmnar.hide": ("all", "one")}
-POSITIVE = ("crl_mmnar.temperature",)
+CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
+           "unified.subsets": ("singletons", "all")}
+POSITIVE = ("crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio", "mt.tokens",
+            "mt.across", "m3care.support", "inforeg.window")

@@ -17,8 +17,8 @@ from crl_jax import config as config_lib, models
 from crl_jax.engine import checkpoint, step
 from crl_jax.models.parts import losses
 from tests import toy_model
-from tests.small_engine import (ROWS, Engine, batch_of, build, close, compare_members, make_data,
-                                prepared, same, small, streamed_source)
+from tests.small_engine import (ROWS, Engine, batch_of, build, close, compare_members, drawn,
+                                make_data, prepared, same, small, streamed_source)
 
 NAMES = *models.MODELS, "toy"
 # joined models choose edges by a threshold: another order of summation moves their parameters
@@ -82,16 +82,6 @@ def one(name, data):
                                ask=ask)
 
 
-def drawn(model):
-  """Parameters of the model's shapes, drawn without compiling its init: nothing is left at zero,
-  and no two are tied."""
-  rng = np.random.default_rng(0)
-  def draw(path, x):
-    scale = 0.3 if path[-1].key != "kernel" else np.prod(x.shape[:-1]) ** -0.5
-    return (rng.normal(size=x.shape) * scale + (path[-1].key == "scale")).astype(np.float32)
-  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(3)))
-
-
 def gap(batch, value, observed=None):
   """The inputs with `value` under what is not observed."""
   observed = batch.observed if observed is None else observed
@@ -118,11 +108,13 @@ def test_padding_rows_change_no_loss_and_no_gradient(one):
 def test_rows_in_another_order_and_company_are_the_same(one):
   batch, order = one.batch, np.random.default_rng(0).permutation(16)
   for learn in one.stages.values():
-    (loss, (_, outputs)), _ = learn(one.params, batch.inputs, batch)
+    (loss, (terms, outputs)), _ = learn(one.params, batch.inputs, batch)
     mixed = jax.tree.map(lambda x: x[order], batch)
-    (again, (_, others)), _ = learn(one.params, mixed.inputs, mixed)
+    (again, (others, moved)), _ = learn(one.params, mixed.inputs, mixed)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
-    close(others, jax.tree.map(lambda x: x[order], outputs), 1e-4)
+    close((others, moved.logits),
+          jax.tree.map(lambda x: x[order] if np.ndim(x) and len(x) == 16 else x,
+                       (terms, outputs.logits)), 1e-4)
   p = np.asarray(one.ask(one.params, batch))
   some = np.r_[np.repeat(4, 10), [0, 2, 4, 9, 11, 15]]
   np.testing.assert_allclose(one.ask(one.params, jax.tree.map(lambda x: x[some], batch)), p[some],

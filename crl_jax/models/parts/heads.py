@@ -24,8 +24,18 @@ class Head(nn.Module):
 def logits(h, tasks, deeper, noise):
   """(T,) logits of the representation h (D,), by a Head for each of `tasks`, one layer deeper for
   those in `deeper`. To be called in a module's @nn.compact."""
-  return jnp.stack([Head(1 + (t in deeper), h.shape[0], name=f"head_{t}")(h, noise)
-                    for t in tasks])
+  return shared(tasks, deeper, h.shape[0])(h, noise)
+
+
+def shared(tasks, deeper, width):
+  """The function (h (width,), noise) -> logits of logits(), for several representations of a row."""
+  made = [Head(1 + (t in deeper), width, name=f"head_{t}") for t in tasks]
+  return lambda h, noise: jnp.stack([head(h, noise) for head in made])
+
+
+def having(batch, m):
+  """The Batch with the labels of those rows alone that have modality `m`, an index."""
+  return batch.replace(labels=jnp.where(batch.observed[:, m:m + 1], batch.labels, jnp.nan))
 
 
 def prediction(config, tasks):
