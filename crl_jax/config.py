@@ -190,6 +190,12 @@ def default(model=""):
   c.rectifier.thresholds = (0.0, 0.01, 0.02, 0.04, 0.08)   # candidates, in units of scale; "no
                                                            # correction" competes too
 
+  c.headline = _D()                 # the predictor that a report leads with, from validation rows
+  c.headline.stack = True           # the method's stack with logistic regression and boosting
+                                    # competes with the method alone
+  c.headline.calibrate = True       # temperature and Platt scaling compete with none
+  c.headline.folds = 5              # of the cross-fitting among the validation patients
+
   c.evaluate = _D()
   c.evaluate.bootstrap = 1000       # patient-cluster resamples of every 95% interval; of 10,000
                                     # patients or more: see statistics/bootstrap.py
@@ -310,7 +316,7 @@ _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.ep
           "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
           "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
           "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
-          "splits.folds": 2, "rectifier.folds": 2, "train.joint.patience": 0, "members.seeds": 1,
+          "splits.folds": 2, "rectifier.folds": 2, "headline.folds": 2, "train.joint.patience": 0, "members.seeds": 1,
           "policy.xi": 0, "policy.components": 0, "policy.folds": 1, "policy.repeats": 1,
           "policy.trim": 0, "policy.net.width": 1, "policy.net.learning_rate": 0,
           "policy.net.weight_decay": 0, "policy.net.batch_size": 1, "policy.net.epochs": 1,
@@ -412,9 +418,9 @@ def expanded(config):
 # Settings that say how fast or where, and change no number; those of policies no run reads.
 FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:", "data.spill:",
         "data.memory_limit:", "text.cache:", "platform:", "policy.")
-# Settings that change nothing that is trained: those, the evaluation's, where the data lie, which
-# the data's own fingerprint tells better.
-UNTRAINED = FREE + ("evaluate.", "data.root:", "text.model:")
+# Settings that change nothing that is trained: those, the evaluation's and the headline's, where the
+# data lie, which the data's own fingerprint tells better.
+UNTRAINED = FREE + ("evaluate.", "headline.", "data.root:", "text.model:")
 
 
 def difference(old, new, but=()):
@@ -514,6 +520,8 @@ def current(tree):
 
   Up to version 0.2.0 CRL-MMNAR's settings stood flat in `model`, whatever the model was.
   """
+  # a run older than them has no file of what they decide
+  tree = {"headline": default().headline.to_dict()} | tree
   old, name = tree["model"], tree["model"]["name"]
   own = models.settings.crl_mmnar().keys() & old.keys()
   if not own:

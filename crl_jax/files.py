@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import tokenize
+import zipfile
 
 _LOG = logging.getLogger("crl_jax")
 _UNSEALED = ("", "0.1.0")   # versions of crl_jax whose runs have no manifest
@@ -147,6 +148,11 @@ def seal(folder, name):
     _write_manifest(folder, digests | {name: sha256(folder / name)})
 
 
+def listed(folder):
+  """Names of the files that a finished run's manifest holds; none of a run without one."""
+  return set(_manifest(pathlib.Path(folder)) or ())
+
+
 def _write_manifest(folder, digests):
   write_json(folder / "manifest.json", {"files": digests, "sha256": _digest_of(digests)})
 
@@ -206,8 +212,9 @@ def of_finished(workdir, *names):
 
 
 def read(path):
-  """The DataFrame of a .parquet file, the JSON object of any other. Raises OSError where it is
-  absent, damaged, or not what the manifest beside it says was written."""
+  """The DataFrame of a .parquet file, the arrays by name of a .npz file, the JSON object of any
+  other. Raises OSError where it is absent, damaged, or not what the manifest beside it says was
+  written."""
   path = pathlib.Path(path)
   digest = (_manifest(path.parent) or {}).get(path.name)
   try:
@@ -217,11 +224,16 @@ def read(path):
     if path.suffix == ".parquet":
       import pandas as pd
       return pd.read_parquet(io.BytesIO(content))
+    if path.suffix == ".npz":
+      import numpy as np
+      with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
     tree = json.loads(content)
     if not isinstance(tree, dict) or not tree:
       raise ValueError("no JSON object")
     return tree
-  except (OSError, ValueError, RecursionError) as error:   # without what was read: it may be a patient's
+  except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    # without what was read: it may be a patient's
     raise OSError(_damaged(path, error)) from error
 
 

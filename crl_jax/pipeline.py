@@ -10,8 +10,8 @@ import pandas as pd
 from crl_jax import processes, progress, stopping
 from crl_jax.data import facts, preprocess, sources, splits as splits_lib
 from crl_jax.data.cohort import Cohort
-from crl_jax.engine import members, writer, yardsticks
-from crl_jax.posthoc import rectifier
+from crl_jax.engine import kept as kept_lib, members, writer, yardsticks
+from crl_jax.posthoc import headline, rectifier
 from crl_jax.statistics import conformal, evaluate, informative, predictions
 
 
@@ -102,7 +102,7 @@ def predict(prepared, plans, ready, roles=("val", "test")):
             for role in roles}
 
 
-def table(prepared, plans, base, references=True):
+def table(prepared, plans, base, references=True, kept=None):
   """The predictions table of members, before any correction.
 
   Args:
@@ -110,13 +110,15 @@ def table(prepared, plans, base, references=True):
     plans: those members.
     base: role -> their probabilities, from predict().
     references: with the cohort's own predictors and the yardsticks.
+    kept: a list to which each fold's engine.kept.of_fold is appended, if any.
   Returns:
     DataFrame, see statistics.predictions; its attrs["yardsticks"] hold a fold's settings of each.
   """
   parts, chosen = [], []
   for fold, rows in enumerate(prepared.rows):
     mine = [m for m, plan in enumerate(plans) if plan.fold == fold]
-    beside, settings = _references(prepared, fold) if references else (dict.fromkeys(base, {}), {})
+    beside, settings = (_references(prepared, fold, kept) if references else
+                        (dict.fromkeys(base, {}), {}))
     chosen.append(settings)
     parts.append(predictions.of_fold(
         prepared.cohort, rows, fold, [plans[m].seed for m in mine],
@@ -128,25 +130,32 @@ def table(prepared, plans, base, references=True):
   return table
 
 
-def _references(prepared, fold):
+def _references(prepared, fold, kept):
   """(role -> name -> (n, T) of the predictors that came with the cohort and of the yardsticks, what
   was chosen for these)."""
   cohort, rows, config = prepared.cohort, prepared.rows[fold], prepared.config
   found = {role: {name: p[rows[role]] for name, p in cohort.references.items()}
            for role in ("val", "test")}
+  def keep(*fitted):
+    if kept is not None and (arrays := kept_lib.of_fold(*fitted)):
+      kept.append(arrays)
   if config.evaluate.yardsticks:
     with progress.stage(_YARDSTICKS.format(fold)):
       theirs, chosen = yardsticks.of_cohort(cohort, prepared.stats[fold], rows, config.preprocess,
-                                            config.seed)
+                                            config.seed, keep)
     return {role: p | theirs[role] for role, p in found.items()}, chosen
   return found, {}
 
 
 def correct(prepared, table):
-  """(table with p_<task> and the conformal columns, the rectifiers as plain dicts)."""
+  """(table with p_<task>, the columns of posthoc.headline and of statistics.conformal, and in its
+  attrs["headline"] what the former told; the rectifiers as plain dicts)."""
   cohort, config = prepared.cohort, prepared.config
   table, rectifiers = rectifier.rectify_table(table, cohort.tasks, cohort.modalities,
                                               config.rectifier, config.seed)
+  table, rules = headline.add(table, cohort.tasks, config.headline, config.seed)
+  if rules:
+    table.attrs["headline"] = rules
   return conformal.add(table, cohort.tasks, config.evaluate), rectifiers
 
 
@@ -157,6 +166,8 @@ def judge(prepared, table):
     metrics = evaluate.evaluate(table, cohort.tasks, config, config.seed, cohort.modalities)
   if "yardsticks" in table.attrs:
     metrics["yardsticks"] = yardsticks.described(table.attrs["yardsticks"], cohort.tasks)
+  if "headline" in table.attrs:
+    metrics["headline"] = headline.summary(table.attrs["headline"])
   if config.evaluate.informative:
     with progress.stage(_INFORMATIVE):
       metrics["informative"] = informative.study(cohort, seed=config.seed,

@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 from crl_jax import config as config_lib, files, pipeline, processes, progress, stopping
-from crl_jax.engine import checkpoint, members
+from crl_jax.engine import checkpoint, kept as kept_lib, members
 from crl_jax.report import explanations, page, tables
 from crl_jax.serve import explain, predictor
 
@@ -84,20 +84,27 @@ def _execute(config, workdir, devices, stop, plan):
   base = pipeline.predict(prepared, plans, ready)
   if not processes.leader():
     return
-  table, rectifiers = pipeline.correct(prepared, pipeline.table(prepared, plans, base))
+  kept = []
+  table, rectifiers = pipeline.correct(prepared, pipeline.table(prepared, plans, base, kept=kept))
   metrics = pipeline.judge(prepared, table)
   if ready.remembers:
     metrics["remembers"] = ready.remembers
   with files.replaced(workdir / "predictions.parquet") as part:
     table.to_parquet(part, index=False)
   files.write_json(workdir / "rectifier.json", rectifiers)
+  names = ["config.json", "data.json", "rectifier.json", "predictions.parquet"]
+  if "headline" in table.attrs:
+    files.write_json(workdir / "headline.json", table.attrs["headline"])
+    names.append("headline.json")
+    if kept:
+      kept_lib.save(workdir / "yardsticks.npz", kept)
+      names.append("yardsticks.npz")
   for name in ("explain.svg", "explain.json"):   # of a report before
     (workdir / name).unlink(missing_ok=True)
   with progress.stage(_REPORT):
     page.write(workdir / "report.html", metrics, table, facts, rectifiers,
                config_lib.as_dict(config), files.history(workdir))
-  files.finish(workdir, ("config.json", "data.json", "rectifier.json", "predictions.parquet"),
-               metrics)
+  files.finish(workdir, names, metrics)
 
 
 def _explain(workdir, rows):

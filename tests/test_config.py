@@ -187,6 +187,17 @@ def test_the_flat_settings_of_a_model_up_to_0_2_0_are_read(name):
     config_lib.from_dict(old | {"model": old["model"] | {"depth": 3}})
 
 
+def test_a_run_from_before_the_headline_is_read_and_gone_on_with():
+  new = config_lib.as_dict(mimic.get_config())
+  old = {key: value for key, value in new.items() if key != "headline"}
+  assert config_lib.current(old) == new and config_lib.from_dict(old) == mimic.get_config()
+  assert config_lib.digest(old) == config_lib.digest(new)   # nothing of it is trained
+  off = config_lib.as_dict(config_lib.override(mimic.get_config(), ["headline.stack=False"]))
+  assert config_lib.digest(off) == config_lib.digest(new)
+  assert config_lib.difference(config_lib.current(old), off, config_lib.FREE) == [
+      "headline.stack: True -> False"]
+
+
 def test_a_config_holds_the_settings_of_one_model():
   for get_config in (config_lib.default, mimic.get_config, eicu.get_config, cohort.get_config):
     for name in models.MODELS:

@@ -67,17 +67,30 @@ def _logistic_path(x, y, tried, seed):
   start = np.zeros(x.shape[1]), np.log(y.mean() / (1 - y.mean()))
   for c in STRENGTHS:
     start = _linear(x, y, c, tried["ratio"], start)
-    yield dict(C=c), _sigmoid_of(*start)
+    yield dict(C=c), Linear(*start)
 
 
 def _logistic_at(x, y, settings, seed):
   del seed
   start = np.zeros(x.shape[1]), np.log(y.mean() / (1 - y.mean()))
-  return _sigmoid_of(*_linear(x, y, settings["C"], settings["ratio"], start))
+  return Linear(*_linear(x, y, settings["C"], settings["ratio"], start))
 
 
-def _sigmoid_of(weight, bias):
-  return lambda x: _sigmoid(x @ weight.astype(x.dtype) + bias)
+class Linear(typing.NamedTuple):
+  """A fitted logistic regression: (n, F) -> (n,) probabilities."""
+  weight: np.ndarray   # (F,)
+  bias: float
+
+  def __call__(self, x):
+    return _sigmoid(x @ self.weight.astype(x.dtype) + self.bias)
+
+
+class Boosted(typing.NamedTuple):
+  """A fitted model of scikit-learn's form: (n, F) -> (n,) probabilities."""
+  model: typing.Any
+
+  def __call__(self, x):
+    return self.model.predict_proba(x)[:, 1]
 
 
 def _sigmoid(x):
@@ -130,14 +143,12 @@ def _elastic_net(x, y, c, ratio, start):
 def _boosted(grow):
   """path, at, usual and worth of boosting; `grow`: (model of fewer trees or None, trees, settings,
   seed, x, y) -> a fitted model of scikit-learn's form."""
-  predict = lambda model: lambda x: model.predict_proba(x)[:, 1]
-
   def path(x, y, tried, seed):
     model = None
     for trees in TREES:
       model = grow(model, trees, tried, seed, x, y)
-      yield dict(trees=trees), predict(model)
-  at = lambda x, y, settings, seed: predict(grow(None, settings["trees"], settings, seed, x, y))
+      yield dict(trees=trees), Boosted(model)
+  at = lambda x, y, settings, seed: Boosted(grow(None, settings["trees"], settings, seed, x, y))
   return dict(path=path, at=at, usual=dict(trees=40), worth=0.002)
 
 

@@ -79,12 +79,14 @@ class Fitted(typing.NamedTuple):
   Attributes:
     predict: (n, F) of `design_matrix` -> {name: (n, T)} float64 probabilities.
     chosen: name -> per task the settings, None for a task that nothing could be fitted to.
+    models: name -> per task the fitted model, or the rate (a number) of such a task.
   """
   predict: typing.Callable
   chosen: dict
+  models: dict
 
 
-def of_cohort(cohort, stats, rows, config, seed):
+def of_cohort(cohort, stats, rows, config, seed, keep=lambda stats, models: None):
   """Fits the yardsticks on a cohort's training rows and predicts its held-out rows. Evenly spread
   rows stand for more training rows than BYTES hold, and others are predicted in pieces, so the
   memory does not grow with the cohort.
@@ -95,6 +97,7 @@ def of_cohort(cohort, stats, rows, config, seed):
     rows: role -> (n,) row indices.
     config: config.preprocess.
     seed: int.
+    keep: called with the preprocessing that they see and Fitted.models.
 
   Returns:
     ("val" and "test" -> {name: (n, T)}, as Fitted.chosen).
@@ -117,6 +120,7 @@ def of_cohort(cohort, stats, rows, config, seed):
   kept = _spread(rows["train"], max(1, BYTES // next(pieces(rows["train"][:1])).nbytes))
   fitted = fit(np.concatenate(list(pieces(kept))), cohort.labels[kept], cohort.patient_id[kept],
                len(cohort.modalities), seed)
+  keep(stats, fitted.models)
   found = {role: [fitted.predict(piece) for piece in pieces(rows[role])]
            for role in ("val", "test")}
   return {role: {name: np.concatenate([p[name] for p in parts]) for name in fitted.chosen}
@@ -182,18 +186,19 @@ def fit(x, y, patient, modalities, seed, names=None):
   def predict(x):
     with threadpoolctl.threadpool_limits(1):
       wide = np.concatenate([x, onehot(x[:, -modalities:])], axis=1)
-      return {name: np.stack([np.asarray(model(wide if known[name].onehot else x), np.float64)
-                              for model in of_task], 1) for name, of_task in models.items()}
-  return Fitted(predict, {name: list(found) for name, found in chosen.items()})
+      return {name: np.stack([
+          np.full(len(x), model) if isinstance(model, float) else
+          np.asarray(model(wide if known[name].onehot else x), np.float64)
+          for model in of_task], 1) for name, of_task in models.items()}
+  return Fitted(predict, {name: list(found) for name, found in chosen.items()}, models)
 
 
 def _fit_task(rival, x, y, patient, seed):
-  """(settings, (n, F) -> (n,)) of one task."""
+  """(settings, (n, F) -> (n,)) of one task; (None, the rate) where it has one class."""
   labelled = ~np.isnan(y)
   x, y, patient = (x, y, patient) if labelled.all() else (x[labelled], y[labelled],
                                                          patient[labelled])
   if len(np.unique(y)) < 2:
-    rate = float(y.mean()) if len(y) else 0.5
-    return None, lambda x: np.full(len(x), rate)
+    return None, float(y.mean()) if len(y) else 0.5
   settings = search.choose(rival, x, y, patient, seed)
   return settings, rival.at(x, y, settings, seed)

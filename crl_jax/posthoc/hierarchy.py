@@ -21,16 +21,14 @@ import typing
 
 import numpy as np
 
-from crl_jax.posthoc import segments
+from crl_jax.posthoc import logits, segments
 
 LEVELS = ("none", "intercept", "platt", "modalities", "patterns")
 STRENGTHS = (0.1, 0.3, 1.0)   # standard deviations of the prior, in log-odds
 FEW = 100          # labelled patients below which nothing but the intercept is tried
 FEWEST = 10        # labelled patients with the outcome, and without, below which nothing is
 FOLDS = 5
-EDGE = 1e-4        # probabilities are kept this far from 0 and 1 before their logit
 _LEAST = 0.01      # of the largest weight: less is none
-_NEWTON, _STILL = 30, 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +63,9 @@ class Correction:
     if (pattern.ndim == 2) != self.bits or self.bits and pattern.shape[1] != self.patterns.shape[1]:
       raise ValueError("rectify: patterns of new rows are not told as those of the calibration "
                        "rows.")
-    logit = _logit(p)
+    logit = logits.of(p)
     effect = np.append(self.effect, 0.0)[_slots(self.patterns, pattern)]
-    return _sigmoid(logit + _design(logit - self.centre, pattern) @ self.weight + effect)
+    return logits.sigmoid(logit + _design(logit - self.centre, pattern) @ self.weight + effect)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +119,11 @@ def rectify(y, p, pattern, patient, seed=0):
     mine, theirs = rows.fold == k, _weigh(rows, {
         tuple(sorted((k, other))): other for other in range(FOLDS) if other != k}, fits)[0]
     if theirs[0] < 1:
-      p_known[mine] = _sigmoid(_average(fits[k,], theirs).logit(rows, mine))
+      p_known[mine] = logits.sigmoid(_average(fits[k,], theirs).logit(rows, mine))
   final = np.full(len(y), np.nan)
   final[known] = p_known
-  gains = {"log_loss": _log_loss(rows.y, rows.logit) - _log_loss(rows.y, _logit(p_known)),
+  gains = {"log_loss": logits.log_loss(rows.y, rows.logit)
+                       - logits.log_loss(rows.y, logits.of(p_known)),
            "brier": (p[known] - rows.y)**2 - (p_known - rows.y)**2}
   best = _average(pooled, weights)
   levels = {level: float(sum(w for w, fit in zip(weights, pooled) if fit.level == level))
@@ -163,7 +162,7 @@ class _Fit(typing.NamedTuple):
 
 
 def _rows(y, p, pattern, patient, seed):
-  logit = _logit(p)
+  logit = logits.of(p)
   centre = float(logit.mean()) if len(logit) else 0.0
   bits = pattern.ndim == 2
   patterns, slot = np.unique(pattern, axis=0 if bits else None, return_inverse=True)
@@ -197,36 +196,22 @@ def _fits(rows, mask):
       used = {"intercept": 1, "platt": 2}.get(level, width)
       sd = np.full(used, 1.0)
       sd[{"intercept": 0, "platt": 1}.get(level, 2):] = strength
-      weight = np.append(_newton(y, logit, design[:, :used], sd), flat[used:])
+      weight = np.append(logits.newton(y, logit, design[:, :used], sd), flat[used:])
       effect = still if level != "patterns" else _effects(
           y, logit + design @ weight, slot, strength, count)
       found.append(_Fit(level, strength, weight, effect))
   return found
 
 
-def _newton(y, offset, design, sd):
-  """(Q,) weights with the largest posterior: prior N(0, sd^2) each."""
-  weight = np.zeros(design.shape[1])
-  for _ in range(_NEWTON):
-    p = _sigmoid(offset + design @ weight)
-    slope = design.T @ (y - p) - weight / sd**2
-    curve = (design * (p * (1 - p))[:, None]).T @ design + np.diag(1 / sd**2)
-    step = np.clip(np.linalg.solve(curve, slope), -1, 1)
-    weight = weight + step
-    if np.abs(step).max() < _STILL:
-      break
-  return weight
-
-
 def _effects(y, offset, slot, sd, count):
   """(P,) effects of the patterns, each by itself: prior N(0, sd^2)."""
   effect = np.zeros(count)
-  for _ in range(_NEWTON):
-    p = _sigmoid(offset + effect[slot])
+  for _ in range(logits.STEPS):
+    p = logits.sigmoid(offset + effect[slot])
     slope, curve = segments.by_id(slot, np.stack([y - p, p * (1 - p)]), count)
     step = np.clip((slope - effect / sd**2) / (curve + 1 / sd**2), -1, 1)
     effect = effect + step
-    if np.abs(step).max() < _STILL:
+    if np.abs(step).max() < logits.STILL:
       break
   return effect
 
@@ -250,7 +235,7 @@ def _weigh(rows, judged, fits):
   tried = []
   for i, fit in enumerate(fits[()]):
     after = np.concatenate([fits[out][i].logit(rows, mask) for out, mask in masks.items()])
-    gains = _log_loss(y, before) - _log_loss(y, after)
+    gains = logits.log_loss(y, before) - logits.log_loss(y, after)
     gain, se = _mean(gains, patient)
     # a patient's rows repeat each other: they tell as much as fewer independent ones would
     alone = _mean(gains, np.arange(len(gains)))[1]
@@ -304,16 +289,3 @@ def _probabilities(p):
   if odd := int((~((p >= 0) & (p <= 1))).sum()):
     raise ValueError(f"rectify: {odd} of {p.size} predictions are not probabilities within 0..1.")
   return p
-
-
-def _logit(p):
-  p = np.clip(p, EDGE, 1 - EDGE)
-  return np.log(p) - np.log1p(-p)
-
-
-def _sigmoid(x):
-  return 0.5 + 0.5 * np.tanh(0.5 * x)
-
-
-def _log_loss(y, logit):
-  return np.logaddexp(0, np.where(y == 1, -logit, logit))

@@ -98,8 +98,9 @@ def context(metrics, data, rectifier, config):
 
 def _brief(task, metrics):
   """The headline and the tables of one task."""
-  entry, names = metrics["test"][task], metrics_lib.METRICS
-  lines = [dict(kind="strong" if role is roles.FINAL else "", label=role.label, cells=cells)
+  lead, names = roles.lead(metrics), metrics_lib.METRICS
+  entry = metrics[lead.key][task]
+  lines = [dict(kind="strong" if role is lead else "", label=role.label, cells=cells)
            for role, cells in tables.scores(metrics, task)]
   lines += [dict(kind="delta", label=label, cells=cells)
             for label, cells in tables.differences(metrics, task)]
@@ -122,13 +123,16 @@ def _brief(task, metrics):
 
 def _beside(metrics, task):
   """Differences shown under the headline: label, text, what it is."""
-  found, rival = [], text.best_yardstick(metrics, task, "auroc")
+  found, rival, lead = [], text.best_yardstick(metrics, task, "auroc"), roles.lead(metrics)
+  if lead is not roles.FINAL:
+    found.append(("the method alone", tables.interval_text(metrics["test"][task]["auroc"]),
+                  "The method alone: AUROC with its rectifier, without yardsticks."))
   if rival:
     found.append((f"over {rival[0]}", tables.interval_text(rival[1], "+.3f"),
                   "Over: AUROC minus that of the yardstick with the highest."))
-  if regret := metrics["differences"].get(roles.REGRET.key):
+  if regret := metrics["differences"].get(roles.Difference(roles.BAYES, lead).key):
     found.append(("regret", tables.interval_text(regret[task]["auroc"], "+.3f"),
-                  "Regret: AUROC of the best possible predictor minus the model's."))
+                  "Regret: AUROC of the best possible predictor minus the headline's."))
   change = metrics["differences"][roles.GAIN.key][task]["brier"]
   return [*found, ("rectifier, Brier", tables.interval_text(change, "+.3f"),
                    "Rectifier: its change of the Brier score; lower is better.")]
@@ -163,10 +167,29 @@ def _task(task, metrics, predictions, data, rectifier, settings):
                      true=tables.number(row["true"], "+.3f")) for row in rows],
       truth=any(row["true"] is not None for row in rows),
       withheld=sorted({row["reason"] for row in rows if "reason" in row}),
-      threshold=tables.threshold(rectifier, task),
+      threshold=tables.threshold(rectifier, task), headline=_headline(metrics, task),
       rates=_one(draw.rates(task, rows, overall)),
       gammas=_one(draw.gammas(task, [row for row in rows if row["cell"]])),
       conformal=_conformal(metrics, task, data), fairness=_fairness(metrics, task))
+
+
+def _headline(metrics, task):
+  """How the headline came about, None of a run without: rows of candidate, weights or members that
+  chose it, held-out log-losses by calibration, slopes on test rows before and after."""
+  if not (found := metrics.get("headline")):
+    return None
+  mine = found[task]
+  slope = lambda role: (tables.interval_text(metrics[role.key][task]["slope"])
+                        if role.key in metrics else "-")
+  members = sum(mine["chosen"].values())
+  return [[label, f"{mine['chosen'].get(name, 0)} of {members}",
+           *(tables.number(loss, ".4f") for loss in mine["log_loss"][name].values()),
+           ", ".join(f"{kind} {n}" for kind, n in mine["scaling"][name].items()),
+           slope(before), slope(after)]
+          for name, label, before, after in (
+              ("method", "the method", roles.FINAL, roles.CALIBRATED),
+              ("stack", f"the stack: {text.weights(mine)}", roles.POOL, roles.STACK))
+          if name == "method" or len(mine["weights"]) > 1]
 
 
 def _unchanged(predictions, task):

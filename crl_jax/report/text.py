@@ -19,7 +19,7 @@ def question(tasks, data):
 def findings(metrics, rectifier):
   """Sentences on what was found, per task, each with its interval."""
   said = []
-  for task, entry in metrics["test"].items():
+  for task, entry in metrics[roles.lead(metrics).key].items():
     auroc = entry["auroc"]
     if auroc["value"] is None:
       said.append(f"{task}: the AUROC cannot be computed ({auroc['reason']}).")
@@ -30,7 +30,7 @@ def findings(metrics, rectifier):
       name, difference = rival
       text += (f", {_compared(difference)} the best yardstick ({name}; "
                f"{tables.interval_text(difference, '+.3f')})")
-    said += [text + ".", *_beside_ranking(metrics, task)]
+    said += [text + ".", *_headline(metrics, task), *_beside_ranking(metrics, task)]
     brier = metrics["differences"][roles.GAIN.key][task]["brier"]
     if brier["value"] is not None:
       change = tables.interval_text(brier, "+.4f")
@@ -38,6 +38,30 @@ def findings(metrics, rectifier):
                   f"{tables.threshold(rectifier, task)}".rstrip())
   informative = metrics.get("informative")
   return said + ([f"Missingness: {informative['sentence']}"] if informative else [])
+
+
+def _headline(metrics, task):
+  """A sentence on what the headline is; none of a run without."""
+  if not (found := metrics.get("headline")):
+    return []
+  mine = found[task]
+  members = sum(mine["chosen"].values())
+  stack = mine["chosen"].get("stack", 0)
+  what = ("the method alone, calibrated" if not stack else
+          f"its stack with yardsticks ({weights(mine)}), calibrated")
+  if 0 < stack < members:
+    what += f", in {stack} of {members} members, else the method alone, calibrated"
+  alone = tables.interval_text(metrics["test"][task]["auroc"])
+  return [f"{task}: this headline is {what}: the lower log-loss on calibration patients. The method "
+          f"alone: AUROC {alone}."]
+
+
+def weights(mine):
+  """'method 0.29, logistic reg. 0.50, boosting 0.21' of a task of metrics["headline"], the mean over
+  members."""
+  label = {role.prefix[len("p_"):-1]: role.label for role in roles.YARDSTICKS}
+  return ", ".join(f"{label.get(part, part)} {tables.number(w, '.2f')}"
+                   for part, w in mine["weights"].items())
 
 
 def may_conclude(metrics, data, config):
@@ -105,7 +129,7 @@ def _beside_ranking(metrics, task):
       said.append(f"{verdict} the best yardstick in {name} ({rival[0]}; "
                   f"{tables.interval_text(rival[1], '+.3f')})")
   said = [f"{task}: " + ", and ".join(said) + "."] if said else []
-  slope = metrics["test"][task]["slope"]
+  slope = metrics[roles.lead(metrics).key][task]["slope"]
   if slope["lo"] is not None and not slope["lo"] <= 1 <= slope["hi"]:
     far = ("too extreme (high ones too high, low ones too low)" if slope["hi"] < 1 else
            "too timid (high ones too low, low ones too high)")
@@ -115,10 +139,10 @@ def _beside_ranking(metrics, task):
 
 
 def best_yardstick(metrics, task, metric):
-  """(label, difference, ours minus it) of the yardstick that is best by `metric`."""
+  """(label, difference, the headline minus it) of the yardstick that is best by `metric`."""
   found = []
-  for pair in [pair for pair in roles.DIFFERENCES if pair.second in roles.YARDSTICKS
-               and pair.key in metrics["differences"]]:
+  for pair in [pair for pair in roles.DIFFERENCES if pair.first is roles.lead(metrics)
+               and pair.second in roles.YARDSTICKS and pair.key in metrics["differences"]]:
     difference = metrics["differences"][pair.key][task][metric]
     if difference["value"] is not None:
       value = metrics[pair.second.key][task][metric]["value"]

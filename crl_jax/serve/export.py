@@ -47,10 +47,10 @@ names = np.array(schema["inputs"]["observed"]["columns"])
 observed = np.concatenate([np.eye(len(names)), np.ones((1, len(names)))]).astype(bool)
 inputs = {m: np.zeros((len(observed), *about["shape"][1:]), about["dtype"])
           for m, about in schema["inputs"]["inputs"].items()}
-base, rectified = map(np.asarray, model.call(weights, inputs, observed))
-for row, before, after in zip(observed, base, rectified):
-  for task, b, r in zip(schema["outputs"]["columns"], before, after):
-    print(f"{'+'.join(names[row])}: {task} {b:.6f}, rectified {r:.6f}")
+for row, found in zip(observed, zip(*map(np.asarray, model.call(weights, inputs, observed)))):
+  for task, b, r, *chosen in zip(schema["outputs"]["columns"], *found):
+    print(f"{'+'.join(names[row])}: {task} {b:.6f}, rectified {r:.6f}"
+          + "".join(f", chosen {c:.6f}" for c in chosen))
 '''
 
 
@@ -100,18 +100,19 @@ def stage(predictor):
     predictor: predictor.Predictor.
   Returns:
     (jax.export.Exported, weights): the former's call(weights, inputs, observed) is that of
-    Predictor.function with `weights` (name -> NumPy array) flat. The training data's range, which
+    Predictor.whole, or of Predictor.function for a run without a headline, with `weights` (name -> NumPy array) flat. The training data's range, which
     the function does not use, is not among them: it shows single patients' values.
   """
   stats = {m: {k: x for k, x in s.items() if k not in ("low", "high")}
            for m, s in predictor.weights["stats"].items()}
-  leaves, structure = jax.tree_util.tree_flatten_with_path(dict(predictor.weights, stats=stats))
+  leaves, structure = jax.tree_util.tree_flatten_with_path(
+      dict(predictor.weights, stats=stats, **predictor.more))
   names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
   weights = {name: np.asarray(x) for name, (_, x) in zip(names, leaves)}
 
   def predict(weights, inputs, observed):
     tree = jax.tree.unflatten(structure, [weights[name] for name in names])
-    return predictor.function(tree, inputs, observed)
+    return (predictor.whole or predictor.function)(tree, inputs, observed)
   rows, = jax_export.symbolic_shape("rows")
   shaped = jax.ShapeDtypeStruct
   with _without_source_paths():
@@ -144,10 +145,11 @@ def schema(staged, weights, predictor, config, facts, digests):
   Returns:
     dict of JSON types; no count, value or id of patients.
   """
+  headline = predictor.whole is not None
   array = lambda x: {"dtype": x.dtype.name, "shape": list(x.shape)}
   return {
       "call": "jax.export.deserialize(bytes of model.stablehlo).call(weights, inputs, observed) -> "
-              "(base, rectified)",
+              "(base, rectified" + ", chosen)" * headline + ")" * (not headline),
       "sha256": digests,
       # embeddings, in weights memory/...: as confidential as the patients' records
       "holds_rows_of_training_patients": predictor.remembers,
@@ -167,8 +169,10 @@ def schema(staged, weights, predictor, config, facts, digests):
           "dtype": "float32", "shape": ["rows", len(predictor.tasks)],
           "columns": list(predictor.tasks),
           "base": "probability of each task, mean over members",
-          "rectified": "base with the pooled rectifier's correction of the row's pattern: the "
-                       "probability to use"},
+          "rectified": "base with the pooled rectifier's correction of the row's pattern" +
+                       ": the probability to use" * (not headline),
+          **({"chosen": "calibrated, and stacked with the yardsticks where that was better on "
+                        "calibration patients: the probability to use"} if headline else {})},
       "training": {
           "config_sha256": config_lib.identity(config),
           "data_fingerprint": facts["fingerprint"], "cohort": config.data.cohort,

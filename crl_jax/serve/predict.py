@@ -10,7 +10,7 @@ import pandas as pd
 
 from crl_jax import files
 from crl_jax.data import cohort as cohort_lib, preprocess, sources
-from crl_jax.serve import predictor as predictor_lib
+from crl_jax.serve import headline, predictor as predictor_lib
 from crl_jax.statistics import evaluate, predictions
 
 
@@ -41,7 +41,8 @@ def predict(workdir, root, output):
     workdir: a finished run folder.
     root: folder of the run's kind of data.
     output: path of the Parquet file: row_id, patient_id, pattern, unseen_pattern, group_*,
-      y_<task>, p_base_<task>, p_<task>.
+      y_<task>, p_base_<task>, p_<task>, and of a run with a headline p_chosen_<task>, what it was
+      chosen from and the yardsticks.
   Returns:
     Predicted.
   Raises:
@@ -67,7 +68,9 @@ def predict(workdir, root, output):
                     ", ".join(f"'{feature}' of '{modality}'" for modality, feature, _ in far))
   base, final = predictor(cohort.inputs, cohort.observed)
   trained = set(facts["trained_patterns"])
-  table = predictions.part(cohort, np.arange(len(cohort)), 0, 0, "test", base, {})
+  beside, more = headline.predict(predictor.headline, final.astype(np.float64), cohort,
+                                  facts["kinds"]) if predictor.headline else ({}, {})
+  table = predictions.part(cohort, np.arange(len(cohort)), 0, 0, "test", base, beside | more)
   table = table.assign(unseen_pattern=[int(p) not in trained for p in cohort.pattern],
                        **{f"p_{task}": final[:, t] for t, task in enumerate(cohort.tasks)})
   if table.unseen_pattern.any():

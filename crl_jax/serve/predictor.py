@@ -14,6 +14,7 @@ from crl_jax.data.cohort import KINDS
 from crl_jax.models.record import Batch
 from crl_jax.engine import checkpoint, step
 from crl_jax.posthoc import rectifier, residuals
+from crl_jax.serve import headline as headline_lib
 
 # rows of one call, which stay in a processor's cache; smaller batches are rounded up to a power of
 # two
@@ -33,6 +34,10 @@ class Predictor:
     members: how many are averaged.
     compiled: `function`, jitted.
     kinds: modality -> key of data.cohort.KINDS; those not named hold numbers.
+    headline: serve.headline.Found, or None of a run without one.
+    whole: as `function`, of `weights` and `more`, -> (base, rectified, chosen); None of a run
+      without a headline.
+    more: what `whole` needs besides `weights`.
   """
   function: Callable
   weights: dict
@@ -42,6 +47,9 @@ class Predictor:
   members: int
   compiled: Callable
   kinds: dict = dataclasses.field(default_factory=dict)
+  headline: headline_lib.Found | None = None
+  whole: Callable | None = None
+  more: dict = dataclasses.field(default_factory=dict)
 
   def __call__(self, inputs, observed):
     """(base, rectified), (N, T) float32 each on the host, of any number of rows; compiled once for
@@ -185,8 +193,16 @@ def load(workdir):
       [[bool(p >> m & 1) for m in range(len(run.modalities))] for p in rule.patterns]))
   function = _function(run.model, run.modalities, rule.scale)
   shapes = {m: tuple(shape) for m, shape in run.facts["shapes"].items()}
+  headline, whole, more = headline_lib.of_run(workdir), None, {}
+  if headline:
+    more["headline"], chosen = headline_lib.on_device(headline, run.modalities,
+                                                      run.facts["kinds"])
+
+    def whole(weights, inputs, observed):
+      base, rectified = function(weights, inputs, observed)
+      return base, rectified, chosen(weights["headline"], inputs, observed, rectified)
   return Predictor(function, jax.device_put(weights), run.modalities, run.tasks, shapes,
-                   len(run.tree["fold"]), jax.jit(function), run.facts["kinds"])
+                   len(run.tree["fold"]), jax.jit(function), run.facts["kinds"], headline, whole, more)
 
 
 def read_run(workdir):

@@ -92,8 +92,15 @@ def _score_roles(predictions, patient, tasks, counts_RxP, config):
   rows = {role: np.flatnonzero((predictions.role == role.rows).to_numpy()) for role in roles.ROLES
           if f"{role.prefix}{tasks[0]}" in predictions}
   for task in tasks:
-    found = {}
+    found, twins = {}, {}
     for role in [role for role, mine in rows.items() if len(mine)]:
+      p = predictions[role.prefix + task].to_numpy(np.float64)
+      twin = twins.setdefault((role.rows, p.tobytes()), role)   # the headline is another's column
+      if twin is not role:
+        found[role] = found[twin]
+        if role.rows == "test":
+          points.setdefault(role, {})[task] = points[twin][task]
+        continue
       thresholds = None   # chosen on validation rows, so those are not scored by it
       if role.rows == "test":
         thresholds = scoring.operating_points(predictions, task, role.prefix, config.sensitivity)
@@ -138,7 +145,7 @@ def _tests(predictions, scores, pairs, tasks, config):
 def _net_benefit(predictions, patient, tasks, points, counts_RxP, config):
   """role -> task -> the decision curve, its interval, and the curve of treating everybody."""
   thresholds = np.arange(1, int(round(100 * config.benefit)) + 1) / 100
-  found = {}
+  found, twins = {}, {}
   for role in points:
     by_task = found[role.key] = {}
     for task in tasks:
@@ -149,8 +156,10 @@ def _net_benefit(predictions, patient, tasks, points, counts_RxP, config):
         by_task[task] = {"threshold": [], "value": [], "lo": [], "hi": [], "all": [],
                          "reason": "no row with this outcome"}
         continue
-      by_task[task] = {key: v.tolist() for key, v in _curve(
-          y, p, index, scoring.sets_of(table, role.rows), thresholds, counts_RxP).items()}
+      twin = twins.setdefault((task, p.tobytes()), by_task)
+      by_task[task] = twin[task] if twin is not by_task else {
+          key: v.tolist() for key, v in _curve(y, p, index, scoring.sets_of(table, role.rows),
+                                               thresholds, counts_RxP).items()}
   return found
 
 

@@ -2,7 +2,8 @@
 
 One line per row, member (fold, seed) and held-out role: row_id, patient_id, fold, seed, role,
 pattern, group_<name>, and per task y_<task>, p_base_<task>, p_<task>, p_<name>_<task> of each
-reference predictor, and the conformal_ and category_ columns of conformal.add.
+reference predictor, p_chosen_<task> and what it was chosen from (posthoc.headline), and the
+conformal_ and category_ columns of conformal.add.
 """
 
 import numpy as np

@@ -39,12 +39,19 @@ class Difference(typing.NamedTuple):
 
   @property
   def label(self):
+    if self.first is CHOSEN and self.second is not FINAL:
+      return ""
     return (self.first if self.second is FINAL else self.second).difference
 
 
 FINAL = Role("test", "p_", "with rectifier", color="orange", dash="")
 BASE = Role("test_base", "p_base_", "base model", color="blue", dash="5 4",
             difference="rectifier's gain")
+CHOSEN = Role("test_chosen", "p_chosen_", "headline", color="green", dash="2 2",
+              difference="headline's gain")
+STACK = Role("test_stack", "p_stack_", "stack")
+CALIBRATED = Role("test_calibrated", "p_calibrated_", "calibrated")
+POOL = Role("test_pool", "p_pool_")   # the stack before its calibration
 YARDSTICKS = (
     Role("test_logistic", "p_logistic_", "logistic reg.", color="green"),
     Role("test_onehot", "p_onehot_", "logistic, one-hot", color="sky"),
@@ -55,15 +62,22 @@ YARDSTICKS = (
     Role("test_xgboost", "p_xgboost_", "XGBoost"),
     Role("test_catboost", "p_catboost_", "CatBoost"))
 BAYES = Role("test_bayes", "p_bayes_", "Bayes-optimal", color="black", difference="regret")
-ROLES = (FINAL, BASE, *YARDSTICKS, BAYES, Role("val", "p_", rows="val"),
+ROLES = (CHOSEN, FINAL, BASE, CALIBRATED, STACK, *YARDSTICKS, BAYES, POOL, Role("val", "p_", rows="val"),
          Role("val_base", "p_base_", rows="val"))
 
 GAIN, REGRET = Difference(FINAL, BASE), Difference(BAYES, FINAL)
-DIFFERENCES = (GAIN, *(Difference(FINAL, role) for role in YARDSTICKS), REGRET)
+DIFFERENCES = (GAIN, *(Difference(FINAL, role) for role in YARDSTICKS), REGRET,
+               Difference(CHOSEN, FINAL), *(Difference(CHOSEN, role) for role in YARDSTICKS),
+               Difference(BAYES, CHOSEN))
+
+
+def lead(metrics):
+  """The role that a report of a metrics.json leads with."""
+  return CHOSEN if CHOSEN.key in metrics else FINAL
 
 
 def shown(metrics):
-  """The roles of a metrics.json that tables and figures show, the base model before what was made
-  of it."""
+  """The roles of a metrics.json that tables and figures show, the headline first, the base model
+  before what was made of it."""
   found = [role for role in ROLES if role.label and role.key in metrics]
-  return sorted(found, key=lambda role: role is not BASE)
+  return sorted(found, key=lambda role: (role is not CHOSEN, role is not BASE))

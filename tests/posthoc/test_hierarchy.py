@@ -6,10 +6,10 @@ import pytest
 from scipy import optimize
 
 from crl_jax import posthoc
-from crl_jax.posthoc import hierarchy
+from crl_jax.posthoc import hierarchy, logits
 
 MODALITIES = 3
-sigmoid = hierarchy._sigmoid
+sigmoid = logits.sigmoid
 
 
 def world(n=1500, seed=0, shift=0.0, slope=1.0, bits=(0, 0, 0), effects=0.0):
@@ -133,13 +133,13 @@ def test_a_pattern_never_seen_has_no_term_of_its_own_and_ids_serve_as_bits_do():
 
 def test_estimates_have_the_largest_posterior():
   (y, p, pattern, _), _ = world(200, shift=-0.5, bits=(1, 0, 0))
-  offset, sd = hierarchy._logit(p), np.array([1.0, 1.0, 0.3, 0.3, 0.3])
+  offset, sd = logits.of(p), np.array([1.0, 1.0, 0.3, 0.3, 0.3])
   design = np.column_stack([np.ones(200), offset + 1, pattern])
   def loss(weight, design=design, sd=sd):
-    return (hierarchy._log_loss(y, offset + design @ weight).sum()
+    return (logits.log_loss(y, offset + design @ weight).sum()
             + (weight**2 / sd**2).sum() / 2)
   slow = optimize.minimize(loss, np.zeros(5), tol=1e-10).x
-  np.testing.assert_allclose(hierarchy._newton(y, offset, design, sd), slow, atol=1e-4)
+  np.testing.assert_allclose(logits.newton(y, offset, design, sd), slow, atol=1e-4)
   slot = (pattern @ [1, 2, 4]).astype(int)
   columns = np.eye(8)[slot]
   slow = optimize.minimize(loss, np.zeros(8), (columns, np.full(8, 0.3)), tol=1e-10).x

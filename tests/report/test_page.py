@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from crl_jax import config as config_lib
+from crl_jax.posthoc import headline
 from crl_jax.report import figures as report_figures, page as report, tables, text as report_text
 from crl_jax.statistics import conformal, evaluate, metrics as metrics_lib, roles
 from tests.statistics.test_evaluate import MODALITIES, TASKS, make, rectifier
@@ -98,6 +99,31 @@ def test_what_the_yardsticks_chose_is_told(write):
                 "not installed here"):
     assert words in text, words
   assert "Yardsticks: settings" not in write()   # a run of before
+
+
+def test_the_headline_leads_and_the_method_alone_stays(write):
+  table = make()
+  for task in TASKS:   # its yardsticks predict no validation rows
+    for name in ("logistic", "boosting"):
+      p = table.get(f"p_{name}_{task}", table[f"p_{task}"] * 0.9)
+      table[f"p_{name}_{task}"] = p.fillna(table[f"p_{task}"])
+  table, rules = headline.add(table, TASKS, config_lib.default().headline, 0)
+  text = write(table=table, more=dict(headline=headline.summary(rules)))
+  task = TASKS[0]
+  found = evaluate.evaluate(table, TASKS, config_lib.override(config_lib.default(), [
+      "evaluate.bootstrap=20"]), 0, MODALITIES)
+  strong = re.findall(r'<tr class="strong"><th scope="row">([^<]+)</th>\s*<td class="value">([^<]+)',
+                      text)
+  assert strong == [("headline", tables.interval_text(found["test_chosen"][t]["auroc"]))
+                    for t in TASKS]
+  for words in ('<th scope="row">with rectifier</th>', '<th scope="row">stack</th>',
+                '<th scope="row">calibrated</th>', "the method alone", "headline&#39;s gain",
+                f"{task}: this headline is", "lower log-loss on calibration patients",
+                "The headline, chosen on calibration patients", "the stack: method 0."):
+    assert words in text, words
+  first = text[:text.index('id="results"')]   # the cards
+  assert f"{found['test_chosen'][task]['auroc']['value']:.3f} <small>AUROC" in first
+  assert "this headline" not in write()   # a run of before
 
 
 def test_hostile_words_are_escaped(write):

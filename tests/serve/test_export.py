@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import jax.export
@@ -17,7 +18,7 @@ import pytest
 
 from crl_jax import files, models, run
 from crl_jax.data import preprocess
-from crl_jax.serve import export, predictor as predictor_lib
+from crl_jax.serve import export, headline, predictor as predictor_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = ["example.py", "model.stablehlo", "schema.json", "weights.npz"]
@@ -79,7 +80,9 @@ def rows(predictor, count, seed=0):
 def require_same(call, predictor, count, seed=0):
   """The exported `call` equals the Predictor on made-up rows; returns (base, rectified)."""
   given = rows(predictor, count, seed)
-  found, expected = call(*given), predictor(*given)
+  *found, chosen = call(*given)
+  assert chosen.shape == found[0].shape and np.isfinite(chosen).all()
+  expected = predictor(*given)
   for f, e in zip(found, expected, strict=True):
     assert f.shape == (count, len(predictor.tasks)) and np.isfinite(f).all()
     np.testing.assert_allclose(f, e, atol=1e-6)
@@ -96,6 +99,22 @@ def test_the_exported_function_is_the_predictors_for_any_rows(exported, members_
   assert np.abs(base - rectified).max() > 0.01
 
 
+def test_the_headline_is_exported_with_the_yardsticks_that_it_needs(exported, tiny_run):
+  folder, predictor = exported(tiny_run.folder)
+  inputs, observed = rows(predictor, 24)
+  chosen = loaded(folder)(inputs, observed)[2]
+  _, rectified = predictor(inputs, observed)
+  new = types.SimpleNamespace(inputs=inputs, observed=observed, modalities=predictor.modalities)
+  beside, found = headline.predict(predictor.headline, rectified.astype(float), new,
+                                   predictor.kinds)
+  assert set(beside) == {"logistic", "boosting"}
+  np.testing.assert_allclose(chosen, found["chosen"], atol=1e-5)
+  assert np.abs(chosen - rectified).max() > 0.01
+  about = json.loads((folder / "schema.json").read_text())
+  assert "chosen" in about["call"] and "the probability to use" in about["outputs"]["chosen"]
+  assert "to use" not in about["outputs"]["rectified"]
+
+
 def test_the_logit_scale_is_exported_and_the_weights_are_arguments(exported, logit_run):
   folder, predictor = exported(logit_run.folder)
   call = loaded(folder)
@@ -105,8 +124,9 @@ def test_the_logit_scale_is_exported_and_the_weights_are_arguments(exported, log
   np.testing.assert_allclose(shift[0], -0.4, atol=1e-4)   # nothing observed: a pattern not seen
   assert shift[1, 0] == pytest.approx(0.3, abs=1e-4)      # the first pattern of calibration
   np.testing.assert_allclose(shift[:, 0], shift[:, 1], atol=1e-4)
-  np.testing.assert_allclose(*call(*rows(predictor, 8), zero="shift"))   # nothing is corrected
-  flat, _ = call(*rows(predictor, 8), zero="params")
+  # nothing is corrected
+  np.testing.assert_allclose(*call(*rows(predictor, 8), zero="shift")[:2])
+  flat = call(*rows(predictor, 8), zero="params")[0]
   assert np.ptp(base, axis=0).min() > 1e-3 and not np.ptp(flat, axis=0).any()
 
 
@@ -135,7 +155,8 @@ def test_sequences_quantiles_and_components_are_exported(small_config, batch):
   predictor = predictor_lib.Predictor(function, weights, names, tasks, shapes, 3, jax.jit(function))
   staged, flat = export.stage(predictor)
   call = jax.jit(jax.export.deserialize(staged.serialize()).call)
-  base, _ = require_same(lambda *given: call(flat, *given), predictor, 5)
+  assert len(staged.out_avals) == 2   # no headline
+  base, _ = require_same(lambda *given: (*call(flat, *given), call(flat, *given)[1]), predictor, 5)
   assert np.ptp(base, axis=0).min() > 1e-3
 
 
@@ -191,7 +212,7 @@ def test_the_example_predicts_without_crl_jax(exported, members_run):
   folder, predictor = exported(members_run.folder)
   done = alone(folder)
   assert done.returncode == 0, done.stderr
-  shown = re.findall(r"^(\S+): (\S+) (\S+), rectified (\S+)$", done.stdout, re.M)
+  shown = re.findall(r"^(\S+): (\S+) (\S+), rectified (\S+), chosen \S+$", done.stdout, re.M)
   names = list(dict.fromkeys(name for name, *_ in shown))
   assert names == [*predictor.modalities, "+".join(predictor.modalities)]
   assert [task for _, task, *_ in shown] == len(names) * list(predictor.tasks)

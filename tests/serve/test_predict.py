@@ -3,6 +3,7 @@ write and leak nothing.
 """
 
 import dataclasses
+import json
 import logging
 import shutil
 import types
@@ -111,10 +112,28 @@ def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted, to
   n = len(rows)
   assert f"{n} of {n} rows have the patient_id of one of the run's own patients" in told()
   others = predicted(tiny_run, cohort).set_index("row_id").loc[expected.row_id]
-  for prefix in ("p_base_", "p_"):   # another program, other batches: other sums of floats
+  # another program, other batches: other sums of floats
+  for prefix in ("p_base_", "p_", "p_logistic_", "p_boosting_", "p_pool_", "p_stack_",
+                 "p_calibrated_", "p_chosen_"):
     for found in (alone, others):
       np.testing.assert_allclose(probabilities(found, prefix), probabilities(expected, prefix),
                                  atol=1e-6)
+
+
+def test_a_run_from_before_the_headline_predicts_as_it_did(tiny_run, new, predicted, tmp_path, told):
+  now = predicted(tiny_run, new)
+  assert "headline" in told()
+  folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+  for name in ("headline.json", "yardsticks.npz", "manifest.json"):
+    (folder / name).unlink()
+  facts, config = (json.loads((folder / name).read_text()) for name in ("data.json", "config.json"))
+  facts["versions"]["crl_jax"] = "0.1.0"
+  del config["headline"]
+  for name, tree in (("data.json", facts), ("config.json", config)):
+    (folder / name).write_text(json.dumps(tree))
+  old = predicted(dataclasses.make_dataclass("Run", ["folder"])(folder), new)
+  assert "headline" not in told() and "p_chosen_mortality" not in old
+  np.testing.assert_array_equal(probabilities(old), probabilities(now))
 
 
 def test_a_pattern_that_training_never_saw_is_flagged_and_finite(tiny_run, new, predicted, told):

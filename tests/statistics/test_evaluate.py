@@ -341,3 +341,19 @@ def test_interval_covers_the_truth(config):
   for name in ("auroc", "auprc", "brier"):
     covered = np.mean([entry[name]["lo"] <= truth[name][0] <= entry[name]["hi"] for entry in found])
     assert 0.89 <= covered <= 0.99, (name, covered)
+
+
+def test_a_predictor_that_is_another_is_scored_once(monkeypatch):
+  """The headline is a column of its own and equal to that which was chosen."""
+  table = make()
+  same = {f"p_chosen_{task}": table[f"p_boosting_{task}"] for task in TASKS}
+  settings = config_lib.override(config_lib.default(), ["evaluate.bootstrap=20"])
+  asked, score = [], evaluate.scoring.score
+  monkeypatch.setattr(evaluate.scoring, "score", lambda table, patient, task, prefix, *rest: (
+      asked.append(prefix), score(table, patient, task, prefix, *rest))[1])
+  found = evaluate.evaluate(table.assign(**same), TASKS, settings, 0, MODALITIES)
+  assert asked.count("p_chosen_") + asked.count("p_boosting_") == len(TASKS)
+  for part in ("operating", "net_benefit"):
+    assert found[part]["test_chosen"] == found[part]["test_boosting"]
+  assert found["test_chosen"] == found["test_boosting"] != found["test"]
+  assert found["differences"]["test_chosen-test_boosting"][TASKS[0]]["auroc"]["value"] == 0
