@@ -135,6 +135,26 @@ def default(model=""):
                                     # on at most
   c.preprocess.components = 0       # modalities wider than this enter as so many principal
                                     # components; 0 is off
+  c.preprocess.series_fill = "last"  # a series' value between measurements: the "last" one, or
+                                     # "none", which is 0, the mean
+  c.preprocess.before = "median"    # before the first measurement (series_fill "last"): the
+                                    # training rows' "median", or the cohort's "normal" value
+
+  c.encoders = _D()                 # what reads the inputs of a kind
+  c.encoders.series = "gru"         # series: "gru" | "lstm" | "transformer" over its steps
+  c.encoders.image = "resnet18"     # images: "resnet18" | "resnet34" | "resnet50", or the small
+                                    # "resnet10"
+
+  c.vision = _D()                   # images: pixels that a network reads
+  c.vision.width = 64               # channels of its first stage; each further one has twice as many
+  c.vision.crop = 224               # pixels of a side that it sees, of smaller images all: anywhere
+                                    # in training, the center in evaluation
+  c.vision.mean = (0.485, 0.456, 0.406)   # of the channels, on 0..1 (ImageNet's); other than three
+  c.vision.sd = (0.229, 0.224, 0.225)     # channels take the mean of these
+  c.vision.rotation = 45.0          # degrees that training rotates an image by at most, either way
+  c.vision.translation = 0.15       # ... and shifts it, relative to its side
+  c.vision.scale = (0.85, 1.15)     # ... and enlarges it, from and to
+  c.vision.flip = False             # ... and mirrors every other one, left to right
 
   c.model = _D()                    # what models share; those of one alone are model.<name>, in
                                     # models/settings.py
@@ -293,6 +313,9 @@ _CHOICES = {
     "parallel": ("jit", "pmap"), "platform": ("", "cpu", "gpu", "tpu"),
     "data.protocol": ("honest", "paper"), "data.engine": ("duckdb", "bigquery", "spark"),
     "data.mimic.icu_stay": ("single", "first"), "data.mimic.image_pooling": ("attention", "mean"),
+    "preprocess.series_fill": ("last", "none"), "preprocess.before": ("median", "normal"),
+    "encoders.series": ("gru", "lstm", "transformer"),
+    "encoders.image": ("resnet10", "resnet18", "resnet34", "resnet50"),
     "preprocess.scale": ("standard", "quantile"), "model.pooling": ("attention", "mean"),
     "text.pooling": ("mean", "cls"),
     "text.precision": ("float32", "bfloat16"), "train.precision": ("float32", "bfloat16"),
@@ -310,13 +333,15 @@ _POSITIVE = ("preprocess.clip", "train.clip_norm",
              *(f"model.{key}" for key in models.settings.POSITIVE))
 _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.epochs": 0,
           "members.together": 0, "preprocess.quantiles": 2, "preprocess.sample": 1,
-          "preprocess.components": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
+          "preprocess.components": 0, "vision.width": 1, "vision.crop": 1, "vision.rotation": 0,
+          "vision.translation": 0, "train.batch_size": 1, "train.non_finite_steps": 1,
           "train.weight_decay": 0, "train.pretrain.learning_rate": 0, "train.pretrain.epochs": 0,
           "train.joint.learning_rate": 0, "checkpoint.every_epochs": 1, "checkpoint.keep": 1,
           "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
           "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
           "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
-          "splits.folds": 2, "rectifier.folds": 2, "headline.folds": 2, "train.joint.patience": 0, "members.seeds": 1,
+          "splits.folds": 2, "rectifier.folds": 2, "headline.folds": 2, "train.joint.patience": 0,
+          "members.seeds": 1,
           "policy.xi": 0, "policy.components": 0, "policy.folds": 1, "policy.repeats": 1,
           "policy.trim": 0, "policy.net.width": 1, "policy.net.learning_rate": 0,
           "policy.net.weight_decay": 0, "policy.net.batch_size": 1, "policy.net.epochs": 1,
@@ -359,6 +384,11 @@ def check(config):
   need(config.text.learning_rate >= 0 and 0 <= config.text.dropout < 1,
        f"text.learning_rate ({config.text.learning_rate}) must not be negative and text.dropout "
        f"({config.text.dropout}) lie in [0, 1).")
+  v = config.vision
+  need(len(v.mean) == len(v.sd) == 3 and min(v.sd) > 0,
+       f"vision.mean is {v.mean} and vision.sd {v.sd}; three numbers each, sd more than 0.")
+  need(len(v.scale) == 2 and 0 < v.scale[0] <= v.scale[1],
+       f"vision.scale is {v.scale}; two numbers more than 0, the smaller one first.")
   need(config.model.width % config.model.heads == 0,
        f"model.width {config.model.width} is not a multiple of model.heads {config.model.heads}.")
   need(1 <= config.members.folds <= config.splits.folds,
@@ -432,9 +462,26 @@ def difference(old, new, but=()):
   return [line for line in lines if not line.startswith(but)]
 
 
+# Settings that came after 0.2.0: a run from before has none of them, and at their defaults they
+# change no number of what it trained.
+LATER = ("encoders.", "vision.", "headline.", "preprocess.series_fill", "preprocess.before")
+
+
+def _settled(tree):
+  """`tree` without those LATER settings that are at their defaults."""
+  usual = _flat(as_dict(default()))
+  def kept(node, at=""):
+    found = {key: kept(value, f"{at}{key}.") if isinstance(value, dict) else value
+             for key, value in node.items()}
+    return {key: value for key, value in found.items()
+            if not f"{at}{key}.".startswith(LATER) or value not in ({}, usual.get(f"{at}{key}"))}
+  return kept(tree)
+
+
 def digest(tree):
   """SHA-256 of the settings that what was trained depends on; `tree` as as_dict() gives it, or as
   config.json of any version holds it."""
+  tree = _settled(tree)
   model = dict(tree["model"])
   model |= model.pop(model["name"], {})   # as up to 0.2.0, whose checkpoints are gone on with
   lines = difference({}, tree | {"model": model}, UNTRAINED)
@@ -443,7 +490,7 @@ def digest(tree):
 
 def identity(config):
   """SHA-256 of a run's settings, those of policies left out, which no run reads."""
-  tree = {key: value for key, value in as_dict(config).items() if key != "policy"}
+  tree = {key: value for key, value in _settled(as_dict(config)).items() if key != "policy"}
   return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
@@ -518,10 +565,16 @@ def override(config, pairs):
 def current(tree):
   """A config.json of any version in today's form.
 
-  Up to version 0.2.0 CRL-MMNAR's settings stood flat in `model`, whatever the model was.
+  Up to version 0.2.0 CRL-MMNAR's settings stood flat in `model`, whatever the model was, and there
+  were no LATER ones.
   """
-  # a run older than them has no file of what they decide
-  tree = {"headline": default().headline.to_dict()} | tree
+  tree = json.loads(json.dumps(tree))
+  for key, value in _flat(as_dict(default())).items():
+    if key.startswith(LATER):
+      node = tree
+      for part in key.split(".")[:-1]:
+        node = node.setdefault(part, {})
+      node.setdefault(key.split(".")[-1], value)
   old, name = tree["model"], tree["model"]["name"]
   own = models.settings.crl_mmnar().keys() & old.keys()
   if not own:

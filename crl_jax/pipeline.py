@@ -64,8 +64,8 @@ def prepare(config, cohort=None):
   splits = splits_lib.of_config(config, cohort)
   rows = [{role: splits.rows(fold, role) for role in splits_lib.ROLES}
           for fold in range(config.members.folds)]
-  stats = preprocess.fit_folds(cohort.inputs, cohort.observed, cohort.modalities,
-                               [fold["train"] for fold in rows], config.preprocess)
+  stats = preprocess.fit_folds(rows=[fold["train"] for fold in rows],
+                               **preprocess.of_cohort(cohort, config.preprocess))
   return Prepared(config, cohort, splits, rows, stats)
 
 

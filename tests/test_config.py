@@ -290,3 +290,32 @@ def test_settings_of_policies_are_no_runs():
   assert digest(new) == digest(base) == digest(config_lib.paper_tasks(config_lib.default()))
   assert run.default_workdir(new, "x") == run.default_workdir(base, "x")
   assert config_lib.difference(old, config_lib.as_dict(config_lib.default()), config_lib.FREE) == []
+
+
+def test_settings_of_kinds_that_came_later_change_no_older_run():
+  """A run made before there were any is read, goes on and lies where it lay."""
+  from crl_jax import run
+  default = config_lib.default()
+  old = config_lib.as_dict(default)
+  del old["encoders"], old["vision"], old["preprocess"]["series_fill"], old["preprocess"]["before"]
+  assert config_lib.from_dict(old) == default
+  digest = lambda c: config_lib.digest(config_lib.as_dict(c))
+  assert config_lib.digest(old) == digest(default)
+  assert config_lib.difference(old, config_lib.as_dict(default)) != []
+  assert config_lib.difference(config_lib.current(old), config_lib.as_dict(default)) == []
+  for change in (dict(encoders__series="lstm"), dict(vision__flip=True),
+                 dict(preprocess__series_fill="none")):
+    new, usual = changed(**change), changed()
+    assert digest(new) != digest(usual)
+    assert run.default_workdir(new, "x") != run.default_workdir(usual, "x")
+
+
+@pytest.mark.parametrize("settings, message", [
+    (dict(encoders__series="rnn"), "encoders.series is 'rnn'; it may be 'gru' or 'lstm'"),
+    (dict(encoders__image="vit"), "encoders.image"),
+    (dict(vision__scale=(1.2, 0.8)), "vision.scale is (1.2, 0.8); two numbers"),
+    (dict(vision__sd=(1.0, 0.0, 1.0)), "three numbers each, sd more than 0"),
+    (dict(preprocess__before="zero"), "preprocess.before")])
+def test_settings_of_series_and_images_that_cannot_work(settings, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config_lib.check(changed(**settings))

@@ -4,14 +4,12 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 
 import numpy as np
 
 from crl_jax import files
-
-_BLOCK = 16384   # rows that are checked at once
+from crl_jax.data import contents, summaries
 
 # What a modality's input of one row is: its axes and the type of its values.
 KINDS = {
@@ -19,7 +17,12 @@ KINDS = {
     "sequence": (2, np.float32),   # (L, F) features over time
     "set": (2, np.float32),        # (K, F) features of things in no order, a row's images
     "text": (2, np.int32),         # (K, L) token ids of windows of text, 0 is padding
+    # (L, 1 + V): the hours of a step, ascending, NaN behind the last one; V values, NaN where
+    # nothing was measured
+    "series": (2, np.float32),
+    "image": (3, np.uint8),        # (H, W, C) pixels
 }
+_INFERRED = {"int32": "text", "uint8": "image"}   # by the type of their values
 
 
 # Predictors of every predictions table; its columns are p_<predictor>_<task>.
@@ -53,19 +56,22 @@ class Cohort:
     modalities: the M names, in the order of the columns of `observed` and of the bits of the
       pattern id.
     tasks: the T names.
-    inputs: modality -> float32 (N, F), for sequences and sets (N, L, F), or int32 token ids
-      (N, K, L) of text. Zeros where the modality is unobserved. NaN inside an observed modality is
-      a missing feature, imputed by data/preprocess.py; in sequences and sets an entry of NaN alone
-      is padding.
+    inputs: modality -> float32 (N, F), for sequences and sets (N, L, F), for series (N, L, 1 + V),
+      int32 token ids (N, K, L) of text, or uint8 (N, H, W, C) of an image. Zeros where the modality
+      is unobserved. NaN inside an observed modality is a missing feature, imputed by
+      data/preprocess.py; in sequences and sets an entry of NaN alone is padding; a series' step
+      exists where its time is not NaN.
     observed: (N, M) bool, True where present.
     labels: (N, T) float32 in {0, 1, NaN}; NaN: the outcome is not defined for that row.
     row_id: (N,) int64, unique.
     patient_id: (N,) int64. All grouping is by patient.
     groups: name -> (N,) str, for subgroup results (sex, age band, hospital, ...).
-    features: modality -> names of its F features.
+    features: modality -> names of its F features: of a series "hours" and its variables, of an
+      image its channels.
     references: name -> (N, T) float32 probabilities that come with the cohort (the simulated one's
       Bayes-optimal).
-    info: JSON-able facts for data.json: attrition, counts of odd rows, input hashes, notes, truth.
+    info: JSON-able facts for data.json: attrition, counts of odd rows, input hashes, notes, truth;
+      "normal", series -> variable -> its value in health, for config.preprocess.before.
     kinds: modality -> key of KINDS, where kind() would tell another from the array.
   """
   modalities: tuple
@@ -92,8 +98,12 @@ class Cohort:
   def kind(self, modality):
     """The key of KINDS that says what a row's input of `modality` is."""
     x = self.inputs[modality]
-    return self.kinds.get(modality) or (
-        "text" if x.dtype == np.int32 else "vector" if x.ndim == 2 else "sequence")
+    return self.kinds.get(modality) or _INFERRED.get(
+        x.dtype.name, "vector" if x.ndim == 2 else "sequence")
+
+  def summary(self, modality, rows):
+    """Inputs of `rows` (indices) as tests look at them: a series or an image as a table (n, F)."""
+    return summaries.of_raw(self.kind(modality), self.inputs[modality], rows)
 
   def take(self, rows):
     """Returns the cohort restricted to `rows` (indices or a boolean mask), in that order."""
@@ -210,11 +220,12 @@ def _check_names(cohort):
 
 def _check_modality(cohort, modality, present):
   x, names = cohort.inputs[modality], cohort.features[modality]
-  if x.ndim > 2 and x.dtype != np.int32 and modality not in cohort.kinds:
+  if x.ndim > 2 and x.dtype.name not in _INFERRED and modality not in cohort.kinds:
     raise CohortError(f"inputs['{modality}'] is {x.dtype} {x.shape}, and kinds does not say what a "
                       "row of it is: kinds={'" + modality + "': KIND} with 'sequence' (steps, "
-                      "features) over time, or 'set' (things, features) in no order. Bring an "
-                      "image as a vector of features.")
+                      "features) over time, 'series' (steps, hours and values), or 'set' (things, "
+                      "features) in no order. Bring an image as a vector of features, or as its "
+                      "pixels: uint8 (rows, height, width, channels).")
   kind = cohort.kind(modality)
   axes, dtype = KINDS[kind]
   if (x.dtype != dtype or x.ndim != 1 + axes or x.shape[0] != len(cohort) or
@@ -222,55 +233,10 @@ def _check_modality(cohort, modality, present):
     raise CohortError(f"inputs['{modality}'] ({kind}) is {x.dtype} {x.shape}; expected "
                       f"{np.dtype(dtype)} with {1 + axes} axes, of {len(cohort)} rows and "
                       f"{len(names)} features. A wrong embedding width is never cut or padded.")
-  if kind == "text":
-    return _check_tokens(modality, x, present)
-  bad = np.zeros(len(names), np.int64)
-  empty = constant = 0
-  for first in range(0, len(x), _BLOCK):
-    here = present[first:first + _BLOCK]
-    part = x[first:first + _BLOCK] if here.all() else x[first:first + _BLOCK][here]
-    if not part.size:
-      continue
-    flat = part.reshape(len(part), math.prod(part.shape[1:]))
-    # of the values that are there: sets are padded with NaN
-    most, least = np.fmax.reduce(flat, axis=1), np.fmin.reduce(flat, axis=1)
-    empty += int(np.isnan(most).sum())
-    held = np.count_nonzero(~np.isnan(flat[most == least]), axis=1)
-    # fewer values than one entry has may well be equal
-    constant += int((held >= max(len(names), 2)).sum())
-    columns = part.reshape(-1, len(names))
-    size = np.fmax(np.fmax.reduce(columns), -np.fmin.reduce(columns))
-    if (size > 1e30).any():
-      bad += (np.abs(columns) > 1e30).sum(0)
-  if bad.any():
-    j = int(bad.argmax())
-    raise CohortError(
-        f"inputs['{modality}'] column '{names[j]}' is infinite or past 1e30 in {bad[j]} rows "
-        f"({int((bad > 0).sum())} such columns): remove the sentinel values at the source.")
-  found = []
-  if not present.any():
-    found.append(f"modality '{modality}' is observed for nobody: its losses are empty and its "
-                 "encoder stays untrained")
-  if empty:
-    found.append(f"modality '{modality}' is marked observed in {empty} rows that hold no value")
-  if constant:
-    found.append(f"modality '{modality}' holds one repeated value in {constant} observed rows: a "
-                 "hidden missing?")
-  return found
-
-
-def _check_tokens(modality, ids, present):
-  empty = negative = 0
-  for rows in np.array_split(np.flatnonzero(present), max(1, len(ids) // _BLOCK)):
-    part = ids[rows].reshape(len(rows), -1)
-    negative += int((part < 0).any(1).sum())
-    empty += int((part == 0).all(1).sum())
-  if negative:
-    raise CohortError(f"inputs['{modality}'] holds negative token ids in {negative} rows; padding "
-                      "is 0.")
-  if not present.any():
-    return [f"modality '{modality}' is observed for nobody: its encoder stays untrained"]
-  return [f"modality '{modality}' is marked observed in {empty} rows without a token"] * bool(empty)
+  fault, warnings = contents.CHECKS[kind](modality, x, names, present)
+  if fault:
+    raise CohortError(fault)
+  return warnings
 
 
 def fingerprint(cohort):
@@ -307,12 +273,12 @@ def save(cohort, folder):
 
 
 def on_disk(folder):
-  """(modality, shape) -> a float32 array that lies where save() would put it: for inputs that do
-  not fit in memory."""
+  """(modality, shape, dtype=float32) -> an array that lies where save() would put it: for inputs
+  that do not fit in memory."""
   folder = pathlib.Path(folder)
   files.make_private(folder)
-  return lambda name, shape: np.lib.format.open_memmap(
-      folder / f"inputs.{name}.npy", "w+", np.float32, shape)
+  return lambda name, shape, dtype=np.float32: np.lib.format.open_memmap(
+      folder / f"inputs.{name}.npy", "w+", dtype, shape)
 
 
 def load(folder):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crl_jax import files
-from crl_jax.data import preprocess
+from crl_jax.data import preprocess, summaries
 from crl_jax.engine import trees, yardsticks
 
 PARTS = ("logistic", "boosting")   # of rivals.RIVALS
@@ -163,4 +163,10 @@ def _counted(ids):
   return jnp.log1p(counts.at[rows, ids % yardsticks.WORDS].add(ids > 0))
 
 
-_FLAT = {"set": _mean_of_set, "text": _counted}
+def _of_series(x):
+  value, seen = jnp.split(x[..., 2:], 2, -1)
+  return jnp.nan_to_num(summaries.of_series(x[..., 1], jnp.where(seen > 0, value, jnp.nan), jnp))
+
+
+_FLAT = {"set": _mean_of_set, "text": _counted, "series": _of_series,
+         "image": lambda x: summaries.of_image(x, jnp)}

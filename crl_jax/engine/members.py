@@ -206,11 +206,12 @@ def patient_index(cohort):
 
 
 def member_data(cohort, stats):
-  """The preprocessed cohort on the host as programs.resident() takes it; inputs (folds, N, ...)."""
+  """The preprocessed cohort on the host as programs.resident() takes it; inputs (folds, N, ...), or
+  (1, N, ...) where all folds see the same."""
   widths, inputs = preprocess.widths(stats[0]), {}
   for i, m in enumerate(cohort.modalities):
     x = cohort.inputs[m]
-    inputs[m] = np.empty((len(stats), *x.shape[:-1], widths[m]), x.dtype)
+    inputs[m] = np.empty((_copies(x, stats), *x.shape[:-1], widths[m]), x.dtype)
     for fold, own in zip(inputs[m], stats):   # piece by piece: nothing is held twice
       for start in range(0, len(x), _ROWS):
         some = slice(start, start + _ROWS)
@@ -220,11 +221,17 @@ def member_data(cohort, stats):
           "patient": patient_index(cohort)}
 
 
+def _copies(x, stats):
+  """How often a modality's input is held, preprocessed."""
+  return len(stats) if preprocess.depends_on_fold(x) else 1
+
+
 def _placed(cohort, stats, programs, config, device, prepared=None):
   """The cohort resident on the devices, or a Stream where it is too large or config.train.data says
   so."""
   widths = preprocess.widths(stats[0])
-  size = len(stats) * sum(4 * cohort.inputs[m][..., 0].size * widths[m] for m in cohort.modalities)
+  size = sum(_copies(x, stats) * x.dtype.itemsize * x[..., 0].size * widths[m]
+             for m, x in cohort.inputs.items())
   if config.parallel == "pmap" or config.train.data == "resident" or (
       config.train.data == "auto" and size <= _room(config, device)):
     return programs.resident(member_data(cohort, stats) | (

@@ -360,7 +360,7 @@ def take(data, fold, rows, slot):
   """The Batch of `rows` (B,) of the resident `data` as `fold` preprocessed it; -1 is padding."""
   index = jnp.maximum(rows, 0)
   return Batch(
-      inputs={m: x[fold, index] for m, x in data["inputs"].items()},
+      inputs={m: x[fold if len(x) > 1 else 0, index] for m, x in data["inputs"].items()},
       observed=data["observed"][index], labels=data["labels"][index], valid=rows >= 0,
       patient=data["patient"][index], slot=slot)
 

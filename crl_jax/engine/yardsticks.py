@@ -11,7 +11,7 @@ import typing
 
 import numpy as np
 
-from crl_jax.data import preprocess
+from crl_jax.data import preprocess, summaries
 from crl_jax.engine import rivals, search
 
 BYTES = 2 ** 29   # of the training rows' design matrix, at most
@@ -26,7 +26,8 @@ WORDS = 512   # columns into which the token ids of a text are counted
 
 def design_matrix(inputs, observed, modalities, kinds={}):
   """Concatenates flattened inputs, zero where unobserved, and the bits of the pattern. A set enters
-  as its mean, a text as how often its token ids occur, log(1 + count) of the id modulo WORDS.
+  as its mean, a text as how often its token ids occur, log(1 + count) of the id modulo WORDS; a
+  series by what its variables did and an image by the means of a grid (data/summaries.py).
 
   Args:
     inputs: modality -> (N, ...) float, scaled.
@@ -70,7 +71,12 @@ def _counted(ids):
   return np.log1p(counts)
 
 
-_FLAT = {"set": _mean_of_set, "text": _counted}
+def _of_series(x):
+  value, seen = np.split(x[..., 2:], 2, -1)
+  return np.nan_to_num(summaries.of_series(x[..., 1], np.where(seen > 0, value, np.nan)))
+
+
+_FLAT = {"set": _mean_of_set, "text": _counted, "series": _of_series, "image": summaries.of_image}
 
 
 class Fitted(typing.NamedTuple):
@@ -144,8 +150,7 @@ def own_scale(cohort, stats, train, config):
   own.update(scale="quantile", indicators=True)
   if own == config:
     return stats
-  observed = cohort.observed[:, [cohort.modalities.index(m) for m in tables]]
-  return {**stats, **preprocess.fit(cohort.inputs, observed, tables, train, own)}
+  return {**stats, **preprocess.fit(rows=train, **preprocess.of_cohort(cohort, own, tables))}
 
 
 def _spread(rows, most):

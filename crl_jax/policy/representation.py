@@ -26,7 +26,7 @@ def fit(phi, rows, config):
   settings = config.preprocess.copy_and_resolve_references()
   with settings.unlocked():
     settings.components = config.policy.components
-  stats = preprocess.fit(phi.inputs, phi.observed, phi.modalities, rows, settings)
+  stats = preprocess.fit(phi.inputs, phi.observed, phi.modalities, rows, settings, phi.kinds)
   x = _matrix(stats, phi.take(rows))
   spread = x.std(0, dtype=np.float64)
   return Representation(stats, x.mean(0, dtype=np.float64), np.where(spread > 1e-9, spread, 1))

@@ -18,11 +18,15 @@ from crl_jax.serve import predictor as predictor_lib
 
 PLATFORMS = ("cpu", "cuda")
 
+_NUMBERS = ("raw values in the units of the training data, features on the last axis; NaN is a "
+            "missing feature, and features of NaN alone on any axis before are padding; ignored "
+            "where not observed")
 _DESCRIPTION = {
-    "float32": "raw values in the units of the training data, features on the last axis; NaN is a "
-               "missing feature, and features of NaN alone on any axis before are padding; ignored "
-               "where not observed",
-    "int32": "token ids of windows of text; 0 is padding; ignored where not observed"}
+    "text": "token ids of windows of text; 0 is padding; ignored where not observed",
+    "series": "steps in ascending order, the first feature their time in hours, NaN where there is "
+              "no further step; then raw values in the units of the training data, NaN where "
+              "nothing was measured; ignored where not observed",
+    "image": "pixels (rows, height, width, channels), 0 to 255; ignored where not observed"}
 
 _EXAMPLE = '''\
 """Predicts made-up rows with the exported model, in 20 lines. It needs jax, NumPy and, because
@@ -159,7 +163,7 @@ def schema(staged, weights, predictor, config, facts, digests):
           "inputs": {m: {
               "dtype": predictor.dtype(m).name, "shape": ["rows", *predictor.shapes[m]],
               "features": facts["features"][m],
-              "description": _DESCRIPTION[predictor.dtype(m).name]}
+              "description": _DESCRIPTION.get(predictor.kinds.get(m), _NUMBERS)}
                      for m in predictor.modalities},
           "observed": {"dtype": "bool", "shape": ["rows", len(predictor.modalities)],
                        "columns": list(predictor.modalities),

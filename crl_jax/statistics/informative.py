@@ -95,7 +95,7 @@ def _everyone(cohort, common):
   """(N, D) what everyone has, standardised, with the squares of its components."""
   blocks = []
   for name in common:
-    z = components(cohort.inputs[name], cohort.observed[:, cohort.modalities.index(name)], _WIDTH)
+    z = components(cohort, name, _WIDTH)
     blocks += [z, (z**2 - 1) / np.sqrt(2)]
   for level_N in cohort.groups.values():
     if _usable(level_N):
@@ -108,14 +108,15 @@ def _everyone(cohort, common):
   return np.concatenate(blocks, 1) if blocks else np.zeros((len(cohort), 0))
 
 
-def components(x, present, width):
+def components(cohort, modality, width):
   """(N, <= width) leading principal components of a modality's standardised features, of unit
   variance among the rows that have it, 0 elsewhere. A sequence enters by its means over time, a
-  missing feature by its mean."""
+  series and an image by their summaries, a missing feature by its mean."""
+  present = cohort.observed[:, cohort.modalities.index(modality)]
   rows = np.flatnonzero(present)
   if not len(rows):
     return np.zeros((len(present), 0))
-  x = np.asarray(x[rows], np.float64)
+  x = np.asarray(cohort.summary(modality, rows), np.float64)
   if x.ndim == 3:
     count = (~np.isnan(x)).sum(1)
     x = np.divide(np.nansum(x, 1), count, out=np.full(count.shape, np.nan), where=count > 0)
@@ -159,7 +160,7 @@ def _modality(cohort, m, common, known, fold):
   blocks, inflation = [], []
   for i in others:
     seen = cohort.observed[:, i]
-    z = components(cohort.inputs[cohort.modalities[i]], seen, width)
+    z = components(cohort, cohort.modalities[i], width)
     blocks.append((z - orthogonal.linear(known, z, fold, seen)) * seen[:, None])
     inflation += [orthogonal.inflation(known, fold, seen)] * z.shape[1]
   residual = np.concatenate(blocks, 1) if blocks else np.zeros((len(label), 0))

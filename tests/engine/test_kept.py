@@ -49,22 +49,29 @@ def test_in_a_program_every_row_takes_the_same_way():
 
 
 def cohort(rows=240):
-  """Vectors with gaps, a set and a text; a task of one class beside one that can be learned."""
+  """Vectors with gaps, a set, a text, a series and an image; a task of one class beside one that
+  can be learned."""
   rng = np.random.default_rng(0)
   inputs = {"a": rng.normal(size=(rows, 3)).astype(np.float32),
             "b": rng.normal(size=(rows, 2, 3)).astype(np.float32),
-            "c": rng.integers(0, 900, (rows, 2, 4)).astype(np.int32)}
+            "c": rng.integers(0, 900, (rows, 2, 4)).astype(np.int32),
+            "d": rng.normal(size=(rows, 5, 3)).astype(np.float32),
+            "e": rng.integers(0, 256, (rows, 10, 9, 1)).astype(np.uint8)}
   inputs["a"][rng.random((rows, 3)) < 0.2] = np.nan
   inputs["b"][::3, 1] = np.nan   # padding
-  observed = rng.random((rows, 3)) < 0.8
+  inputs["d"][..., 0] = np.sort(rng.uniform(0, 24, (rows, 5)), 1)
+  inputs["d"][..., 1:][rng.random((rows, 5, 2)) < 0.3] = np.nan
+  inputs["d"][::4, 3:] = np.nan   # two steps fewer
+  observed = rng.random((rows, 5)) < 0.8
   for m, x in enumerate(inputs.values()):
     x[~observed[:, m]] = 0
   y = rng.random(rows) < 1 / (1 + np.exp(-2 * np.nan_to_num(inputs["a"][:, 0])))
   labels = np.stack([y, np.zeros(rows)], 1).astype(np.float32)
   index = np.arange(rows)
-  return Cohort(("a", "b", "c"), ("y", "z"), inputs, observed, labels, index, index, {},
-                {"a": ["1", "2", "3"], "b": ["1", "2", "3"], "c": ["1", "2", "3", "4"]},
-                kinds={"b": "set", "c": "text"})
+  return Cohort(tuple(inputs), ("y", "z"), inputs, observed, labels, index, index, {},
+                {"a": ["1", "2", "3"], "b": ["1", "2", "3"], "c": ["1", "2", "3", "4"],
+                 "d": ["hours", "1", "2"], "e": ["grey"]},
+                kinds={"b": "set", "c": "text", "d": "series", "e": "image"})
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def fitted(tmp_path_factory):
   for start in (0, 40):
     rows = dict(train=np.arange(start, start + 150), val=np.arange(200, 205),
                 test=np.arange(200, 240))
-    stats = preprocess.fit(whole.inputs, whole.observed, whole.modalities, rows["train"], settings)
+    stats = preprocess.fit(rows=rows["train"], **preprocess.of_cohort(whole, settings))
     found.append(yardsticks.of_cohort(
         whole, stats, rows, settings, 0,
         lambda stats, models: folds.append(kept.of_fold(stats, models)))[0]["test"])

@@ -1,5 +1,6 @@
-"""Encoders: one modality's raw input of one row -> its token in R^D. Written without a batch
-axis. A new kind of input is a module here, a line in ENCODERS and one in data.cohort.KINDS."""
+"""Encoders: one modality's preprocessed input of one row -> its token in R^D. Written without a
+batch axis. A new kind of input is a module (those of series and images are in series.py and
+vision.py), a line in ENCODERS and one in data.cohort.KINDS."""
 
 import dataclasses
 import functools
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from crl_jax.backbones import bert
 from crl_jax.data.cohort import KINDS
+from crl_jax.models.parts import series, vision
 from crl_jax.models.parts.noise import dropout, input_dropout
 from crl_jax.models.record import Pretrained
 
@@ -29,16 +31,16 @@ class VectorEncoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-  """(L, F) -> (D,). A GRU over time; steps whose features are all zero are padding and leave the
-  state as it is."""
+  """(L, F) -> (D,). A GRU over time; steps of zeros alone are padding and leave the state as it is.
+  (Preprocessing delivers a last feature that is 1 on every other step.)"""
   width: int
   input_dropout: float
 
   @nn.compact
   def __call__(self, x, noise):
+    real = jnp.any(x != 0, -1)
     x = input_dropout(x, self.input_dropout, noise)
     states = nn.RNN(nn.GRUCell(self.width))(nn.relu(nn.LayerNorm()(nn.Dense(self.width)(x))))
-    real = jnp.any(x != 0, -1)
     last = jnp.max(jnp.where(real, jnp.arange(x.shape[0]), 0))
     return nn.LayerNorm()(nn.Dense(self.width)(dropout(states[last], noise)))
 
@@ -124,8 +126,24 @@ def _text(config):
   return Encoder(make, (Pretrained(("bert",), params, t.learning_rate),))
 
 
+def _series(config):
+  m = config.model
+  if config.encoders.series == "transformer":
+    return Encoder(functools.partial(series.TransformerEncoder, m.width, m.input_dropout, m.heads))
+  return Encoder(functools.partial(series.RecurrentEncoder, m.width, m.input_dropout,
+                                   config.encoders.series))
+
+
+def _image(config):
+  view = vision.View(**{key: tuple(value) if isinstance(value, (list, tuple)) else value
+                        for key, value in config.vision.items() if key != "width"})
+  return Encoder(functools.partial(vision.ImageEncoder, config.model.width, config.encoders.image,
+                                   config.vision.width, view))
+
+
 # a key of data.cohort.KINDS -> (config) -> Encoder
-ENCODERS = {"vector": _vector, "sequence": _sequence, "set": _set, "text": _text}
+ENCODERS = {"vector": _vector, "sequence": _sequence, "set": _set, "text": _text,
+            "series": _series, "image": _image}
 
 
 def tokens(makers, modalities, inputs, observed_M, noise):
