@@ -4,8 +4,8 @@
         [--tables=methods,pattern] [--seeds=3] [KEY=VALUE ...]
 
 Writes CSV, Markdown and SVG of every part into DIR/tables, and DIR/policy.html with all of them. A
-part that its cohort cannot tell says so. --quick is 2,000 simulated rows, one seed and 10 epochs, to
-see it work. Every study that a part asks for is kept as its metrics in DIR/studies, so that parts
+part that its cohort cannot tell says so. --quick is 2,000 simulated rows, one seed and 10 epochs,
+to see it work. Every study that a part asks for is kept as its metrics in DIR/studies, so that parts
 share them and a second call goes on where the first one stopped.
 """
 

@@ -15,5 +15,5 @@ def make(studies):
                      AUTOC=studies.mean(policy.truth("aace", "autoc"), settings),
                      ATE=value, ATE_lo=lo, ATE_hi=hi, true=true))
   return Result("policy_folds", "Cross-fitting", rows, None,
-                ("Errors over the seeds, the average effect of the first. Without cross-fitting its "
-                 "interval is too short.",))
+                ("Errors over the seeds, the average effect of the first. Without cross-fitting "
+                 "its interval is too short.",))

@@ -1,4 +1,4 @@
-"""Average effects by what nuisances see, in worlds whose missingness moves treatment and outcome."""
+"""Average effects by what nuisances see, in worlds whose missingness moves treatment, outcome."""
 
 from experiments import policy
 from experiments.tables import Result
@@ -17,7 +17,7 @@ def make(studies):
                        interval=None if true is None else
                        "covers" if lo <= true <= hi else "does not cover"))
   return Result("policy_pattern", "The average effect, by what nuisances see", rows, None,
-                ("One seed. Worlds: A, a note exists for a reason that moves treatment and outcome; "
-                 "B, annotations are missing not at random; C, treatment hung on values that "
+                ("One seed. Worlds: A, a note exists for a reason that moves treatment and "
+                 "outcome; B, annotations are missing not at random; C, treatment hung on values that "
                  "nobody recorded: no estimate is right there, and the sensitivity analysis is "
                  "what is left.",), {"off": "+.3f"})

@@ -11,5 +11,5 @@ def make(studies):
                        budget=f"{pair['budget']:.0%}", strength=bound["gamma"],
                        least=bound["lower"], most=bound["upper"], breakdown=pair["breakdown"]))
   return Result("policy_sensitivity", "Bounds under an unmeasured confounder", rows, None,
-                ("Strength: by how much it may multiply the odds of treatment (marginal sensitivity "
-                 "model). Breakdown: the least strength at which the bounds hold 0.",))
+                ("Strength: by how much it may multiply the odds of treatment (marginal "
+                 "sensitivity model). Breakdown: the least strength at which the bounds hold 0.",))

@@ -36,7 +36,8 @@ def test_the_tables_say_what_the_truth_says(made):
   assert methods["oracle"]["AUTOC"] > methods["dr_x"]["AUTOC"] > methods["aace"]["AUTOC"] > 0
   assert methods["dr_x"]["PEHE"] < methods["aace"]["PEHE"] and methods["risk"]["PEHE"] is None
   # the oracle loses nothing to itself
-  assert all(row["regret"] == 0 for row in results["policy_budget"].rows if row["policy"] == "oracle")
+  budgets = results["policy_budget"].rows
+  assert all(row["regret"] == 0 for row in budgets if row["policy"] == "oracle")
   inputs = {row["phi"]: row for row in results["policy_inputs"].rows}
   assert inputs["all of phi"] == {**inputs["all of phi"], "PEHE": methods["aace"]["PEHE"]}
   hidden = studies(folder).metrics(("policy.hide=('note',)",))["truth"]["aace"]
