@@ -19,5 +19,5 @@ def make(studies):
   return Result("policy_pattern", "The average effect, by what nuisances see", rows, None,
                 ("One seed. Worlds: A, a note exists for a reason that moves treatment and "
                  "outcome; B, annotations are missing not at random; C, treatment hung on values "
-                 "that nobody recorded: no estimate is right there, and the sensitivity analysis is "
+                 "that nobody recorded: no estimate is right there, the sensitivity analysis is "
                  "what is left.",), {"off": "+.3f"})
