@@ -8,14 +8,12 @@ config's own run, with its report, is DIR/run. --quick cuts epochs, seeds, resam
 see it work. A second call goes on where the first one stopped.
 """
 
-import argparse
 import importlib
 import json
 import pathlib
 import time
 
 from crl_jax import commands, config as config_lib
-from crl_jax.report import page
 from experiments import study as study_lib, sweep, tables
 
 PARTS = ("figure1", "table1", "table2", "table3", "c5", "c6", "table4")   # the longest last
@@ -24,21 +22,11 @@ QUICK = ("train.pretrain.epochs=1", "train.joint.epochs=2", "members.seeds=1", "
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--config", type=commands.path, required=True)
-  parser.add_argument("--workdir", type=commands.path, required=True)
-  parser.add_argument("--tables", default=",".join(PARTS))
-  parser.add_argument("--quick", action="store_true")
-  parser.add_argument("settings", nargs="*", help="key=value of the config")
-  arguments = parser.parse_args()
-  parts = arguments.tables.split(",")
-  if unknown := sorted(set(parts) - set(PARTS)):
-    parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+  arguments = tables.parsed(tables.parser_of(__doc__, PARTS), PARTS)
   with commands.ending("experiments.paper") as stop:
     config = config_lib.override(sweep.read(arguments.config),
                                  [*(QUICK if arguments.quick else ()), *arguments.settings])
-    paper(config, arguments.workdir, parts, arguments.quick, stop)
+    paper(config, arguments.workdir, arguments.tables, arguments.quick, stop)
 
 
 def paper(config, workdir, parts=PARTS, quick=False, stop=None):
@@ -57,12 +45,7 @@ def paper(config, workdir, parts=PARTS, quick=False, stop=None):
       print(f"\n{tables.markdown(result)}", flush=True)
     _clock(workdir, part, time.time() - began)
   facts, title = study.read("data.json"), f"The paper's tables: {config.data.cohort}"
-  page.write_tables(workdir / "paper.html", title, [
-      *([facts["banner"]] if facts.get("banner") else []),
-      *(["Quick settings: to see it work; the numbers mean nothing."] if quick else [])], [
-          dict(title=r.title, heads=tables.cells(r)[0], lines=tables.cells(r)[1], figure=r.figure,
-               said=r.said) for r in results])
-  print(f"\nAll of them: {workdir / 'paper.html'}")
+  tables.write_page(workdir / "paper.html", title, results, facts.get("banner"), quick)
   return results
 
 

@@ -5,11 +5,10 @@
 
 Writes CSV, Markdown and SVG of every part into DIR/tables, and DIR/policy.html with all of them. A
 part that its cohort cannot tell says so. --quick is 2,000 simulated rows, one seed and 10 epochs,
-to see it work. Every study that a part asks for is kept as its metrics in DIR/studies, so that parts
-share them and a second call goes on where the first one stopped.
+to see it work. Every study that a part asks for is kept as its metrics in DIR/studies, so that
+parts share them and a second call goes on where the first one stopped.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import importlib
@@ -22,7 +21,6 @@ import numpy as np
 
 from crl_jax import commands, config as config_lib, files
 from crl_jax.policy import cohorts, data, judge, study as study_lib
-from crl_jax.report import page
 from experiments import sweep, tables
 
 PARTS = ("methods", "budget", "inputs", "pattern", "recoverability", "coarsening", "sensitivity",
@@ -89,24 +87,16 @@ def ate(metrics, level=0):
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--config", type=commands.path, required=True)
-  parser.add_argument("--workdir", type=commands.path, required=True)
-  parser.add_argument("--tables", default=",".join(PARTS))
+  parser = tables.parser_of(__doc__, PARTS)
   parser.add_argument("--seeds", type=int, default=None, help="3; one with --quick")
-  parser.add_argument("--quick", action="store_true")
-  parser.add_argument("settings", nargs="*", help="key=value of the config")
-  a = parser.parse_args()
-  parts = a.tables.split(",")
-  if unknown := sorted(set(parts) - set(PARTS)):
-    parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+  a = tables.parsed(parser, PARTS)
   logging.getLogger("crl_jax").setLevel("WARNING")   # a study is one line, not its stages
   with commands.ending("experiments.policy"):
     config = config_lib.override(sweep.read(a.config),
                                  [*(QUICK if a.quick else ()), *a.settings])
     seeds = a.seeds or (1 if a.quick else 3)
-    make(Studies(config_lib.check(config), pathlib.Path(a.workdir), seeds), parts, a.quick)
+    make(Studies(config_lib.check(config), pathlib.Path(a.workdir), seeds), a.tables,
+         a.quick)
 
 
 def make(studies, parts=PARTS, quick=False):
@@ -117,14 +107,9 @@ def make(studies, parts=PARTS, quick=False):
     tables.write(result, studies.folder / "tables")
     results.append(result)
     print(f"\n{tables.markdown(result)}", flush=True)
-  banner = studies.metrics()["banner"]
-  page.write_tables(
-      studies.folder / "policy.html", f"Treatment policies: {studies.config.policy.cohort}",
-      [*([banner] if banner else []),
-       *(["Quick settings: to see it work; the numbers mean nothing."] if quick else [])],
-      [dict(title=r.title, heads=tables.cells(r)[0], lines=tables.cells(r)[1], figure=r.figure,
-            said=r.said) for r in results])
-  print(f"\nAll of them: {studies.folder / 'policy.html'}")
+  title = f"Treatment policies: {studies.config.policy.cohort}"
+  tables.write_page(studies.folder / "policy.html", title, results, studies.metrics()["banner"],
+                    quick)
   return results
 
 

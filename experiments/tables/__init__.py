@@ -1,11 +1,14 @@
-"""The paper's analyses, a file each: `make(study) -> Result`. See experiments/paper.py."""
+"""Analyses, a file each: the paper's, `make(study) -> Results` (experiments/paper.py), and those of
+treatment policies, `make(studies) -> Result` (experiments/policy.py). What their commands share."""
 
+import argparse
 import csv
 import dataclasses
 
 import numpy as np
 
-from crl_jax.report import svg, tables as text
+from crl_jax import commands
+from crl_jax.report import page, svg, tables as text
 from crl_jax.statistics import compare
 
 
@@ -45,6 +48,38 @@ def over_members(score):
 def resampled_t(difference, config):
   """p of the corrected resampled t-test over folds x seeds; None for one member."""
   return compare.resampled_t(list(difference.members.values()), compare.ratio(config))["p"]
+
+
+def parser_of(doc, parts):
+  """An ArgumentParser with the flags of a command that makes tables; see parsed()."""
+  parser = argparse.ArgumentParser(description=doc,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--config", type=commands.path, required=True)
+  parser.add_argument("--workdir", type=commands.path, required=True)
+  parser.add_argument("--tables", default=",".join(parts))
+  parser.add_argument("--quick", action="store_true")
+  parser.add_argument("settings", nargs="*", help="key=value of the config")
+  return parser
+
+
+def parsed(parser, parts):
+  """Its arguments, of which `tables` is the list of the parts that are asked for. Ends the command
+  where there is no such part."""
+  arguments = parser.parse_args()
+  arguments.tables = arguments.tables.split(",")
+  if unknown := sorted(set(arguments.tables) - set(parts)):
+    parser.error(f"--tables: there is no {', '.join(unknown)}; there are {', '.join(parts)}.")
+  return arguments
+
+
+def write_page(path, title, results, banner, quick):
+  """Writes all results as one page; `banner` of the data, or None."""
+  page.write_tables(path, title, [
+      *([banner] if banner else []),
+      *(["Quick settings: to see it work; the numbers mean nothing."] if quick else [])], [
+          dict(title=r.title, heads=cells(r)[0], lines=cells(r)[1], figure=r.figure, said=r.said)
+          for r in results])
+  print(f"\nAll of them: {path}")
 
 
 def write(result, folder):

@@ -18,6 +18,6 @@ def make(studies):
                        "covers" if lo <= true <= hi else "does not cover"))
   return Result("policy_pattern", "The average effect, by what nuisances see", rows, None,
                 ("One seed. Worlds: A, a note exists for a reason that moves treatment and "
-                 "outcome; B, annotations are missing not at random; C, treatment hung on values that "
-                 "nobody recorded: no estimate is right there, and the sensitivity analysis is "
+                 "outcome; B, annotations are missing not at random; C, treatment hung on values "
+                 "that nobody recorded: no estimate is right there, the sensitivity analysis is "
                  "what is left.",), {"off": "+.3f"})

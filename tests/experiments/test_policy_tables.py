@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib
-from experiments import policy
+from experiments import paper, policy
 from experiments.tables import policy_noise
 
 PARTS = ("methods", "budget", "inputs", "pattern", "noise", "annotation")
@@ -111,3 +111,11 @@ def test_other_settings_are_other_studies(made, monkeypatch):
   with pytest.raises(ZeroDivisionError):
     studies(made[0]).metrics(seed=1)
   assert asked == [(0.1, 0), (0.0, 1)]
+
+
+@pytest.mark.parametrize("command", [paper, policy])
+def test_a_table_that_there_is_not_is_named(command, monkeypatch, capsys):
+  monkeypatch.setattr("sys.argv", ["", "--config=x.py", "--workdir=d", "--tables=methods,tabel1"])
+  with pytest.raises(SystemExit):
+    command.main()
+  assert "there is no " in (told := capsys.readouterr().err) and command.PARTS[-1] in told
