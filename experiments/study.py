@@ -113,11 +113,10 @@ def _train(study, configs):
   prepared = pipeline.prepare(configs[0], study.cohort)
   plans = [plan for v, config in enumerate(configs)
            for plan in members.grid(config, f"variant{v}")]
-  key = hashlib.sha256("".join(_key(config) for config in configs).encode()).hexdigest()[:12]
-  folder = study.folder / "training" / key
+  folder = _training(study, configs)
   folder.mkdir(parents=True, exist_ok=True)
   began = time.time()
-  ready = pipeline.fit(prepared, plans, folder, key, study.stop)
+  ready = pipeline.fit(prepared, plans, folder, folder.name, study.stop)
   found = pipeline.predict(prepared, plans, ready)
   for config in configs:
     mine = [m for m, plan in enumerate(plans) if plan.config is config]
@@ -131,6 +130,17 @@ def _train(study, configs):
       pipeline.correct(one, table)[0].to_parquet(part, index=False)
   (folder / "seconds.json").write_text(json.dumps(
       {"seconds": time.time() - began, "members": len(plans)}))
+
+
+def curves(study, config):
+  """files.history() of the run, or of a variant that was the only one of its program."""
+  own = config_lib.as_dict(config) == config_lib.as_dict(study.config)
+  return files.history(study.run_folder if own else _training(study, [config]))
+
+
+def _training(study, configs):
+  key = hashlib.sha256("".join(_key(config) for config in configs).encode()).hexdigest()[:12]
+  return study.folder / "training" / key
 
 
 def _read(study, config):

@@ -139,7 +139,7 @@ def small(name):
   c.train.joint.learning_rate = 3e-3
   c.checkpoint.every_epochs = 1
   own = c.model[name]
-  for name, value in (("support", 32), ("hidden", 8)):
+  for name, value in (("support", 32), ("hidden", 8), ("node", 8)):
     if name in own:
       own[name] = value
   for stage in own.get("stages", {}).values():

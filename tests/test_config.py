@@ -214,9 +214,9 @@ def test_a_config_holds_the_settings_of_one_model():
 
 
 def test_an_unknown_model_is_answered_with_those_there_are():
-  for call in (lambda: config_lib.default("grape"), lambda: mimic.get_config("grape"),
-               lambda: config_lib.override(config_lib.default(), ["model.name=grape"])):
-    with pytest.raises(ValueError, match="model.name 'grape'; there are:") as error:
+  for call in (lambda: config_lib.default("nobody"), lambda: mimic.get_config("nobody"),
+               lambda: config_lib.override(config_lib.default(), ["model.name=nobody"])):
+    with pytest.raises(ValueError, match="model.name 'nobody'; there are:") as error:
       call()
     lines = str(error.value).splitlines()[1:]
     assert [line.split()[0] for line in lines] == list(models.MODELS) == [

@@ -47,7 +47,7 @@ def test_importing_main_loads_nothing_heavy():
     ([MIMIC, "--config.trian.batch_size", "3"],
      ["--config.trian.batch_size", "--config.train.batch_size?"]),
     ([MIMIC, "--config.model.hide=one"], ["Did you mean --config.model.crl_mmnar.hide?"]),
-    ([f"{MIMIC}:grape"], ["model.name 'grape'", "there are:", "zero_fill"]),
+    ([f"{MIMIC}:nobody"], ["model.name 'nobody'", "there are:", "zero_fill"]),
     ([f"{MIMIC}:zero_fill", "--config.model.crl_mmnar.hide=one"], ["no ", "crl_mmnar"]),
     ([MIMIC, "--config.xyzzy=3"], ["--config.xyzzy", "crl_jax/config.py lists them"]),
     ([MIMIC, "--config.train.batch_size=many"], ["--config.train.batch_size=many", "int"]),
@@ -75,7 +75,7 @@ def test_a_mistyped_command_ends_with_one_line_and_status_2(arguments, words, tm
   status, printed, errors = main(*arguments)
   assert status == 2 and printed == ""
   assert errors.startswith("Error: ") and all(word in errors for word in words), errors
-  assert len(errors.strip().splitlines()) <= 2 + len(models.MODELS) * ("grape" in str(arguments))
+  assert len(errors.strip().splitlines()) <= 2 + len(models.MODELS) * ("nobody" in str(arguments))
 
 
 @pytest.mark.parametrize("arguments, environment, words", [

@@ -59,10 +59,12 @@ MODELS = {
                     "disentangle.build_drfuse", settings.drfuse),
     "shaspec": Entry("ShaSpec, Wang 2023", "the mean of what the others share",
                      "disentangle.build_shaspec", settings.shaspec),
-    "cm_ae": Entry("Bimodal autoencoder, Ngiam 2011 (our reading)", "zeros, of a code that gives it "
-                   "back", "impute.build_cm_ae", settings.cm_ae),
+    "cm_ae": Entry("Bimodal autoencoder, Ngiam 2011 (our reading)", "zeros, of a code that gives "
+                   "it back", "impute.build_cm_ae", settings.cm_ae),
     "missmodal": Entry("MissModal, Lin 2023 (our reading)", "not attended to; parts of rows are "
                        "drawn to the whole", "impute.build_missmodal", settings.missmodal),
+    "grape": Entry("GRAPE, You 2020, of tokens", "no edge; filled from the graph", "grape.build",
+                   settings.grape),
     "m3care": Entry("M3Care, Zhang 2022", "what similar patients have", "m3care.build",
                     settings.m3care),
     "inforeg": Entry("InfoReg, Huang 2025", "no part in the sum", "balance.build_inforeg",

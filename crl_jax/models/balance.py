@@ -41,8 +41,8 @@ def build_inforeg(config, spec):
   the largest; to its encoder's gradient is added `beta (theta - theta_start)`, with
   `beta = scale exp(tanh(s_m* - mean of the others))`. The window is open in the first epoch, and
   while `(t1 - t2) / t1 > least`: t1 the sum of the last `window` epochs' traces, t2 the same an
-  epoch earlier. A trace is the sum over an epoch's steps of the mean squared (regulated) gradient of
-  the first modality's weight matrices.
+  epoch earlier. A trace is the sum over an epoch's steps of the mean squared (regulated) gradient
+  of the first modality's weight matrices.
 
   CareBench's variant, which scales gradients instead, is no InfoReg and is left out.
   """

@@ -98,8 +98,8 @@ def build_missmodal(config, spec):
   """missmodal. Arguments as models.build; returns a Model.
 
   Terms, on rows with more than one modality: contrast, InfoNCE of a row's two views among the
-  batch's, in both directions; distance, the part's mean squared distance to the whole, which is held
-  constant; semantic, the prediction of the part.
+  batch's, in both directions; distance, the part's mean squared distance to the whole, which is
+  held constant; semantic, the prediction of the part.
   """
   c = settings.chosen(config)
   makers, pretrained, inputs = encoders.build(config, spec)

@@ -17,17 +17,6 @@ from crl_jax.models.parts import encoders, fusion, graphs, heads, losses, rows, 
 from crl_jax.models.record import Model, Outputs
 
 
-class Tokens(nn.Module):
-  """One row: its tokens."""
-  modalities: tuple
-  encoders: tuple
-
-  @nn.compact
-  def __call__(self, inputs, observed_M, noise):
-    e_MxD = jnp.stack(encoders.tokens(self.encoders, self.modalities, inputs, observed_M, noise))
-    return Outputs(None, None, dict(embeddings=e_MxD))
-
-
 class M3Care(nn.Module):
   """N rows: similarity graph -> completed tokens -> attention over them -> heads."""
   config: ml_collections.FrozenConfigDict   # settings.chosen()
@@ -85,7 +74,7 @@ def build(config, spec):
   makers, pretrained, inputs = encoders.build(config, spec)
   prediction, probability = heads.prediction(config, spec.tasks)
   init, apply, join, vary = rows.joined(
-      Tokens(spec.modalities, makers), M3Care(c, spec.tasks), inputs, len(spec.modalities),
+      graphs.Tokens(spec.modalities, makers), M3Care(c, spec.tasks), inputs, len(spec.modalities),
       len(spec.tasks), c.dropout)
 
   def loss(outputs, batch, gather=lambda x: x):

@@ -69,8 +69,8 @@ def medfuse():
 def mmtm():
   c = _D()
   c.ratio = 4                       # M D / ratio * 2 is the size of what is squeezed [code]
-  c.turns = True                    # a step for each modality's own answer, then one for all; False:
-                                    # one step of all
+  c.turns = True                    # a step for each modality's own answer, then one for all;
+                                    # False: one step of all
   c.weights = _D()
   c.weights.prediction = 1.0        # all modalities together
   c.weights.only = 1.0              # what each says alone
@@ -95,8 +95,8 @@ def mt():
 
 def shaspec():
   c = _D()
-  c.drop = 0.5                      # rows and steps of the second stage whose modalities are hidden in
-                                    # part
+  c.drop = 0.5                      # rows and steps of the second stage whose modalities are hidden
+                                    # in part
   c.weights = _D()
   c.weights.shared = 0.1            # that shared parts are alike [code]
   c.weights.domain = 0.02           # that own parts tell their modality [code]
@@ -161,6 +161,19 @@ def m3care():
   return c
 
 
+def grape():
+  c = _D()
+  c.node = 64                       # size of nodes and edges [code: 16, of scalar edges]
+  c.rounds = 2                      # of messages [code]
+  c.known = 0.7                     # share of the edges that a training step keeps [code]
+  c.support = 256                   # training rows that every row meets; an export holds what the
+                                    # row part makes of them
+  c.weights = _D()
+  c.weights.prediction = 1.0        # of outcomes
+  c.weights.impute = 0.0            # of the edges that were left out
+  return c
+
+
 def _alone():
   """Of a model whose first stage trains each encoder under a head of its own."""
   c = _D()
@@ -183,4 +196,5 @@ def chosen(config):
 CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
            "unified.subsets": ("singletons", "all")}
 POSITIVE = ("crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio", "mt.tokens",
-            "mt.across", "m3care.support", "inforeg.window")
+            "mt.across", "m3care.support", "inforeg.window", "grape.node",
+            "grape.rounds", "grape.known", "grape.support")

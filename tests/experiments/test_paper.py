@@ -276,7 +276,7 @@ def test_the_best_rival_is_any_other_model_whatever_its_name(monkeypatch):
   from tests.statistics.test_evaluate import make
   table = make()
   study = fake_study(monkeypatch, table)
-  monkeypatch.setattr(table1.models, "MODELS", dict.fromkeys(("crl_mmnar", "crl_mmnar_large")))
+  monkeypatch.setattr(table1, "MODELS", ("crl_mmnar", "crl_mmnar_large"))
   better = table.assign(p_icu=np.where(table.role == "test", table.y_icu, table.p_icu))
   monkeypatch.setattr(study_lib, "tables", lambda study, variants: {
       name: better if "large" in name else table for name in variants})

@@ -99,3 +99,68 @@ def test_the_threshold_is_learned_and_the_graph_is_not_empty_after_50_steps(m3ca
   theta = 1 / (1 + np.exp(-params["join"]["threshold"]))
   edges = (s > theta) & ~np.eye(24, dtype=bool)
   assert edges.sum() > 24 and not edges.all()
+
+
+def test_messages_are_means_along_edges_from_rows_that_send():
+  """A layer by hand."""
+  rng = np.random.default_rng(0)
+  p, q, e = (rng.normal(size=s).astype(np.float32) for s in ((5, 3), (2, 3), (5, 2, 4)))
+  there = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]], bool)
+  sends = np.array([1, 1, 1, 1, 0], bool)
+  module = graphs.Bipartite(6, 1, norm=False)
+  variables = module.init(jax.random.key(0), p, q, e, there, sends)
+  found_p, found_q = module.apply(variables, p, q, e, there, sends)
+  layer = lambda name, x: np.maximum(x @ variables["params"][name]["kernel"], 0)   # no bias yet
+  say = lambda node, edge: layer("send_0", np.concatenate([node, edge]))
+  for i in range(5):
+    told = [say(q[m], e[i, m]) for m in range(2) if there[i, m]]
+    mean = np.mean(told, 0) if told else np.zeros(6)
+    np.testing.assert_allclose(found_p[i], layer("update_0", np.concatenate([mean, p[i]])),
+                               atol=1e-5)
+  for m in range(2):
+    mean = np.mean([say(p[i], e[i, m]) for i in range(5) if there[i, m] and sends[i]], 0)
+    np.testing.assert_allclose(found_q[m], layer("update_0", np.concatenate([mean, q[m]])),
+                               atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def grape():
+  """The model, its parameters, 24 rows, meet(params, batch, sends, rng=None) -> Outputs."""
+  data = make_data()
+  model, params, _ = built("grape", data)
+  @jax.jit
+  def meet(params, batch, sends, rng=None):
+    train = rng is not None
+    outputs = model.apply(params, batch, False, None)
+    return model.join(params, outputs, batch.replace(inputs={}), sends, train, rng)
+  return model, params, batch_of(data, np.arange(24)), meet
+
+
+def test_a_missing_cell_is_filled_from_what_senders_have(grape):
+  _, params, batch, meet = grape
+  observed = batch.observed.copy()
+  observed[0] = [True, False, False]
+  batch = batch.replace(observed=observed)
+  i = 1 + int(observed[1:, 1].argmax())
+  b = batch.inputs["b"].copy()
+  b[i] += 1.0
+  other = batch.replace(inputs=batch.inputs | {"b": b})
+  def moved(sends):
+    x, y = (np.asarray(meet(params, one, sends).named["filled"]) for one in (batch, other))
+    return np.abs(x - y)[0].max()
+  assert moved(ALL) > 1e-5 and moved(ALL & (np.arange(24) != i)) == 0
+
+
+def test_training_leaves_edges_out_and_may_ask_for_them_back(grape):
+  model, params, batch, meet = grape
+  trained = meet(params, batch, ALL, jax.random.key(0))
+  left = np.asarray(trained.named["left_out"])
+  assert not (left & ~batch.observed).any() and 0.1 < left[batch.observed].mean() < 0.5
+  assert not np.asarray(meet(params, batch, ALL).named["left_out"]).any()
+  term, _ = model.loss(trained, batch)["impute"]
+  np.testing.assert_array_equal(term.count, left)
+  apart = np.square(trained.named["filled"] - trained.named["edges"]).mean(-1)
+  np.testing.assert_allclose(term.value, apart, rtol=1e-4)
+  # an edge that is left out is one that is not there
+  gone = batch.replace(observed=batch.observed & ~left)
+  np.testing.assert_allclose(meet(params, gone, ALL).logits, trained.logits, atol=1e-4)

@@ -28,7 +28,7 @@ def logits(h, tasks, deeper, noise):
 
 
 def shared(tasks, deeper, width):
-  """The function (h (width,), noise) -> logits of logits(), for several representations of a row."""
+  """The function (h (width,), noise) -> (T,) of logits(), for several representations of a row."""
   made = [Head(1 + (t in deeper), width, name=f"head_{t}") for t in tasks]
   return lambda h, noise: jnp.stack([head(h, noise) for head in made])
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 def drop_count(observed_M, noise, rate=0.5):
   """(M,) bool: all that is observed, or with probability `rate` a random part of it whose number is
-  uniform in 1 .. c - 1 of the c that are (MUSE's rule). All of it where there is no noise."""
+  uniform in 1 .. c - 1 of the c > 1 that are (MUSE's rule). All of it where there is no noise."""
   if noise is None:
     return observed_M
   M = observed_M.shape[0]
@@ -14,4 +14,4 @@ def drop_count(observed_M, noise, rate=0.5):
   count = observed_M.sum()
   above_MxM = (score_M[None] > score_M[:, None]) & observed_M[None]
   kept_M = observed_M & (above_MxM.sum(1) < 1 + pick % jnp.maximum(count - 1, 1))
-  return jnp.where((coin < rate * 65536) & (count > 1), kept_M, observed_M)
+  return jnp.where(coin < rate * 65536, kept_M, observed_M)
