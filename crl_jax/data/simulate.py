@@ -171,8 +171,8 @@ def make_world(c):
 
 
 def draw_rows(world, rng, inputs, evidence=None):
-  """Fills `inputs`, M arrays (N, F_m), with rows of the world, zero where unobserved; `evidence`: to
-  the list of each of world.others its simulate_kinds.Evidence is appended.
+  """Fills `inputs`, M arrays (N, F_m), with rows of the world, zero where unobserved;
+  `evidence`: to the list of each of world.others its simulate_kinds.Evidence is appended.
 
   Yields, some rows at a time: their slice, U (n, k), what each x_m says about U (M, n, k), see
   posterior(), and delta (n, M).

@@ -127,8 +127,8 @@ class Image:
 
 def points(precision_nx1xkxk, m_nxJxk, c_Fxk, a_F, yes_nx1xF, no_nx1xF, z_Dxk):
   """Points of densities exp(m_j' U - U' Lambda U / 2) prod_f sigmoid(c_f U + a_f)^yes_f
-  sigmoid(-c_f U - a_f)^no_f, which are log-concave: those `z_Dxk` of a standard normal, moved to the
-  mode and scaled as the density is there.
+  sigmoid(-c_f U - a_f)^no_f, which are log-concave: those `z_Dxk` of a standard normal, moved to
+  the mode and scaled as the density is there.
 
   Returns:
     U (n, J, D, k) and the logs of their weights (n, J, D), up to one constant.

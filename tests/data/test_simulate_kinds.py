@@ -12,9 +12,9 @@ def _config(**overrides):
   c = config_lib.default()
   c.data.simulate.update(dict(
       rows=300, latent=2, modalities=("labs", "vitals", "xray"),
-      kinds=("vector", "series", "image"), sizes=(3, 2, 12), visible=(1, 2, 2), noise=(1.5, 2.0, 2.0),
-      availability=(0.8, 0.6, 0.7), tasks=("icu", "mortality"), prevalence=(0.3, 0.2), steps=6, cells=1.0,
-      draws=1024, effect=0.15, rho=1.5) | overrides)
+      kinds=("vector", "series", "image"), sizes=(3, 2, 12), visible=(1, 2, 2),
+      noise=(1.5, 2.0, 2.0), availability=(0.8, 0.6, 0.7), tasks=("icu", "mortality"),
+      prevalence=(0.3, 0.2), steps=6, cells=1.0, draws=1024, effect=0.15, rho=1.5) | overrides)
   return c
 
 
