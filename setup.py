@@ -37,6 +37,7 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<0.13",
         "pandas>=2.2",
+        "pillow>=10",
         "pyarrow>=17",
         "rich>=13.9",
         "safetensors>=0.4.5",

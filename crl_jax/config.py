@@ -43,6 +43,10 @@ def default(model=""):
                                     # patients come from c.seed
   c.data.simulate.modalities = ("structured", "image", "discharge", "radiology")   # M names
   c.data.simulate.sizes = (64, 1376, 768, 768)            # width of x_m, as the real ones [paper]
+  c.data.simulate.kinds = ()        # of x_m: "vector" | "series" | "image" (simulate_kinds.py), of
+                                    # sizes variables, or pixels of a side; (): vectors
+  c.data.simulate.steps = 24        # of a series at most, within 48 hours; at least a third
+  c.data.simulate.cells = 0.3       # what is measured at a step depends on U, in log-odds per sd
   c.data.simulate.availability = (1.0, 0.261, 0.755, 0.85)  # mean of delta_m [paper]
   c.data.simulate.tasks = ("readmission", "icu", "mortality")   # names, T of them
   c.data.simulate.prevalence = (0.2, 0.25, 0.15)          # mean of y_t over the population, roughly
@@ -464,7 +468,8 @@ def difference(old, new, but=()):
 
 # Settings that came after 0.2.0: a run from before has none of them, and at their defaults they
 # change no number of what it trained.
-LATER = ("encoders.", "vision.", "headline.", "preprocess.series_fill", "preprocess.before")
+LATER = ("encoders.", "vision.", "headline.", "preprocess.series_fill", "preprocess.before",
+         "data.simulate.kinds", "data.simulate.steps", "data.simulate.cells")
 
 
 def _settled(tree):

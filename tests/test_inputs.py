@@ -59,6 +59,7 @@ def config(cohort, tmp_path_factory):
   c = config_lib.default().unlock()
   c.data.cohort, c.data.root = "saved", str(folder)
   c.model.width, c.model.heads, c.train.batch_size = 8, 2, 32
+  c.model.crl_mmnar.reconstruction = False   # compiles faster, and no encoder knows of it
   c.vision.width, c.encoders.image = 4, "resnet10"
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 3, 3
   c.members.folds, c.checkpoint.every_epochs = 2, 1
@@ -121,9 +122,10 @@ def test_new_patients_are_predicted_exported_and_explained(config, cohort, finis
   assert (np.abs(explained.values).max(0) > 1e-5).all()   # each modality says something
 
 
-@pytest.mark.parametrize("name", [pytest.param("zero_fill", marks=pytest.mark.slow), "mean_fill"])
-def test_models_that_fill_are_trained_on_it(config, finish, tmp_path, name):
-  """One of them with rows that stay on the host."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["crl_mmnar", "zero_fill", "mean_fill"])
+def test_every_model_is_trained_on_it(config, finish, tmp_path, name):
+  """With all its parts; one of them with rows that stay on the host."""
   done = finish(config_lib.override(config, [
       f"model.name={name}", "train.joint.epochs=1", "members.folds=1",
       f"train.data={'streamed' if name == 'mean_fill' else 'resident'}"]), tmp_path / "run")

@@ -74,8 +74,8 @@ def pixels(modality, x, names, present):
   constant = sum(int((part == part[:, :1, :1, :1]).all((1, 2, 3)).sum())
                  for part in _parts(x, present, _IMAGES))
   return "", _nobody(modality, present) or [
-      f"modality '{modality}' holds images of one value alone in {constant} observed rows: a hidden "
-      "missing?"] * bool(constant)
+      f"modality '{modality}' holds images of one value alone in {constant} observed rows: a "
+      "hidden missing?"] * bool(constant)
 
 
 def series(modality, x, names, present):

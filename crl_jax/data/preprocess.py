@@ -2,9 +2,9 @@
 device.
 
 Token ids and pixels are left alone. In sequences and sets an entry whose features are all NaN is
-padding: it counts in no statistic and is delivered as zeros; a sequence's steps are delivered with a
-channel that is 1 on those that exist. A series is delivered as its steps' existence and times, its
-values, filled, and which of them were measured.
+padding: it counts in no statistic and is delivered as zeros; a sequence's steps are delivered with
+a channel that is 1 on those that exist. A series is delivered as its steps' existence and times,
+its values, filled, and which of them were measured.
 """
 
 import jax

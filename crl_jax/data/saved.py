@@ -14,6 +14,11 @@ To bring any other data set, make a `Cohort` of it once and save it:
 
     python -m crl_jax.main --config=configs/cohort.py --config.data.root=DIR
 
+What a row's input is, besides a vector: kinds={"vitals": "series"} for float32 (N, L, 1 + V), the
+hours of each step in front, NaN where there is no further step or nothing was measured; "set" and
+"sequence" for (N, K, F). Images are uint8 (N, H, W, C) and token ids int32 (N, K, L), told by their
+type. What does not fit in memory is written to cohort.on_disk("DIR")(name, shape, dtype).
+
 DIR then holds, as NumPy files that any language reads, inputs.<modality>.npy, rows.observed.npy,
 rows.labels.npy, rows.row_id.npy, rows.patient_id.npy, groups.<name>.npy, references.<name>.npy, and
 cohort.json with the names of modalities, tasks, features and arrays, the kinds of the inputs and

@@ -52,6 +52,9 @@ def make(config, xi=0.0):
   keeps patients and treatments."""
   c = config.data.simulate
   world, causal = simulate.make_world(c), causes(c, xi)
+  if world.others:
+    raise cohort_lib.CohortError("policy.cohort 'mmnar' has vectors alone: leave "
+                                 "config.data.simulate.kinds empty.")
   n, modalities = int(c.rows), tuple(c.modalities)
   inputs = [np.empty((n, a.shape[0]), np.float32) for a in world.loadings]
   u_Nxk = np.empty((n, c.latent), np.float32)

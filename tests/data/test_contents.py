@@ -1,4 +1,5 @@
-"""Series and images: what is refused by name, what is survived and counted, and how they are kept."""
+"""Series and images: what is refused by name, what is survived and counted, and how they are
+kept."""
 
 import dataclasses
 import re
@@ -46,8 +47,8 @@ def test_kinds_are_told_by_name_or_by_the_type_of_their_values(cohort):
 @pytest.mark.parametrize("at, value, words", [
     ((1, 1, 0), np.nan, "has a step without a time before one with a time: steps that do not exist "
                         "(time NaN) stand at the end (1 rows)"),
-    ((slice(2), slice(None), 0), np.nan, "is marked observed and has no step: set observed to False "
-                                         "(2 rows)"),
+    ((slice(2), slice(None), 0), np.nan, "is marked observed and has no step: set observed to "
+                                         "False (2 rows)"),
     ((3, 2, 0), 99.0, "has times that fall: sort the steps by 'hours' (1 rows)"),
     ((5, 4, 0), 1e6, "has times of 1,000,000 hours or more"),
     ((5, 4, 0), np.inf, "has times of 1,000,000 hours or more"),
