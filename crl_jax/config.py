@@ -435,6 +435,8 @@ def digest(tree):
   config.json of any version holds it."""
   model = dict(tree["model"])
   model |= model.pop(model["name"], {})   # as up to 0.2.0, whose checkpoints are gone on with
+  if not model.get("pattern_term"):       # off is what there was before
+    model.pop("pattern_term", None)
   lines = difference({}, tree | {"model": model}, UNTRAINED)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -522,11 +524,12 @@ def current(tree):
   tree = {"headline": default().headline.to_dict()} | tree
   tree |= {"evaluate": {"by_class": True} | tree["evaluate"]}   # sets are made anew at every look
   old, name = tree["model"], tree["model"]["name"]
+  before = {"pattern_term": 0.0} if name == "crl_mmnar" else {}   # of models without it
   own = models.settings.crl_mmnar().keys() & old.keys()
   if not own:
-    return tree
+    return tree | {"model": old | {name: before | old.get(name, {})}}
   kept = {key: old[key] for key in own} if name == "crl_mmnar" else {}
-  return tree | {"model": {key: old[key] for key in old.keys() - own} | {name: kept}}
+  return tree | {"model": {key: old[key] for key in old.keys() - own} | {name: before | kept}}
 
 
 def from_dict(tree):
