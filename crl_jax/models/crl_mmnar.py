@@ -10,8 +10,8 @@ from crl_jax.models.parts import encoders, fusion, heads, losses, rows
 from crl_jax.models.record import Model, Outputs, Stage
 
 
-# the pattern's term is so many times its parameter: Adam moves a parameter by its learning rate, and
-# a term of half a log-odds must be reached within some hundred steps
+# the pattern's term is so many times its parameter: Adam moves a parameter by its learning rate,
+# and a term of half a log-odds must be reached within some hundred steps
 _TERM = 10.0
 
 

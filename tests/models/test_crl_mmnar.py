@@ -173,7 +173,7 @@ def test_a_pattern_that_training_never_saw_has_no_term(small_config, spec, batch
 
 
 def test_the_terms_prior_is_that_of_a_random_effect(small_config, spec, batch):
-  """Over the training rows of a pattern, minus its log density, on the scale of half the log-loss."""
+  """Over a pattern's training rows, minus its log density, on the scale of half the log-loss."""
   ids = np.asarray(batch.observed) @ (1 << np.arange(len(spec.modalities)))
   rows = np.arange(16) * 10 + 10
   c = small_config.copy_and_resolve_references().unlock()
