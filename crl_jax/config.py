@@ -234,6 +234,7 @@ def default(model=""):
   c.evaluate.benefit = 0.5          # decision curves go from a threshold of 0.01 to this
   c.evaluate.alpha = 0.1            # conformal sets miss the outcome of about this share of the
                                     # patients of a frequent pattern, and of all rare ones together
+  c.evaluate.by_class = True        # conformal sets cover those with the outcome as those without
   c.evaluate.calibrate = 30         # calibration patients that a pattern needs for sets of its own;
                                     # rarer ones share theirs
   c.evaluate.permutations = 200     # of subgroup labels: the gap of chance; up to ten times as many
@@ -344,8 +345,8 @@ _LEAST = {"model.width": 1, "model.heads": 1, "model.layers": 1, "train.joint.ep
           "text.max_windows": 1, "text.finetune_windows": 1, "text.batch_tokens": 1,
           "evaluate.explain": 0, "evaluate.min_cell": 0, "evaluate.bootstrap": 1,
           "evaluate.bins": 1, "evaluate.calibrate": 1, "evaluate.permutations": 1,
-          "splits.folds": 2, "rectifier.folds": 2, "headline.folds": 2, "train.joint.patience": 0,
-          "members.seeds": 1,
+          "splits.folds": 2, "rectifier.folds": 2, "headline.folds": 2,
+          "train.joint.patience": 0, "members.seeds": 1,
           "policy.xi": 0, "policy.components": 0, "policy.folds": 1, "policy.repeats": 1,
           "policy.trim": 0, "policy.net.width": 1, "policy.net.learning_rate": 0,
           "policy.net.weight_decay": 0, "policy.net.batch_size": 1, "policy.net.epochs": 1,
@@ -452,8 +453,8 @@ def expanded(config):
 # Settings that say how fast or where, and change no number; those of policies no run reads.
 FREE = ("checkpoint.", "train.data:", "train.resident_gb:", "data.cache:", "data.spill:",
         "data.memory_limit:", "text.cache:", "platform:", "policy.")
-# Settings that change nothing that is trained: those, the evaluation's and the headline's, where the
-# data lie, which the data's own fingerprint tells better.
+# Settings that change nothing that is trained: those, the evaluation's and the headline's, where
+# the data lie, which the data's own fingerprint tells better.
 UNTRAINED = FREE + ("evaluate.", "headline.", "data.root:", "text.model:")
 
 
@@ -469,7 +470,8 @@ def difference(old, new, but=()):
 # Settings that came after 0.2.0: a run from before has none of them, and at their defaults they
 # change no number of what it trained.
 LATER = ("encoders.", "vision.", "headline.", "preprocess.series_fill", "preprocess.before",
-         "data.simulate.kinds", "data.simulate.steps", "data.simulate.cells")
+         "data.simulate.kinds", "data.simulate.steps", "data.simulate.cells",
+         "evaluate.by_class", "model.crl_mmnar.pattern_term")
 
 
 def _settled(tree):
@@ -574,18 +576,18 @@ def current(tree):
   were no LATER ones.
   """
   tree = json.loads(json.dumps(tree))
-  for key, value in _flat(as_dict(default())).items():
+  old, name = tree["model"], tree["model"]["name"]
+  own = models.settings.crl_mmnar().keys() & old.keys()
+  if own:
+    kept = {key: old[key] for key in own} if name == "crl_mmnar" else {}
+    tree["model"] = {key: old[key] for key in old.keys() - own} | {name: kept}
+  for key, value in _flat(as_dict(default(name))).items():
     if key.startswith(LATER):
       node = tree
       for part in key.split(".")[:-1]:
         node = node.setdefault(part, {})
       node.setdefault(key.split(".")[-1], value)
-  old, name = tree["model"], tree["model"]["name"]
-  own = models.settings.crl_mmnar().keys() & old.keys()
-  if not own:
-    return tree
-  kept = {key: old[key] for key in own} if name == "crl_mmnar" else {}
-  return tree | {"model": {key: old[key] for key in old.keys() - own} | {name: kept}}
+  return tree
 
 
 def from_dict(tree):

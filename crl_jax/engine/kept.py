@@ -1,5 +1,5 @@
-"""The yardsticks that a run keeps, as arrays in one npz file without pickle: logistic regression and
-boosting of every fold, with the preprocessing that they see; averaged over folds for new patients.
+"""The yardsticks that a run keeps, as arrays in one npz file without pickle: logistic regression
+and boosting of every fold, with the preprocessing that they see; averaged over folds for new patients.
 
 A fold is {"stats": modality -> arrays of preprocess.fit, "logistic": {weight (T, F), bias (T,)},
 "boosting": {trees.of() by task}}; a task of one class has no weight and no tree.
@@ -103,10 +103,10 @@ def predict(folds, inputs, observed, modalities, kinds):
 def _of_design(fold, x):
   """name -> (n, T) of the design matrix (n, F)."""
   weight_TxF, bias_T = fold["logistic"]["weight"], fold["logistic"]["bias"]
-  linear = np.asarray(x[:, :weight_TxF.shape[1]] @ weight_TxF.T.astype(x.dtype), np.float64) + bias_T
+  linear = x[:, :weight_TxF.shape[1]] @ weight_TxF.T.astype(x.dtype)
   boosted = np.stack([trees.log_odds(tree, x, int(tree["depth"]))
                       for _, tree in sorted(fold["boosting"].items(), key=lambda t: int(t[0]))], 1)
-  return {"logistic": _sigmoid(linear), "boosting": _sigmoid(boosted)}
+  return {"logistic": _sigmoid(linear.astype(np.float64) + bias_T), "boosting": _sigmoid(boosted)}
 
 
 def _sigmoid(x):

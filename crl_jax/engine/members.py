@@ -74,9 +74,9 @@ def make_spec(cohort, stats):
   """The models.Spec of a cohort under a fold's preprocessing."""
   widths = preprocess.widths(stats)
   shapes = {m: (*cohort.inputs[m].shape[1:-1], widths[m]) for m in cohort.modalities}
-  return models.Spec(cohort.modalities, cohort.tasks, shapes,
-                     tuple(int(p) for p in np.unique(cohort.pattern)),
-                     {m: cohort.kind(m) for m in cohort.modalities})
+  patterns, rows = np.unique(cohort.pattern, return_counts=True)
+  return models.Spec(cohort.modalities, cohort.tasks, shapes, tuple(map(int, patterns)),
+                     {m: cohort.kind(m) for m in cohort.modalities}, tuple(map(int, rows)))
 
 
 def epochs(config, cohort, stats):

@@ -1,5 +1,5 @@
-"""Scikit-learn's histogram boosting as plain arrays, which are evaluated without it: by NumPy, or by
-JAX inside a program.
+"""Scikit-learn's histogram boosting as plain arrays, which are evaluated without it: by NumPy, or
+by JAX inside a program.
 
 Axes: G trees, J nodes (filled up to those of the largest tree), n rows, F features.
 """

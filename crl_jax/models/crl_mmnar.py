@@ -10,6 +10,11 @@ from crl_jax.models.parts import encoders, fusion, heads, losses, rows
 from crl_jax.models.record import Model, Outputs, Stage
 
 
+# the pattern's term is so many times its parameter: Adam moves a parameter by its learning rate,
+# and a term of half a log-odds must be reached within some hundred steps
+_TERM = 10.0
+
+
 class CrlMmnar(nn.Module):
   """One row through encoders, gates, fusion, cross-modality reconstruction and heads. Batched by
   vmap in build()."""
@@ -18,7 +23,7 @@ class CrlMmnar(nn.Module):
   encoders: tuple                           # per modality, (name=) -> module
   tasks: tuple
   deeper: tuple
-  patterns: int
+  patterns: tuple                           # P rows of M bits
 
   @nn.compact
   def __call__(self, inputs, observed_M, noise):
@@ -64,8 +69,14 @@ class CrlMmnar(nn.Module):
                     rec_count=eligible)
 
     logits = heads.logits(h, self.tasks, self.deeper, noise)
+    if c.pattern_term:   # the paper's gamma_t[p]; 0, the prior's mean, in a pattern never seen
+      table_PxT = self.param("pattern_term", nn.initializers.zeros,
+                             (len(self.patterns), len(self.tasks)))
+      same_P = (observed_M == jnp.array(self.patterns, bool)).all(-1)
+      named["pattern_term"] = term_T = _TERM * (same_P.astype(logits.dtype) @ table_PxT)
+      logits = logits + term_T
     if c.pattern_head:
-      named["pattern_logits"] = nn.Dense(self.patterns, name="pattern")(h)
+      named["pattern_logits"] = nn.Dense(len(self.patterns), name="pattern")(h)
     return Outputs(logits, h, dict(named, embeddings=e_MxD, attention=attention))
 
 
@@ -80,17 +91,30 @@ def build(config, spec):
   """
   c = settings.chosen(config)
   makers, pretrained, inputs = encoders.build(config, spec)
-  module = CrlMmnar(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper),
-                    len(spec.patterns))
+  bits = tuple(tuple(bool(p >> m & 1) for m in range(len(spec.modalities))) for p in spec.patterns)
+  module = CrlMmnar(c, spec.modalities, makers, spec.tasks, tuple(config.loss.deeper), bits)
   prediction, probability = heads.prediction(config, spec.tasks)
-  patterns = jnp.array([[bool(p >> m & 1) for m in range(len(spec.modalities))]
-                        for p in spec.patterns])
+  patterns = jnp.array(bits)
+
+  # of each pattern's rows, those that a member is trained on
+  share = (1 - 1 / config.splits.folds) * (1 - config.splits.validation)
+  trained_P = share * jnp.array(spec.rows or (1,) * len(bits), jnp.float32)
+
+  def shrinkage(term_BxT, observed):
+    """(B, T): summed over its rows, minus the log of a pattern's prior, on the scale of a loss that
+    is half the log-loss."""
+    same_BxP = (observed[:, None] == patterns[None]).all(-1)
+    rows_B = jnp.maximum(same_BxP @ trained_P, 1)
+    return 0.5 * term_BxT**2 / (2 * c.pattern_term**2 * rows_B[:, None])
 
   init, apply, vary = rows.batched(module, inputs, len(spec.modalities), c.dropout)
 
   def loss(outputs, batch, gather=lambda x: x):
     named = outputs.named
-    terms = {"prediction": prediction(outputs.logits, batch)}
+    term, weights = prediction(outputs.logits, batch)
+    if c.pattern_term:
+      term = term.replace(value=term.value + shrinkage(named["pattern_term"], batch.observed))
+    terms = {"prediction": (term, weights)}
     if c.conditioning:
       terms["missingness"] = (losses.missingness(named["missingness_logits"], batch.observed,
                                                  batch.valid), 1.0)

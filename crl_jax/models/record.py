@@ -27,6 +27,7 @@ class Spec:
     modalities, tasks: names in the cohort's order.
     shapes: modality -> shape of one row's preprocessed input.
     patterns: sorted pattern ids that exist in the cohort, the classes of the optional pattern head.
+    rows: how many rows of the cohort have each of `patterns`; () where nothing is trained.
     kinds: modality -> key of data.cohort.KINDS; those not named are vectors or sequences.
   """
   modalities: tuple
@@ -34,6 +35,7 @@ class Spec:
   shapes: dict
   patterns: tuple
   kinds: dict = dataclasses.field(default_factory=dict)
+  rows: tuple = ()
 
   def kind(self, modality):
     """The key of data.cohort.KINDS that says what a row's input of `modality` is."""

@@ -21,6 +21,8 @@ def crl_mmnar():
                                     # random (unbiased)
   c.stop_gradient = True            # reconstruction targets are constants
   c.temperature = 0.1               # tau of InfoNCE [paper]
+  c.pattern_term = 0.0              # sd of the prior of gamma_t[p], the pattern's own term on the
+                                    # logit beside z; 0: off
   c.pattern_head = False            # predict the pattern id from h (section C.6)
   return c
 

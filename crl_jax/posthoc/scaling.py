@@ -4,8 +4,8 @@
     temperature    sigmoid(b logit p)
     platt          sigmoid(a + b logit p)   (Platt 1999; Guo et al. 2017, arXiv 1706.04599)
 
-They compete by the log-loss of held-out calibration patients; among equals the simplest wins. A line
-has a prior around none: few events would draw it by chance.
+They compete by the log-loss of held-out calibration patients; among equals the simplest wins. A
+line has a prior around none: few events would draw it by chance.
 """
 
 import typing

@@ -223,11 +223,17 @@ def _conformal(metrics, task, data):
   return dict(
       level=1 - metrics["conformal"]["alpha"], suppressed=mine["suppressed"],
       coverage=tables.interval_text(mine["coverage"]), size=tables.number(mine["size"]),
+      classes=[(("without", "with")[row["label"]] + " the outcome", row["n"],
+                tables.interval_text(row["coverage"]),
+                *(tables.number(row[key], ".1%") for key in ("single", "both", "empty")))
+               for row in mine.get("classes", ())],   # a run of before has none
       reasons=sorted({row["coverage"]["reason"] for row in mine["patterns"]
                       if "reason" in row["coverage"]}),
       rows=[dict(name=_label(row, data), n=row["n"],
                  coverage=tables.interval_text(row["coverage"]),
                  calibration=tables.number(row["calibration_patients"], ".0f"),
+                 without=tables.number(row.get("negatives_covered")),
+                 events=tables.number(row["positives_covered"]),
                  **{key: tables.number(row[key], ".1%") for key in ("single", "both", "empty")})
             for row in mine["patterns"]])
 

@@ -52,13 +52,13 @@ def _headline(metrics, task):
   if 0 < stack < members:
     what += f", in {stack} of {members} members, else the method alone, calibrated"
   alone = tables.interval_text(metrics["test"][task]["auroc"])
-  return [f"{task}: this headline is {what}: the lower log-loss on calibration patients. The method "
-          f"alone: AUROC {alone}."]
+  return [f"{task}: this headline is {what}: the lower log-loss on calibration patients. The "
+          f"method alone: AUROC {alone}."]
 
 
 def weights(mine):
-  """'method 0.29, logistic reg. 0.50, boosting 0.21' of a task of metrics["headline"], the mean over
-  members."""
+  """'method 0.29, logistic reg. 0.50, boosting 0.21' of a task of metrics["headline"], the mean
+  over members."""
   label = {role.prefix[len("p_"):-1]: role.label for role in roles.YARDSTICKS}
   return ", ".join(f"{label.get(part, part)} {tables.number(w, '.2f')}"
                    for part, w in mine["weights"].items())

@@ -104,8 +104,9 @@ def stage(predictor):
     predictor: predictor.Predictor.
   Returns:
     (jax.export.Exported, weights): the former's call(weights, inputs, observed) is that of
-    Predictor.whole, or of Predictor.function for a run without a headline, with `weights` (name -> NumPy array) flat. The training data's range, which
-    the function does not use, is not among them: it shows single patients' values.
+    Predictor.whole, or of Predictor.function for a run without a headline, with
+    `weights` (name -> NumPy array) flat. The training data's range, which the function does not
+    use, is not among them: it shows single patients' values.
   """
   stats = {m: {k: x for k, x in s.items() if k not in ("low", "high")}
            for m, s in predictor.weights["stats"].items()}

@@ -33,8 +33,8 @@ def of_run(workdir):
 
 
 def predict(found, rectified, cohort, kinds):
-  """(the parts beside the method, name -> (N, T); "calibrated", "chosen" and, of a stack, "pool" and
-  "stack" -> (N, T)), from the method's `rectified` (N, T)."""
+  """(the parts beside the method, name -> (N, T); "calibrated", "chosen" and, of a stack, "pool"
+  and "stack" -> (N, T)), from the method's `rectified` (N, T)."""
   beside = kept.predict(found.folds, cohort.inputs, cohort.observed, cohort.modalities,
                         kinds) if found.folds else {}
   each = [rule(np.stack([rectified[:, t], *(p[:, t] for p in beside.values())], 1))

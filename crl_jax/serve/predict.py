@@ -11,7 +11,7 @@ import pandas as pd
 from crl_jax import files
 from crl_jax.data import cohort as cohort_lib, preprocess, sources
 from crl_jax.serve import headline, predictor as predictor_lib
-from crl_jax.statistics import evaluate, predictions
+from crl_jax.statistics import conformal, evaluate, predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,8 @@ def predict(workdir, root, output):
     root: folder of the run's kind of data.
     output: path of the Parquet file: row_id, patient_id, pattern, unseen_pattern, group_*,
       y_<task>, p_base_<task>, p_<task>, and of a run with a headline p_chosen_<task>, what it was
-      chosen from and the yardsticks.
+      chosen from and the yardsticks; conformal_<task>_0 and _1: a label is in the prediction set at
+      level alpha where it exceeds alpha.
   Returns:
     Predicted.
   Raises:
@@ -73,6 +74,8 @@ def predict(workdir, root, output):
   table = predictions.part(cohort, np.arange(len(cohort)), 0, 0, "test", base, beside | more)
   table = table.assign(unseen_pattern=[int(p) not in trained for p in cohort.pattern],
                        **{f"p_{task}": final[:, t] for t, task in enumerate(cohort.tasks)})
+  table = conformal.of_new(files.read(workdir / "predictions.parquet"), table, cohort.tasks,
+                           config.evaluate)
   if table.unseen_pattern.any():
     logging.warning("%d of %d rows have a pattern that training never saw: corrected by the mean "
                     "over patterns (column unseen_pattern).", table.unseen_pattern.sum(),

@@ -202,7 +202,8 @@ def load(workdir):
       base, rectified = function(weights, inputs, observed)
       return base, rectified, chosen(weights["headline"], inputs, observed, rectified)
   return Predictor(function, jax.device_put(weights), run.modalities, run.tasks, shapes,
-                   len(run.tree["fold"]), jax.jit(function), run.facts["kinds"], headline, whole, more)
+                   len(run.tree["fold"]), jax.jit(function), run.facts["kinds"], headline, whole,
+                   more)
 
 
 def read_run(workdir):

@@ -1,4 +1,5 @@
-"""Prediction sets for one patient: split conformal prediction, calibrated per missingness pattern.
+"""Prediction sets for one patient: split conformal prediction, calibrated per outcome and
+missingness pattern.
 
 A label's nonconformity is 1 minus its predicted probability. Its p-value for a new row is the share
 of calibration patients of the row's category (Mondrian; Vovk et al. 2005, section 4.5) at least as
@@ -7,6 +8,10 @@ above alpha. On average over draws of both, it misses the outcome of at most a s
 patients of a category, whatever the model, provided that calibration and new patients are
 exchangeable. A patient's rows share the weight of one (Lee, Barber and Willett 2023, arXiv
 2306.06342): coverage is that of a random row of a new patient.
+
+By default a label is compared with calibration patients who had that outcome (Mondrian by class;
+Vovk 2012, arXiv 1209.2673), so the sick are covered as the well are; without, with all of them, and
+where the outcome is rare the sets may buy their coverage by leaving the events out.
 
 Categories are patterns. Those with too few patients are merged into one; whether a pattern has too
 few is read off the calibration and the new rows together, without outcomes, which keeps the two
@@ -74,9 +79,10 @@ def add(table, tasks, config):
   Args:
     table: DataFrame of predictions.parquet.
     tasks: T names.
-    config: config.evaluate; `calibrate` is read.
+    config: config.evaluate; `calibrate` and `by_class` are read.
   Returns:
-    DataFrame with 2 T more columns, and `category_<task>`: the pattern, or MERGED.
+    DataFrame with 2 T more columns, and `category_<task>`: the pattern, or MERGED where it is for
+    either label.
   """
   from crl_jax.statistics import predictions   # loads pandas, which who gives a table has loaded
 
@@ -89,49 +95,77 @@ def add(table, tasks, config):
     for rows in scoring.members_of(table).values():
       rows = rows[(role[rows] == "test") | (role[rows] == "val") & ~np.isnan(y[rows])]
       val = role[rows] == "val"
-      category[rows] = categories(pattern[rows], patient[rows], val, config.calibrate)
       held, new = rows[val], rows[~val]
       wrong = np.where(y[held] == 1, 1 - p[held], p[held])
-      value[new] = p_values(wrong, category[held], patient[held],
-                            np.stack([p[new], 1 - p[new]], 1), category[new])
+      # a label whose patients are a third needs patterns three times as large
+      least = {label: config.calibrate for label in (0, 1)}
+      if config.by_class:
+        everybody = max(len(np.unique(patient[held])), 1)
+        least = {label: config.calibrate * everybody / max(
+            len(np.unique(patient[held][y[held] == label])), 1e-9) for label in (0, 1)}
+      merged = np.zeros(len(rows), bool)
+      for label in (0, 1):
+        mine = categories(pattern[rows], patient[rows], val, least[label])
+        merged |= mine == MERGED
+        alike = y[held] == label if config.by_class else np.ones(len(held), bool)
+        value[new, label] = p_values(
+            wrong[alike], mine[val][alike], patient[held][alike],
+            np.abs(label - p[new])[:, None], mine[~val])[:, 0]
+      category[rows] = np.where(merged, MERGED, pattern[rows])
     added |= {f"conformal_{task}_{label}": value[:, label] for label in (0, 1)}
     added[f"category_{task}"] = category
   return predictions.with_columns(table, added)
+
+
+def of_new(calibration, table, tasks, config):
+  """The columns of add() for new patients, whose predictions are the members' average: calibrated
+  on the validation rows of all members together.
+
+  Args:
+    calibration: a run's predictions table.
+    table: lines of role "test" with p_base_<task>; y_<task> is not looked at.
+    tasks, config: as add().
+  Returns:
+    `table` with more columns.
+  """
+  import pandas as pd
+  columns = ["role", "pattern", "patient_id", *(f"{name}_{task}" for task in tasks
+                                                for name in ("y", "p_base"))]
+  both = pd.concat([calibration.loc[calibration.role == "val", columns], table[columns]],
+                   ignore_index=True).assign(fold=0, seed=0)
+  added = add(both, tasks, config).iloc[len(both) - len(table):]
+  return table.assign(**{name: added[name].to_numpy() for name in added if name not in both})
 
 
 def study(table, tasks, modalities, config):
   """Coverage and size of the sets of a table that `add` returned, over all and per pattern.
 
   Returns:
-    {"alpha", "rule", "tasks": task -> {"coverage": {value, lo, hi}, "size", "both", "single",
-    "empty": shares, "positives_covered", "n", "patients", "patterns": [the same per pattern, with
+    {"alpha", "by_class", "rule", "tasks": task -> {"coverage": {value, lo, hi}, "size", "both",
+    "single", "empty": shares, "positives_covered", "negatives_covered", "n", "patients", "classes":
+    [the same per outcome, 0 first, with "label"], "patterns": [the same per pattern, with
     "pattern", "name", "rare" (how many rarer ones are among them), "merged", "calibration_patients"
     (a member's mean)], largest first, "suppressed": how many are left out}}. Shares weigh patients
     alike; coverage is null where outcomes may not be told, and a pattern left out where its size
     may not be either (see disclosure.py).
   """
   alpha = float(config.alpha)
-  found = {"alpha": alpha, "rule": (
-      f"Sets are made to miss the outcome of about {alpha:.0%} of the patients of a category, or "
-      "of fewer, on average over draws of the patients. A category is a pattern expected to have "
-      f"{config.calibrate} calibration patients or more; all rarer ones share one category and are "
-      "covered only together, so one of them may be missed more often. With fewer than "
-      f"{int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients every set holds both labels. "
-      "Base predictions, calibrated on each member's validation patients, who also chose when "
-      "its training stopped: hence 'about'."), "tasks": {}}
+  found = {"alpha": alpha, "by_class": bool(config.by_class), "rule": _rule(alpha, config),
+           "tasks": {}}
   known = table[[f"y_{task}" for task in tasks]].notna().to_numpy()
   sized = disclosure.sized(known[(table.role == "test").to_numpy()])
   for task, known_N, may in zip(tasks, known.T, sized):
     test, val = (table[(table.role == role) & known_N] for role in ("test", "val"))
     sets = _Sets(test, task, alpha)
     entry = sets.cell(np.arange(len(test)))
+    entry["classes"] = [_of_class(sets, label, config.min_cell) for label in (0, 1)]
     groups = disclosure.groups(test.pattern, test.patient_id, test[f"y_{task}"], config.min_cell)
     shown = [g for g in groups if g.told or may]
     patterns, entry["suppressed"] = [], len(groups) - len(shown)
     members = max(1, len(scoring.members_of(test)))
     calibration = _Calibration(val, task)
     # of sets that hold the same outcome the coverage is its rate
-    withheld = {"positives_covered": None, "coverage": {
+    withheld = {"positives_covered": None, "negatives_covered": None, "coverage": {
         "value": None, "lo": None, "hi": None, "reason": disclosure.reason(config.min_cell)}}
     for g in shown:
       categories_ = np.unique(sets.category[g.positions])
@@ -144,6 +178,32 @@ def study(table, tasks, modalities, config):
     entry["patterns"] = sorted(patterns, key=lambda row: -row["n"])
     found["tasks"][task] = entry
   return found
+
+
+def _rule(alpha, config):
+  """What the sets promise, in words."""
+  whom, among, few = (
+      (", of those with the outcome and of those without,", " with the outcome in question",
+       " with an outcome every set holds it") if config.by_class else
+      ("", "", " every set holds both labels"))
+  return (
+      f"Sets are made to miss the outcome of about {alpha:.0%} of the patients of a category{whom} "
+      "or of fewer, on average over draws of the patients. A category is a pattern expected to "
+      f"have {config.calibrate} calibration patients{among} or more; all rarer ones share one category "
+      "and are covered only together, so one of them may be missed more often. With fewer than "
+      f"{int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients{few}. "
+      "Base predictions, calibrated on each member's validation patients, who also chose when "
+      "its training stopped: hence 'about'.")
+
+
+def _of_class(sets, label, least):
+  """_Sets.cell of the patients with an outcome; told of `least` of them or more."""
+  cell = {"label": label, **sets.cell(np.flatnonzero(sets.y == label))}
+  if cell["patients"] < least and cell["n"]:
+    cell |= {key: None for key in ("both", "single", "empty", "size", "positives_covered",
+                                   "negatives_covered")}
+    cell["coverage"] = {"value": None, "lo": None, "hi": None, "reason": disclosure.reason(least)}
+  return cell
 
 
 class _Calibration:
@@ -195,6 +255,7 @@ class _Sets:
     if value is None:
       coverage["reason"] = "no row with this outcome"
     return {"n": len(np.unique(self.row[rows])), "patients": len(patients), "coverage": coverage,
-            "positives_covered": share(covered, y == 1), "both": share(zero & one),
+            "positives_covered": share(covered, y == 1),
+            "negatives_covered": share(covered, y == 0), "both": share(zero & one),
             "single": share(zero != one), "empty": share(~zero & ~one),
             "size": share(zero.astype(float) + one)}

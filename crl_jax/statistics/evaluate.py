@@ -63,8 +63,10 @@ def evaluate(predictions, tasks, config, seed, modalities):
     test = (predictions.role == "test").to_numpy()
     result["fairness"] = fairness.study(predictions[test], tasks, config.evaluate, counts_RxP,
                                         patient[test], points[roles.FINAL], seed)
-    result["conformal"] = conformal.study(conformal.add(predictions, tasks, config.evaluate), tasks,
-                                          modalities, config.evaluate)
+    # of new patients there are no rows to calibrate on: their sets are there
+    made = test.all() and f"conformal_{tasks[0]}_0" in predictions
+    sets = predictions if made else conformal.add(predictions, tasks, config.evaluate)
+    result["conformal"] = conformal.study(sets, tasks, modalities, config.evaluate)
   test = predictions[predictions.role == "test"]
   sized = disclosure.sized(test[[f"y_{task}" for task in tasks]].notna())
   result["patterns"] = {task: _patterns(test, task, modalities, config.evaluate.min_cell, may)

@@ -62,8 +62,8 @@ YARDSTICKS = (
     Role("test_xgboost", "p_xgboost_", "XGBoost"),
     Role("test_catboost", "p_catboost_", "CatBoost"))
 BAYES = Role("test_bayes", "p_bayes_", "Bayes-optimal", color="black", difference="regret")
-ROLES = (CHOSEN, FINAL, BASE, CALIBRATED, STACK, *YARDSTICKS, BAYES, POOL, Role("val", "p_", rows="val"),
-         Role("val_base", "p_base_", rows="val"))
+ROLES = (CHOSEN, FINAL, BASE, CALIBRATED, STACK, *YARDSTICKS, BAYES, POOL,
+         Role("val", "p_", rows="val"), Role("val_base", "p_base_", rows="val"))
 
 GAIN, REGRET = Difference(FINAL, BASE), Difference(BAYES, FINAL)
 DIFFERENCES = (GAIN, *(Difference(FINAL, role) for role in YARDSTICKS), REGRET,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, models
+from crl_jax.models import crl_mmnar
 from crl_jax.models.parts import losses
 from crl_jax.models.parts.encoders import SequenceEncoder
 
@@ -134,6 +135,59 @@ def test_switches_remove_exactly_their_terms(small_config, spec, batch):
   assert names(contrastive=False) == everything - {"contrastive"}
   assert names(reconstruction=False) == everything - {"reconstruction", "contrastive"}
   assert names(pattern_head=True) == everything | {"pattern"}
+
+
+def with_terms(params, spec, batch):
+  """(params with a term of 0.1 x (pattern, task) places, (B, T) what that adds to the logits)."""
+  table = np.arange(len(spec.patterns) * 2, dtype=np.float32).reshape(-1, 2) / 10
+  ids = np.asarray(batch.observed) @ (1 << np.arange(len(spec.modalities)))
+  added = np.array([table[spec.patterns.index(p)] if p in spec.patterns else (0, 0) for p in ids])
+  return {**params, "pattern_term": table}, crl_mmnar._TERM * added
+
+
+def test_the_patterns_own_term_starts_from_nothing_and_adds_to_its_rows(small_config, spec, batch):
+  _, off = built(small_config, spec)
+  model, params = built(small_config, spec, pattern_term=0.5)
+  assert not params["pattern_term"].any() and params.keys() - off.keys() == {"pattern_term"}
+  before = model.apply(params, batch, False, None).logits
+  np.testing.assert_array_equal(before, built(small_config, spec)[0].apply(
+      off, batch, False, None).logits)   # the prior's mean
+  changed, added = with_terms(params, spec, batch)
+  found = model.apply(changed, batch, False, None)
+  np.testing.assert_allclose(found.logits - before, added, rtol=1e-4, atol=1e-4)
+  assert added.any(1).sum() > 8
+
+
+def test_a_pattern_that_training_never_saw_has_no_term(small_config, spec, batch):
+  some = dataclasses.replace(spec, patterns=spec.patterns[:8])   # never the last modality
+  c = small_config.copy_and_resolve_references().unlock()
+  c.model.crl_mmnar.pattern_term = 0.5
+  model = models.build(c, some)
+  params = model.init(jax.random.key(0))
+  changed, added = with_terms(params, some, batch)
+  difference = jax.jit(lambda a, b: model.apply(a, batch, False, None).logits
+                       - model.apply(b, batch, False, None).logits)(changed, params)
+  unseen = np.asarray(batch.observed)[:, 3]
+  assert unseen.any() and not np.asarray(difference)[unseen].any()
+  np.testing.assert_allclose(difference, added, rtol=1e-4, atol=1e-4)
+
+
+def test_the_terms_prior_is_that_of_a_random_effect(small_config, spec, batch):
+  """Over a pattern's training rows, minus its log density, on the scale of half the log-loss."""
+  ids = np.asarray(batch.observed) @ (1 << np.arange(len(spec.modalities)))
+  rows = np.arange(16) * 10 + 10
+  c = small_config.copy_and_resolve_references().unlock()
+  c.model.crl_mmnar.pattern_term = 0.7
+  model = models.build(c, dataclasses.replace(spec, rows=tuple(int(n) for n in rows)))
+  plain, params = built(small_config, spec, pattern_term=0.5)
+  changed, added = with_terms(params, spec, batch)
+  outputs = plain.apply(changed, batch, True, jax.random.key(1))
+  found, _ = model.loss(outputs, batch)["prediction"]
+  data, _ = built(small_config, spec)[0].loss(outputs, batch)["prediction"]
+  trained = rows[ids] * (1 - 1 / c.splits.folds) * (1 - c.splits.validation)
+  expected = 0.5 * added**2 / (2 * 0.7**2) / trained[:, None]
+  np.testing.assert_allclose(found.value - data.value, expected, rtol=1e-3, atol=1e-5)
+  np.testing.assert_array_equal(found.count, data.count)
 
 
 def test_padding_counts_in_no_loss(small_config, spec, batch):

@@ -1,5 +1,5 @@
-"""The headline on a predictions table: no row's own outcome in its own prediction, the method or its
-stack by calibration patients, rules that can be told and read."""
+"""The headline on a predictions table: no row's own outcome in its own prediction, the method or
+its stack by calibration patients, rules that can be told and read."""
 
 import json
 import types
@@ -15,7 +15,7 @@ NAMES = ("pool", "stack", "calibrated", "chosen")
 
 
 def make(n=500, seed=0, yardsticks=True, good="logistic_"):
-  """A table of two members, folds 0 and 1: an overconfident method, one good yardstick, one poor."""
+  """A table of two members, folds 0 and 1: an overconfident method, a good yardstick, a poor one."""
   rng = np.random.default_rng(seed)
   parts = []
   for fold in range(2):
@@ -66,11 +66,11 @@ def test_switched_off_there_is_none_and_each_switch_does_its_part():
   off = types.SimpleNamespace(stack=False, calibrate=False, folds=4)
   table, rules = headline.add(make(), ("y",), off, 0)
   assert rules is None and "p_chosen_y" not in table
-  table, _ = headline.add(make(), ("y",), types.SimpleNamespace(**{**vars(CONFIG), "calibrate": False}),
-                          0)
+  only = lambda **off: types.SimpleNamespace(**{**vars(CONFIG), **off})
+  table, _ = headline.add(make(), ("y",), only(calibrate=False), 0)
   np.testing.assert_array_equal(table.p_pool_y, table.p_stack_y)
   np.testing.assert_array_equal(table.p_calibrated_y, table.p_y)
-  _, rules = headline.add(make(), ("y",), types.SimpleNamespace(**{**vars(CONFIG), "stack": False}), 0)
+  _, rules = headline.add(make(), ("y",), only(stack=False), 0)
   assert rules["parts"] == ["method"]
 
 

@@ -1,5 +1,5 @@
-"""Calibration by a line: it mends what is wrong, leaves what is right, and is chosen without a row's
-own outcome."""
+"""Calibration by a line: it mends what is wrong, leaves what is right, and is chosen without a
+row's own outcome."""
 
 import numpy as np
 import pytest

@@ -112,8 +112,8 @@ def test_the_headline_leads_and_the_method_alone_stays(write):
   task = TASKS[0]
   found = evaluate.evaluate(table, TASKS, config_lib.override(config_lib.default(), [
       "evaluate.bootstrap=20"]), 0, MODALITIES)
-  strong = re.findall(r'<tr class="strong"><th scope="row">([^<]+)</th>\s*<td class="value">([^<]+)',
-                      text)
+  strong = re.findall(
+      r'<tr class="strong"><th scope="row">([^<]+)</th>\s*<td class="value">([^<]+)', text)
   assert strong == [("headline", tables.interval_text(found["test_chosen"][t]["auroc"]))
                     for t in TASKS]
   for words in ('<th scope="row">with rectifier</th>', '<th scope="row">stack</th>',
@@ -124,6 +124,18 @@ def test_the_headline_leads_and_the_method_alone_stays(write):
   first = text[:text.index('id="results"')]   # the cards
   assert f"{found['test_chosen'][task]['auroc']['value']:.3f} <small>AUROC" in first
   assert "this headline" not in write()   # a run of before
+
+
+def test_sets_are_told_by_outcome_and_pattern(write):
+  text = write()
+  for task in TASKS:
+    assert f"Coverage by outcome of {task}" in text
+  for words in ("without the outcome", "of those with the outcome and of those"):
+    assert words in text, words
+  found = evaluate.evaluate(make(), TASKS, config_lib.override(config_lib.default(), [
+      "evaluate.bootstrap=20"]), 0, MODALITIES)["conformal"]["tasks"][TASKS[0]]
+  assert [row["label"] for row in found["classes"]] == [0, 1]
+  assert tables.interval_text(found["classes"][1]["coverage"]) in text
 
 
 def test_hostile_words_are_escaped(write):
@@ -350,7 +362,7 @@ def test_no_sentence_says_more_than_was_shown():
   rect = dict(enabled=True, pooled=dict(tasks=dict(icu=dict(threshold=None, cells=()))))
   assert "one-sided 5%" in tables.threshold(rect, "icu")
   table = make()
-  c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10)
+  c = types.SimpleNamespace(alpha=0.1, calibrate=30, min_cell=10, by_class=True)
   rule = conformal.study(conformal.add(table, TASKS, c), TASKS, MODALITIES, c)["rule"]
   assert "about 10%" in rule and "only together" in rule and "at most" not in rule
 

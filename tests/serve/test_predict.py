@@ -16,6 +16,7 @@ from crl_jax import config as config_lib, predict as command
 from crl_jax.data import cohort as cohort_lib, sources
 from crl_jax.posthoc import rectifier
 from crl_jax.serve import predict, predictor
+from crl_jax.statistics import conformal
 
 TASKS = ("readmission", "mortality")
 MARK = 987_654_321_000   # begins every id of a new patient: no message may hold it
@@ -120,7 +121,22 @@ def test_the_runs_own_test_rows_get_the_runs_own_numbers(tiny_run, predicted, to
                                  atol=1e-6)
 
 
-def test_a_run_from_before_the_headline_predicts_as_it_did(tiny_run, new, predicted, tmp_path, told):
+def test_sets_of_new_patients_are_calibrated_on_the_runs_validation_rows(tiny_run, new, predicted,
+                                                                         told):
+  table = predicted(tiny_run, new)
+  val = tiny_run.table[tiny_run.table.role == "val"]
+  score = np.abs(1 - val[val.y_mortality == 1].p_base_mortality.to_numpy())   # one row a patient
+  expected = [(1 + (score >= s - 1e-12).sum()) / (1 + len(score))
+              for s in 1 - table.p_base_mortality]
+  assert (table.pattern.value_counts() < 30).any() and tiny_run.config.evaluate.by_class
+  merged = conformal.of_new(tiny_run.table, table.assign(role="test"), TASKS, config_lib.override(
+      tiny_run.config, ["evaluate.calibrate=100000"]).evaluate)
+  np.testing.assert_allclose(merged.conformal_mortality_1, expected)
+  assert table.conformal_mortality_1.between(0, 1, inclusive="right").all()
+
+
+def test_a_run_from_before_the_headline_predicts_as_it_did(tiny_run, new, predicted, tmp_path,
+                                                           told):
   now = predicted(tiny_run, new)
   assert "headline" in told()
   folder = shutil.copytree(tiny_run.folder, tmp_path / "run")

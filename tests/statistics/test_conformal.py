@@ -78,6 +78,7 @@ def test_repeated_rows_do_not_buy_certainty(config):
 
 
 def test_few_calibration_patients_give_both_labels(config):
+  config.by_class = False
   table = make(patients=12, patterns=(1,), rates=(1,))
   assert 0 < (table.role == "val").sum() < 9
   found = conformal.study(conformal.add(table, ("a",), config), ("a",), MODALITIES, config)
@@ -85,6 +86,7 @@ def test_few_calibration_patients_give_both_labels(config):
 
 
 def test_rare_patterns_share_a_category(config):
+  config.by_class = False
   table = make(patients=400)
   found = conformal.add(table, ("a",), config)
   by = found.groupby("pattern").category_a.unique()
@@ -154,6 +156,7 @@ def test_one_sort_says_what_a_mask_a_pattern_says(config):
   """Two members, several rows a patient, patients of several patterns, rare patterns, one that is
   rare for one member alone: the categories, the sets and who calibrated them, by brute force."""
   rng, config.calibrate, config.min_cell = np.random.default_rng(3), 12, 0
+  config.by_class = False
   parts = []
   for seed in (0, 1):
     table = make(patients=500 - 250 * seed, rows=4, seed=seed).assign(seed=seed)
@@ -191,3 +194,70 @@ def test_one_sort_says_what_a_mask_a_pattern_says(config):
       assert row["coverage"]["value"] == pytest.approx(np.average(covered, weights=weight))
       assert row["size"] == pytest.approx(np.average(zero * 1 + one, weights=weight))
   assert several >= 1 and len(found) > 6
+
+
+def share_of_events(config):
+  """Mean share of test patients whose set holds their outcome, with it and without, and of sets of
+  both labels, over 40 splits where the outcome is rare and the model blind to it."""
+  found = []
+  for seed in range(40):
+    table = make(patients=1200, seed=seed, patterns=(1, 7), rates=(0.8, 0.2)).assign(
+        p_base_a=np.random.default_rng(seed).uniform(0.02, 0.1, 1200))
+    rare = np.random.default_rng(seed + 1).random(1200) < 0.07
+    table["y_a"] = rare.astype(float)
+    entry = conformal.study(conformal.add(table, ("a",), config), ("a",), MODALITIES,
+                            config)["tasks"]["a"]
+    found.append((entry["classes"][1]["coverage"]["value"], entry["negatives_covered"],
+                  entry["both"]))
+  return np.mean(found, 0)
+
+
+def test_the_sick_are_covered_as_the_well_are_and_the_price_is_told(config):
+  events, others, both = share_of_events(config)
+  assert events >= 0.88 and others >= 0.89 and both > 0.5   # a blind model buys it with both labels
+  config.by_class = False
+  events, others, both = share_of_events(config)
+  assert events < 0.4 and both < 0.1   # covered on the whole, by leaving the sick out
+
+
+def test_p_values_by_class_are_those_among_the_patients_of_the_class(config):
+  table = make(patients=500, patterns=(1,), rates=(1,))
+  found = conformal.add(table, ("a",), config)
+  val, new = (table[table.role == role] for role in ("val", "test"))
+  for label in (0, 1):
+    alike = val[val.y_a == label]
+    score = np.abs(label - alike.p_base_a.to_numpy())
+    expected = [(1 + (score >= s - 1e-12).sum()) / (1 + len(score))
+                for s in np.abs(label - new.p_base_a.to_numpy())]
+    np.testing.assert_allclose(found.loc[new.index, f"conformal_a_{label}"], expected)
+
+
+def test_patterns_have_sets_of_their_own_where_the_rarer_outcome_has_enough_patients(config):
+  table = make(patients=2500, patterns=(1, 7), rates=(0.9, 0.1))   # 100 calibration patients in 7
+  table["y_a"] = (np.random.default_rng(3).random(len(table)) < 0.2).astype(float)   # 20 events
+  own = lambda: set(conformal.add(table, ("a",), config).category_a)
+  assert own() == {1, conformal.MERGED}
+  config.by_class = False
+  assert own() == {1, 7}
+
+
+def test_new_patients_are_calibrated_on_all_members_rows(config):
+  run = make(patients=800)
+  new = make(patients=50, seed=9).assign(role="test")
+  new["patient_id"] += 10 ** 6
+  found = conformal.of_new(run, new.assign(y_a=np.nan), ("a",), config)
+  val = run[run.role == "val"]
+  both = pd.concat([val, new], ignore_index=True)
+  expected = conformal.add(both, ("a",), config).iloc[len(val):]
+  np.testing.assert_array_equal(found.conformal_a_1, expected.conformal_a_1)
+  assert found.conformal_a_1.notna().all() and len(found) == 50
+
+
+def test_the_sets_of_few_with_an_outcome_are_not_told(config):
+  table = make(patients=300)
+  test = table.role == "test"
+  table.loc[test, "y_a"] = (np.arange(test.sum()) < 4).astype(float)
+  found = conformal.study(conformal.add(table, ("a",), config), ("a",), MODALITIES, config)
+  few, many = found["tasks"]["a"]["classes"][1], found["tasks"]["a"]["classes"][0]
+  assert few["coverage"]["value"] is None and few["both"] is None and few["n"] == 4
+  assert many["coverage"]["value"] is not None
