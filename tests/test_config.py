@@ -170,6 +170,7 @@ def flat(config):
   """The config.json of version 0.2.0: CRL-MMNAR's settings flat, whatever the model is."""
   tree = config_lib.as_dict(config)
   own = tree["model"].pop(config.model.name) or config_lib.default().model.crl_mmnar.to_dict()
+  own.pop("pattern_term")   # came later
   return tree | {"model": tree["model"] | own}
 
 

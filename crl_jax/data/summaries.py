@@ -40,16 +40,18 @@ def of_series(time, value, np=np):
 def of_image(x, np=np):
   """(N, H, W, C) pixels -> (N, G * G' * C) float32 means on 0..1 of a grid of 8 x 8 cells, of fewer
   where there are fewer pixels; `np` as of of_series()."""
-  found = np.einsum("nhwc,gh,kw->ngkc", np.asarray(x, np.float32) / 255, _cells(x.shape[1]),
-                    _cells(x.shape[2]), optimize=True)
+  high, wide = _cells(x.shape[1]), _cells(x.shape[2])
+  # sums of whole numbers and one product: the same bits everywhere, as thresholds of trees need
+  found = np.einsum("nhwc,gh,kw->ngkc", np.asarray(x, np.float32), high, wide, optimize=True)
+  found = found * (1 / (255 * high.sum(1)[:, None, None] * wide.sum(1)[:, None]))
   return found.reshape(x.shape[0], math.prod(found.shape[1:]))
 
 
 def _cells(side):
-  """(G, side) weights of the mean over the pixels of each cell."""
+  """(G, side) float32, 1 where a pixel is of the cell."""
   edges = np.linspace(0, side, min(_GRID, side) + 1).astype(int)
   cell = np.searchsorted(edges, np.arange(side), side="right") - 1
-  return ((cell == np.arange(len(edges) - 1)[:, None]) / np.diff(edges)[:, None]).astype(np.float32)
+  return (cell == np.arange(len(edges) - 1)[:, None]).astype(np.float32)
 
 
 def _raw_series(x):

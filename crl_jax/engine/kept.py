@@ -126,6 +126,8 @@ def on_device(folds, modalities, kinds):
              "boosting": [trees.narrow({k: x for k, x in tree.items() if k != "depth"})
                           for tree in of_fold]} for fold, of_fold in zip(folds, tasks)]
 
+  # a product in few digits moves values across the trees' thresholds
+  @jax.default_matmul_precision("highest")
   def predict(arrays, inputs, observed):
     total = dict.fromkeys(PARTS, 0.0)
     for fold, depth in zip(arrays, depths):
