@@ -8,17 +8,16 @@ import signal
 import tempfile
 import types
 
-os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") +
-                           " --xla_force_host_platform_device_count=8")
-# Compile quickly rather than well: the tests are many small programs, each run a few times.
-os.environ["XLA_FLAGS"] += (" --xla_backend_optimization_level=0 "
-                            "--xla_llvm_disable_expensive_passes=true")
+from tests import compiling
+
+os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), compiling.QUICKLY,
+                                    "--xla_force_host_platform_device_count=8"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one test compiled, others and the programs they start need not compile again.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _COMPILED = tempfile.TemporaryDirectory(prefix="crl_jax_compiled_")   # gone when pytest ends
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
-  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["CRL_JAX_CACHE"] = ""   # no test meets a cohort that another one prepared
 
 import numpy as np

@@ -10,6 +10,8 @@ import types
 import numpy as np
 import pytest
 
+from tests import compiling
+
 nbformat = pytest.importorskip("nbformat", reason="pip install '.[test]'")
 nbclient = pytest.importorskip("nbclient", reason="pip install '.[test]'")
 kernelspec = pytest.importorskip("ipykernel.kernelspec", reason="pip install '.[test]'")
@@ -72,8 +74,7 @@ def execute(tmp_path, monkeypatch):
   monkeypatch.setenv("CRL_JAX_NOTEBOOK_SMALL", "1")
   # As on a build machine; the notebook must draw all the same.
   monkeypatch.setenv("MPLBACKEND", "agg")
-  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 "
-                                  "--xla_llvm_disable_expensive_passes=true")
+  monkeypatch.setenv("XLA_FLAGS", compiling.QUICKLY)
   folder = tmp_path / "anywhere"
   folder.mkdir()
 

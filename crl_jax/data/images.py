@@ -20,11 +20,11 @@ def decode(paths, out, threads=8):
     threads: that read at once.
   Raises:
     AbsentError, UnreadableImage: by the file's name.
-    ValueError: `out` is something else.
+    CohortError: `out` is something else.
   """
   if out.dtype != np.uint8 or out.ndim != 4 or out.shape[:1] + out.shape[3:] != (len(paths), 1) or (
       out.shape[1] != out.shape[2]):
-    raise ValueError(f"out is {out.dtype} {out.shape}; expected uint8 ({len(paths)}, S, S, 1).")
+    raise CohortError(f"out is {out.dtype} {out.shape}; expected uint8 ({len(paths)}, S, S, 1).")
   def fill(i):
     out[i, ..., 0] = read_one(paths[i], out.shape[1])
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:

@@ -1,7 +1,6 @@
 """Two real processes on one machine: the numbers of one, and files written once."""
 
 import ast
-import os
 import pathlib
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from configs import mimic
 from crl_jax import config as config_lib, files, processes
+from tests import compiling
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,11 +28,10 @@ def test_two_processes_give_the_numbers_of_one(run_of, request, tmp_path):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
   processes = [subprocess.Popen(
       [sys.executable, "-m", "crl_jax.main", "--config=configs/mimic.py",
        f"--workdir={tmp_path / 'run'}", f"--distributed=127.0.0.1:{port},2,{index}", *settings],
-      cwd=ROOT, env={**os.environ, "XLA_FLAGS": " ".join(flags), "PYTHONPATH": str(ROOT)},
+      cwd=ROOT, env=compiling.environment(PYTHONPATH=str(ROOT)),
       text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for index in range(2)]
   told = [process.communicate(timeout=600) for process in processes]
   assert [process.returncode for process in processes] == [0, 0], told

@@ -3,7 +3,6 @@ protocols."""
 
 import html
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.data import mimic
 from crl_jax.data.mimic import simulate
+from tests import compiling
 
 ROOT = pathlib.Path(__file__).parents[3]
 # all that the BERT below can read: how a stay ended, so that few patients suffice
@@ -45,8 +45,7 @@ def runs(make_bert, tmp_path_factory):
         [sys.executable, "-m", "crl_jax.main", "--config=configs/mimic.py", f"--workdir={place}",
          *(f"--config.{key}={value}" for key, value in settings.items())],
         cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT),
-             "XLA_FLAGS": "--xla_backend_optimization_level=0"})   # one device, compiled quickly
+        env=compiling.environment(PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_parquet(place / "predictions.parquet")
     return types.SimpleNamespace(

@@ -2,7 +2,6 @@
 and no note text anywhere."""
 
 import logging
-import os
 import pathlib
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from crl_jax import config as config_lib
 from crl_jax.backbones import bert
 from crl_jax.data.text import encode, notes
+from tests import compiling
 
 ROOT = pathlib.Path(__file__).parents[3]
 SECRET = "zebra"   # no log and no message may hold it
@@ -269,7 +269,7 @@ def started(config, pause):
   code = _WORK.format(tests=str(pathlib.Path(__file__).parent))
   return subprocess.Popen([sys.executable, "-c", code, config.text.model, config.text.cache, pause],
                           cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "XLA_FLAGS": ""})
+                          env=compiling.environment())
 
 
 def test_a_killed_computation_goes_on_and_two_at_once_agree(config, monkeypatch):
