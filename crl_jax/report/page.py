@@ -41,7 +41,9 @@ def write(path, metrics, predictions, data, rectifier, config, history, explaine
       observed=_marked(draw.observed(data, settings["min_cell"])),
       informative=_informative(metrics.get("informative"), data),
       explained=_explained(explained), facts=_facts(data, config, metrics),
-      subgroups=any(task["fairness"] for task in tasks), sets_rule=metrics["conformal"]["rule"])
+      subgroups=any(task["fairness"] for task in tasks),
+      audited=metrics["fairness"].get("predictor", roles.FINAL.label),
+      sets_rule=metrics["conformal"]["rule"])
   _render("report.html", path, page)
   _render("model_card.md", path.with_name("model_card.md"), facts)
 

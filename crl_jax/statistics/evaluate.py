@@ -37,7 +37,8 @@ def evaluate(predictions, tasks, config, seed, modalities):
     counts distinct rows; "differences": "first-second" -> task -> metric -> {value, lo, hi, p};
     "tests": "first-second" -> task -> {"delong", "resampled_t": metric -> ...}, each with p and
     p_holm; "operating": role -> task -> thresholds; "net_benefit": role -> task -> curves;
-    "fairness" and "conformal": what their modules' study() returns;
+    "fairness" and "conformal": what their modules' study() returns, the former of the role whose
+    label is its "predictor";
     "patterns": task -> rows with outcome rates, largest first; rare patterns are one row, with a
     null "pattern" or beside another, and outcomes of few patients are null (see disclosure.py).
 
@@ -61,8 +62,10 @@ def evaluate(predictions, tasks, config, seed, modalities):
                                        config.evaluate)
   if roles.FINAL in points:
     test = (predictions.role == "test").to_numpy()
-    result["fairness"] = fairness.study(predictions[test], tasks, config.evaluate, counts_RxP,
-                                        patient[test], points[roles.FINAL], seed)
+    lead = roles.lead(result)
+    result["fairness"] = {"predictor": lead.label, **fairness.study(
+        predictions[test], tasks, config.evaluate, counts_RxP, patient[test], points[lead], seed,
+        lead.prefix)}
     # of new patients there are no rows to calibrate on: their sets are there
     made = test.all() and f"conformal_{tasks[0]}_0" in predictions
     sets = predictions if made else conformal.add(predictions, tasks, config.evaluate)

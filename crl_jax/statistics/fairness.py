@@ -40,18 +40,19 @@ NOTE = ("Gaps are largest minus smallest; read them beside the gap expected by c
         "these predictions on these patients, and name no cause.")
 
 
-def study(table, tasks, config, counts_RxP, patient_N, points, seed):
+def study(table, tasks, config, counts_RxP, patient_N, points, seed, prefix="p_"):
   """Subgroup results on the test rows of a predictions table.
 
   Args:
-    table: DataFrame of N test rows, with y_<task>, p_<task> and group_<name>; without group columns
-      the result is empty.
+    table: DataFrame of N test rows, with y_<task>, <prefix><task> and group_<name>; without group
+      columns the result is empty.
     tasks: T names.
     config: config.evaluate.
     counts_RxP: (R, P) how often each patient was drawn, or the Limit of many patients.
     patient_N: (N,) their patients' columns in it.
     points: task -> (fold, seed) -> threshold; where it is empty nobody's decision is known.
     seed: int, of the permutations.
+    prefix: of the predictor's columns.
   Returns:
     {"min_cell", "note", "tasks": task -> grouping -> {"groups": [{"group", "n", "positives",
     metric: {value, lo, hi}}], "pooled": rare levels in the group RARE or beside another,
@@ -62,7 +63,8 @@ def study(table, tasks, config, counts_RxP, patient_N, points, seed):
   found = {}
   known_NxT = table[[f"y_{task}" for task in tasks]].notna().to_numpy()
   for known, sized, task in zip(known_NxT.T, disclosure.sized(known_NxT), tasks):
-    rows = _Rows(table[known], patient_N[known], task, points.get(task, {}), counts_RxP, sized)
+    rows = _Rows(table[known], patient_N[known], task, points.get(task, {}), counts_RxP, sized,
+                 prefix)
     single = {name: disclosure.groups(level_N, rows.patient, rows.y, config.min_cell)
               for name, level_N in groupings(table[known]).items()}
     crossed = {f"{a} x {b}": _crossed(rows, single[a], single[b], config.min_cell)
@@ -115,10 +117,10 @@ class _Rows:
   """The labelled test rows of a task. A row that several seeds predicted stands once per seed in
   `sets` and counts 1 / seeds. `sized`: whether sizes may be told where outcomes may not."""
 
-  def __init__(self, table, patient_N, task, thresholds, counts_RxP, sized):
+  def __init__(self, table, patient_N, task, thresholds, counts_RxP, sized, prefix="p_"):
     self.sized = sized
     self.y = table[f"y_{task}"].to_numpy(np.float64)
-    self.p = table[f"p_{task}"].to_numpy(np.float64)
+    self.p = table[f"{prefix}{task}"].to_numpy(np.float64)
     self.row, self.patient, self.counts = table.row_id.to_numpy(), patient_N, counts_RxP
     self.limit = counts_RxP if isinstance(counts_RxP, bootstrap.Limit) else None
     self.patients = self.limit.patients if self.limit else counts_RxP.shape[1]

@@ -346,6 +346,9 @@ def test_interval_covers_the_truth(config):
 def test_a_predictor_that_is_another_is_scored_once(monkeypatch):
   """The headline is a column of its own and equal to that which was chosen."""
   table = make()
+  table["group_sex"] = np.where(table.patient_id % 3, "female", "male")
+  for task in TASKS:
+    table[f"p_boosting_{task}"] = table[f"p_boosting_{task}"].fillna(table[f"p_{task}"])
   same = {f"p_chosen_{task}": table[f"p_boosting_{task}"] for task in TASKS}
   settings = config_lib.override(config_lib.default(), ["evaluate.bootstrap=20"])
   asked, score = [], evaluate.scoring.score
@@ -357,3 +360,9 @@ def test_a_predictor_that_is_another_is_scored_once(monkeypatch):
     assert found[part]["test_chosen"] == found[part]["test_boosting"]
   assert found["test_chosen"] == found["test_boosting"] != found["test"]
   assert found["differences"]["test_chosen-test_boosting"][TASKS[0]]["auroc"]["value"] == 0
+  # the headline is what is asked for whom it holds
+  theirs = {f"p_{task}": table[f"p_boosting_{task}"] for task in TASKS}
+  of_method, of_theirs = (evaluate.evaluate(lines, TASKS, settings, 0, MODALITIES)["fairness"]
+                          for lines in (table, table.assign(**theirs)))
+  assert found["fairness"] == of_theirs | {"predictor": "headline"} != of_method
+  assert of_method["predictor"] == "with rectifier"
