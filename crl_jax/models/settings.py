@@ -27,6 +27,29 @@ def crl_mmnar():
   return c
 
 
+def lstm():
+  c = _D()
+  c.modality = ""                   # the series that is read; "": the cohort's first
+  c.stacked = 2                     # LSTMs, one upon the other [code]
+  c.bidirectional = True            # another of each from the last step to the first [code]
+  c.project = True                  # a linear layer of every step before them [code]
+  return c
+
+
+def transformer():
+  c = _D()
+  c.modality = ""                   # the series that is read; "": the cohort's first
+  return c
+
+
+def resnet50():
+  c = _D()
+  c.modality = ""                   # what is read; "": the first image, or the first set or vector
+                                    # where there is none
+  c.depth = 50                      # layers of the network of images: 50 | 34 | 18 | 10
+  return c
+
+
 def late_fusion():
   c = _D()
   c.fill = "zero"                   # what stands for a missing modality: "zero", or "absent", a
@@ -196,7 +219,7 @@ def chosen(config):
 
 # What they may be, and the numbers that must be more than 0, for config.check().
 CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
-           "unified.subsets": ("singletons", "all")}
-POSITIVE = ("crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio", "mt.tokens",
-            "mt.across", "m3care.support", "inforeg.window", "grape.node",
+           "unified.subsets": ("singletons", "all"), "resnet50.depth": (10, 18, 34, 50)}
+POSITIVE = ("lstm.stacked", "crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio",
+            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "grape.node",
             "grape.rounds", "grape.known", "grape.support")
