@@ -75,6 +75,8 @@ MODELS = {
                    settings.grape),
     "m3care": Entry("M3Care, Zhang 2022", "what similar patients have", "m3care.build",
                     settings.m3care),
+    "gru_d": Entry("GRU-D, Che 2016", "zeros, and the pattern as an input",
+                   "irregular.build_gru_d", settings.gru_d, inputs="series, and any beside it"),
     "inforeg": Entry("InfoReg, Huang 2025", "no part in the sum", "balance.build_inforeg",
                      settings.inforeg),
 }

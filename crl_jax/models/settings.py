@@ -165,6 +165,12 @@ def missmodal():
   return c
 
 
+def gru_d():
+  c = _D()
+  c.hidden = 64                     # size of the GRU's state
+  return c
+
+
 def inforeg():
   c = _D()
   c.scale = 0.95                    # of the pull toward the epoch's start
