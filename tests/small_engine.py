@@ -208,9 +208,11 @@ def built(name, data, **own):
 
 def drawn(model):
   """Parameters of the model's shapes, drawn without compiling its init: nothing is left at zero,
-  and no two are tied."""
+  and no two are tied. Those that hooks set are 1: what they open is open."""
   rng = np.random.default_rng(0)
   def draw(path, x):
+    if step._begins(step._keys(path), model.fixed):
+      return np.ones(x.shape, np.float32)
     scale = 0.3 if path[-1].key != "kernel" else np.prod(x.shape[:-1]) ** -0.5
     return (rng.normal(size=x.shape) * scale + (path[-1].key == "scale")).astype(np.float32)
   return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(3)))

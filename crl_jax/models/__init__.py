@@ -77,6 +77,7 @@ MODELS = {
                     settings.m3care),
     "gru_d": Entry("GRU-D, Che 2016", "zeros, and the pattern as an input",
                    "irregular.build_gru_d", settings.gru_d, inputs="series, and any beside it"),
+    "aug": Entry("AUG, Jiang 2025", "no part in the mean", "balance.build_aug", settings.aug),
     "inforeg": Entry("InfoReg, Huang 2025", "no part in the sum", "balance.build_inforeg",
                      settings.inforeg),
 }

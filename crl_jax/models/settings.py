@@ -182,6 +182,16 @@ def inforeg():
   return c
 
 
+def aug():
+  c = _D()
+  c.most = 10                       # layers that a modality's classifier gets at most
+  c.every = 0                       # epochs from one to the next; 0: a tenth of
+                                    # train.joint.epochs [code]
+  c.margin = 0.01                   # by which the best modality must exceed the weakest, relative
+  c.residual = 0.5                  # how much less a layer learns where those before it are right
+  return c
+
+
 def m3care():
   c = _D()
   c.support = 256                   # training rows that every row meets; an export holds what the
@@ -227,5 +237,5 @@ def chosen(config):
 CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
            "unified.subsets": ("singletons", "all"), "resnet50.depth": (10, 18, 34, 50)}
 POSITIVE = ("lstm.stacked", "crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio",
-            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "grape.node",
+            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "aug.most", "grape.node",
             "grape.rounds", "grape.known", "grape.support")
