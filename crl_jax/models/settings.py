@@ -171,6 +171,18 @@ def gru_d():
   return c
 
 
+def raindrop():
+  c = _D()
+  c.observation = 4                 # size of what a measurement says [code]
+  c.sensor = 16                     # size of a variable's own vector, by which it is attended to
+  c.rounds = 2                      # of messages [code]
+  c.keep = 0.5                      # share of the edges that stay after a round [code]
+  c.weights = _D()
+  c.weights.prediction = 1.0        # of outcomes
+  c.weights.similar = 0.02          # that rows have alike edges
+  return c
+
+
 def inforeg():
   c = _D()
   c.scale = 0.95                    # of the pull toward the epoch's start
@@ -237,5 +249,6 @@ def chosen(config):
 CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
            "unified.subsets": ("singletons", "all"), "resnet50.depth": (10, 18, 34, 50)}
 POSITIVE = ("lstm.stacked", "crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio",
-            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "aug.most", "grape.node",
-            "grape.rounds", "grape.known", "grape.support")
+            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "aug.most",
+            "raindrop.observation", "raindrop.sensor", "raindrop.rounds", "raindrop.keep",
+            "grape.node", "grape.rounds", "grape.known", "grape.support")

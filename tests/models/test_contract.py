@@ -22,8 +22,9 @@ from tests.small_engine import (ROWS, TASKS, Engine, batch_of, build, close, com
                                 make_data, prepared, raw, same, small, streamed_source, wanted)
 
 NAMES = *models.MODELS, "toy"
-# joined models choose edges by a threshold: another order of summation moves their parameters
-PIECEWISE = ("m3care",)
+# models that choose edges by a threshold, or the largest: another order of summation moves their
+# parameters
+PIECEWISE = "m3care", "raindrop"
 
 
 @pytest.fixture(scope="module", params=NAMES)

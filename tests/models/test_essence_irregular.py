@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crl_jax.models import irregular
+from crl_jax.models import irregular, settings
+from crl_jax.models.parts import losses
+from crl_jax.models.record import Outputs
 from tests.small_engine import batch_of, built, make_data, seen
 
 L, V = 4, 2
@@ -99,3 +101,86 @@ def test_the_other_modalities_join_late(data):
   np.testing.assert_array_equal(whole[:, :8], without[:, :8])
   assert (without[:, 8:16] == 0).all() and (whole[:, 8:16] != 0).any()
   np.testing.assert_array_equal(without[:, -3:], np.tile([1, 0, 1], (8, 1)))
+
+
+def flow_of(**own):
+  """(drawn parameters, (params, rows of series) -> (what variables know, edges)) of three
+  variables."""
+  data = make_data()
+  data["inputs"]["a"] = np.zeros((160, L, 8), np.float32)
+  _, params, config = built("raindrop", data, **own)
+  flow = irregular.Flow(settings.chosen(config))
+  read = jax.jit(jax.vmap(lambda params, x: flow.apply({"params": params}, x, None), (None, 0)))
+  params = {name: x if isinstance(x, dict) else 3 * x
+            for name, x in params["encode_a"]["flow"].items()}   # as large as they begin
+  return params, lambda *args: tuple(map(np.asarray, read(*args)))
+
+
+@pytest.fixture(scope="module")
+def raindrop():
+  """flow_of() as it is, and of one round after which all edges stay; values, masks and hours of
+  eight rows."""
+  rng = np.random.default_rng(0)
+  values = rng.normal(size=(8, L, 3)).astype(np.float32)
+  masks = (rng.random(values.shape) < 0.6) | (np.arange(L) == 0)[:, None]
+  return flow_of(), flow_of(rounds=1, keep=1.0), (values, masks, np.linspace(0, 1, L))
+
+
+def test_variables_hear_of_each_other(raindrop):
+  (params, flow), (first, once), (values, masks, hours) = raindrop
+  other = values + 2.0 * (np.arange(3) == 0)
+  for params, read in ((params, flow), (first, once)):
+    known, moved = (read(params, series(x, masks, hours))[0] for x in (values, other))
+    assert (np.abs(known - moved)[:, 1:].max((1, 2)) > 1e-3).sum() > 4
+
+
+def test_what_no_variable_measured_is_told_to_none(raindrop):
+  (params, flow), _, (values, masks, hours) = raindrop
+  found = flow(params, series(values, masks, hours))
+  for a, b in zip(flow(params, series(np.where(masks, values, np.nan), masks, hours)), found):
+    np.testing.assert_array_equal(a, b)
+  valid = np.arange(L) < 3
+  x = series(values * valid[:, None], masks & valid[:, None], hours, valid)
+  other = x.copy()
+  other[:, 3, 1:5] = 1e3
+  np.testing.assert_allclose(flow(params, other)[0], flow(params, x)[0], atol=1e-6)
+
+
+def test_an_edge_weighs_what_went_along_it_on_average(raindrop):
+  _, (params, flow), (values, masks, hours) = raindrop
+  angle = np.pi * hours[:, None] * 2.0 ** np.arange(8)
+  p = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+  h = np.maximum(values[..., None] * params["observation"], 0)
+  asks = h @ params["attend_0"]["kernel"]
+  z = asks[..., :16] @ params["sensor"].T + (asks[..., 16:] * p[:, None]).sum(-1, keepdims=True)
+  weights = masks[..., None] / (1 + np.exp(-z))
+  expected = weights.sum(1) / masks.sum(1)[..., None]
+  np.testing.assert_allclose(flow(params, series(values, masks, hours))[1], expected, atol=1e-5)
+
+
+def test_half_of_the_edges_stay(raindrop):
+  (params, flow), _, (values, masks, hours) = raindrop
+  assert ((flow(params, series(values, masks, hours))[1] > 0).sum((1, 2)) == 9 // 2).all()
+  edges = jnp.array([[0.1, 0.5, 0.3], [0.2, 0.9, 0.4], [0.0, 0.6, 0.7]])
+  np.testing.assert_array_equal(irregular.strongest(edges, 4), np.where(edges > 0.45, edges, 0))
+  assert (irregular.strongest(jnp.ones((3, 3)), 4) == 1).sum() == 4
+
+
+def test_messages_are_made_some_steps_at_a_time(raindrop, monkeypatch):
+  (params, flow), _, (values, masks, hours) = raindrop
+  x = series(values, masks, hours)
+  at_once = flow(params, x)
+  monkeypatch.setattr(irregular, "_STEPS", 3)
+  for a, b in zip(flow_of()[1](params, x), at_once):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_edges_that_differ_between_rows_cost(data):
+  """Half the mean square between two rows that have the series."""
+  model, _, _ = built("raindrop", data)
+  batch = batch_of(data, np.arange(8)).replace(valid=np.arange(8) < 6)
+  edges = np.random.default_rng(0).normal(size=(8, V, V)).astype(np.float32)
+  found = model.loss(Outputs(np.zeros((8, 2)), None, dict(edges_a=edges)), batch)["similar"]
+  there = edges[batch.observed[:, 0] & batch.valid]
+  expected = np.square(there[:, None] - there).mean() / 2
+  assert 1 < len(there) < 6 and losses.reduce(*found) == pytest.approx(float(expected), rel=1e-5)
