@@ -8,10 +8,12 @@ difference in AUROC to the config's own model (paired; p after Holm over the mod
 parameters, and seconds of training. It is printed and kept as CSV, Markdown and SVG in DIR/tables;
 the config's own run, with its report, is DIR/run. --quick cuts epochs, rows and resamples, to see
 it work. A second call, of more models too, goes on where the first one stopped. KEY=VALUE settings
-are those that all models share. No model is tuned, and the learning rate is the config's.
+are those that all models share. No model is tuned, and the learning rate is the config's. A model
+that the cohort has no input for is left out, and named.
 """
 
 import argparse
+import dataclasses
 
 import jax
 import numpy as np
@@ -46,13 +48,20 @@ def zoo(config, workdir, names, quick=False, stop=None):
   """The tables.Result of the models `names` beside the config's own, written to workdir/tables.
   `stop`: see study.start()."""
   study, own = study_lib.start(config_lib.check(config), workdir, stop), config.model.name
-  variants = {own: ()}
+  variants, refused = {own: ()}, []
   for name in names:
     if name != own:
+      try:
+        _model(study, config_lib.override(study.config, [f"model.name={name}"]))
+      except ValueError as error:
+        refused.append(f"Left out: {error}")
+        print(f"{name} is left out: {error}", flush=True)
+        continue
       variants[name] = (f"model.name={name}", *(_first_stages(name) if quick else ()))
       study_lib.tables(study, {name: variants[name]})
       print(f"{name}: trained", flush=True)
   result = compared(study, variants)
+  result = dataclasses.replace(result, said=(*result.said, *refused))
   tables.write(result, workdir / "tables")
   print(f"\n{tables.markdown(result)}", flush=True)
   return result
@@ -97,11 +106,14 @@ def compared(study, variants):
       {"seconds": ".0f"})
 
 
+def _model(study, config):
+  return models.build(config, members.make_spec(study.cohort, study.prepared.stats[0]))
+
+
 def _cost(study, settings):
   """The parameters of a member and the seconds that its training took."""
   config = config_lib.override(study.config, settings)
-  model = models.build(config, members.make_spec(study.cohort, study.prepared.stats[0]))
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  shapes = jax.eval_shape(_model(study, config).init, jax.random.key(0))
   by_stage = c5.epochs(study_lib.curves(study, config))
   return {"parameters": int(sum(np.prod(x.shape) for x in jax.tree.leaves(shapes))),
           "seconds": float(sum(map(sum, by_stage.values())))}

@@ -17,19 +17,61 @@ TASKS = "readmission", "mortality"
 ROWS = np.arange(120), np.arange(120, 160)
 
 
-def make_data():
-  """160 rows of 80 patients, three modalities and two tasks, on the host."""
+def make_data(kinds=()):
+  """160 rows of 80 patients, three modalities and two tasks, on the host, preprocessed: vectors, or
+  the first ones of `kinds`. An image's pixels are floats, so that they may have a gradient."""
   rng, rows = np.random.default_rng(0), 160
   observed = rng.random((rows, 3)) < 0.7
   labels = (rng.random((rows, 2)) < 0.3).astype(np.float32)
   labels[rng.random((rows, 2)) < 0.1] = np.nan
   inputs = {m: rng.normal(size=(rows, f)).astype(np.float32)
             for m, f in (("a", 5), ("b", 7), ("c", 4))}
+  first = {m: x[:, 0] for m, x in inputs.items()}
+  for m, kind in zip(inputs, kinds):
+    inputs[m] = {"series": _series, "image": _image}[kind](inputs[m])
   for i, m in enumerate(inputs):
-    labels[:, 0] = np.where(np.isnan(labels[:, 0]), np.nan, inputs[m][:, 0] + labels[:, 0] > 0.8)
+    labels[:, 0] = np.where(np.isnan(labels[:, 0]), np.nan, first[m] + labels[:, 0] > 0.8)
     inputs[m][~observed[:, i]] = 0
   return {"inputs": inputs, "observed": observed, "labels": labels,
           "patient": np.arange(rows, dtype=np.int32) // 2}
+
+
+def _series(x):
+  """(N, 4, 2 + 2V) of vectors (N, F), V = 2: one step to four that show the first feature."""
+  rng, (rows, steps, V) = np.random.default_rng(1), (len(x), 4, 2)
+  valid = np.arange(steps) < rng.integers(1, steps + 1, rows)[:, None]
+  hours = np.sort(rng.random((rows, steps)), 1)
+  seen = valid[..., None] & (rng.random((rows, steps, V)) < 0.7)
+  values = x[:, :1, None] + rng.normal(size=(rows, steps, V))
+  parts = valid[..., None], (hours * valid)[..., None], values * seen, seen
+  return np.concatenate(parts, -1).astype(np.float32)
+
+
+def _image(x):
+  """(N, 8, 8, 1) of vectors (N, F): a square as bright as the first feature."""
+  pixels = np.random.default_rng(1).integers(80, 120, (len(x), 8, 8, 1))
+  pixels[:, 2:6, 2:6] += (30 * np.clip(x[:, :1], -2, 2)).astype(int)[..., None, None]
+  return pixels.astype(np.float32)
+
+
+def wanted(name):
+  """The kinds that make_data() should hold for a model."""
+  return tuple(kind for kind in ("series", "image") if kind in models.entry(name).inputs)
+
+
+def kinds_of(data):
+  return {m: {2: "vector", 3: "series", 4: "image"}[x.ndim] for m, x in data["inputs"].items()}
+
+
+def raw(data):
+  """The inputs of make_data() as a cohort has them."""
+  def of(x):
+    if x.ndim != 3:
+      return x.astype(np.uint8) if x.ndim == 4 else x
+    values, seen = np.split(x[..., 2:], 2, -1)
+    return np.where(np.concatenate([x[..., :1], seen], -1) > 0,
+                    np.concatenate([x[..., 1:2], values], -1), np.nan)
+  return {m: of(x) for m, x in data["inputs"].items()}
 
 
 class Programs(programs.Programs):
@@ -124,9 +166,10 @@ def compare_members(params, records, alone):
 def streamed_source(engine, data, monkeypatch):
   """The rows as a Stream, three steps of one member in a piece."""
   monkeypatch.setattr(stream, "_CHUNK_BYTES", 3 * 16 * 16 * 4)
-  stats = preprocess.fit_folds(data["inputs"], data["observed"], ("a", "b", "c"), [ROWS[0]],
-                               engine.config.preprocess)
-  cohort = types.SimpleNamespace(inputs=data["inputs"], observed=data["observed"],
+  inputs = raw(data)
+  stats = preprocess.fit_folds(inputs, data["observed"], ("a", "b", "c"), [ROWS[0]],
+                               engine.config.preprocess, kinds_of(data))
+  cohort = types.SimpleNamespace(inputs=inputs, observed=data["observed"],
                                  labels=data["labels"], modalities=("a", "b", "c"))
   return stream.Stream(cohort, data["patient"],
                        engine.programs.resident(preprocess.stack(stats)))
@@ -139,8 +182,9 @@ def small(name):
   c.train.pretrain.epochs, c.train.joint.epochs, c.train.joint.patience = 1, 2, 2
   c.train.joint.learning_rate = 3e-3
   c.checkpoint.every_epochs = 1
+  c.vision.update(dict(width=4, rotation=0.0, translation=0.0, scale=(1.0, 1.0)))
   own = c.model[name]
-  for name, value in (("support", 32), ("hidden", 8), ("node", 8)):
+  for name, value in (("support", 32), ("hidden", 8), ("node", 8), ("depth", 10)):
     if name in own:
       own[name] = value
   for stage in own.get("stages", {}).values():
@@ -152,7 +196,7 @@ def build(config, data):
   """The Model of `config` for the rows of make_data()."""
   return models.build(config, models.Spec(
       tuple(data["inputs"]), TASKS, {m: x.shape[1:] for m, x in data["inputs"].items()},
-      tuple(range(8))))
+      tuple(range(8)), kinds_of(data)))
 
 
 def built(name, data, **own):
@@ -168,9 +212,11 @@ def built(name, data, **own):
 
 def drawn(model):
   """Parameters of the model's shapes, drawn without compiling its init: nothing is left at zero,
-  and no two are tied."""
+  and no two are tied. Those that hooks set are 1: what they open is open."""
   rng = np.random.default_rng(0)
   def draw(path, x):
+    if step._begins(step._keys(path), model.fixed):
+      return np.ones(x.shape, np.float32)
     scale = 0.3 if path[-1].key != "kernel" else np.prod(x.shape[:-1]) ** -0.5
     return (rng.normal(size=x.shape) * scale + (path[-1].key == "scale")).astype(np.float32)
   return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(3)))

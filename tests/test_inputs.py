@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crl_jax import config as config_lib, run
+from crl_jax import config as config_lib, models, run
 from crl_jax.backbones import resnet
 from crl_jax.data import cohort as cohort_lib, preprocess, stream
 from crl_jax.engine import members, writer
@@ -123,11 +123,14 @@ def test_new_patients_are_predicted_exported_and_explained(config, cohort, finis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["crl_mmnar", "zero_fill", "mean_fill"])
+@pytest.mark.parametrize("name", ["crl_mmnar", "zero_fill", "mean_fill", *(
+    name for name, about in models.MODELS.items() if about.inputs != "any")])
 def test_every_model_is_trained_on_it(config, finish, tmp_path, name):
-  """With all its parts; one of them with rows that stay on the host."""
+  """With all its parts; one of them with rows that stay on the host. A model that wants a kind of
+  input finds it here."""
   done = finish(config_lib.override(config, [
       f"model.name={name}", "train.joint.epochs=1", "members.folds=1",
+      *(["model.resnet50.depth=10"] if name == "resnet50" else ()),
       f"train.data={'streamed' if name == 'mean_fill' else 'resident'}"]), tmp_path / "run")
   assert done.table.p_base_death.between(0, 1).all() and done.table.p_base_death.std() > 1e-3
   lines = [json.loads(line) for line in open(done.folder / "metrics.jsonl")]

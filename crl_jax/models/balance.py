@@ -3,11 +3,15 @@
 inforeg: InfoReg (Huang et al., CVPR 2025, arXiv 2503.18595), in its proximal form. While the first
 modality's encoder still gains information fast, the encoder of the modality that leads is held near
 where it was when the epoch began.
+aug: AUG (Jiang et al., 2025, arXiv 2502.20120). The classifier of the modality that is least often
+right grows by a layer now and then, which is boosted: it learns what those before it do not say. In
+the public code the layers that are added are in no optimizer; ours are trained.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from crl_jax.models import settings
 from crl_jax.models.parts import encoders, heads, rows, stages
@@ -30,6 +34,112 @@ class Additive(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (len(self.tasks),)).astype(e_MxD.dtype)
     return Outputs((each_MxT * seen_Mx1).sum(0) + bias, (e_MxD * seen_Mx1).reshape(-1),
                    dict(parts=each_MxT + bias / len(self.modalities)))
+
+
+class Growing(nn.Module):
+  """One row: of each modality the answer `F_m = fc(relu(A_m e_m)) + sum_k fc(relu(B_mk e_m))` over
+  the first layers_m of its layers B, fc shared by all; together the mean of the observed ones'."""
+  config: ml_collections.FrozenConfigDict   # settings.chosen()
+  modalities: tuple
+  encoders: tuple
+  tasks: tuple
+
+  @nn.compact
+  def __call__(self, inputs, observed_M, noise):
+    M, D, K = len(self.modalities), self.config.width, self.config.most
+    e_MxD = jnp.stack(encoders.tokens(self.encoders, self.modalities, inputs, observed_M, noise))
+    classify = nn.Dense(len(self.tasks), name="classify")
+    layers_M = self.param("layers", nn.initializers.zeros, (M,)).astype(e_MxD.dtype)
+    first_MxT = jnp.stack([classify(nn.relu(nn.Dense(D, name=f"first_{m}")(e)))
+                           for m, e in zip(self.modalities, e_MxD)])
+    boosted_MxKxT = jnp.stack([classify(nn.relu(Layers(K, name=f"boost_{m}")(e)))
+                               for m, e in zip(self.modalities, e_MxD)])
+    count_MxKx1 = layers_M[:, None, None] - jnp.arange(K)[:, None]
+    last_MxT = jnp.where(count_MxKx1 == 1, boosted_MxKxT, 0).sum(1)
+    before_MxT = first_MxT + jnp.where(count_MxKx1 > 1, boosted_MxKxT, 0).sum(1)
+    own_MxT = before_MxT + last_MxT
+    seen_Mx1 = observed_M[:, None].astype(e_MxD.dtype)
+    mean = (own_MxT * seen_Mx1).sum(0) / jnp.maximum(seen_Mx1.sum(), 1)
+    return Outputs(mean, (e_MxD * seen_Mx1).reshape(-1), dict(
+        own=own_MxT, before=before_MxT, last=last_MxT, grown=layers_M > 0))
+
+
+class Layers(nn.Module):
+  """K Dense layers side by side: (D,) -> (K, D). Not named kernel, so that none decays before it is
+  there."""
+  count: int
+
+  @nn.compact
+  def __call__(self, e):
+    shape = self.count, e.shape[0], e.shape[0]
+    init = nn.initializers.lecun_normal(batch_axis=(0,))
+    weights_KxDxD = self.param("weights", init, shape).astype(e.dtype)
+    bias_KxD = self.param("bias", nn.initializers.zeros, shape[:2]).astype(e.dtype)
+    return jnp.einsum("d,kdh->kh", e, weights_KxDxD) + bias_KxD
+
+
+def build_aug(config, spec):
+  """aug. Arguments as models.build; returns a Model. A batch is a step for each modality's answer
+  on the rows that have it: `l(F)`, and once it has grown also `l(F') + (1 - residual p) l(F - F')`,
+  F' without the last layer and p what F' gives to the true label.
+
+  After the first epoch and every `every` epochs from then on, the modality whose answers give the
+  true label the least probability on average gets a layer, if another's give it more than
+  1 + margin times as much.
+  """
+  c = settings.chosen(config)
+  every = c.every or max(1, config.train.joint.epochs // 10)
+  makers, pretrained, inputs = encoders.build(config, spec)
+  prediction, probability = heads.prediction(config, spec.tasks)
+  init, apply, vary = rows.batched(Growing(c, spec.modalities, makers, spec.tasks), inputs,
+                                   len(spec.modalities), c.dropout)
+  M = len(spec.modalities)
+
+  def right(logits, labels):
+    p = probability(logits)
+    return jnp.where(labels > 0.5, p, 1 - p)
+
+  def loss(outputs, batch, gather=lambda x: x):
+    del gather
+    def own(i):
+      having, named = heads.having(batch, i), outputs.named
+      term, weights = prediction(named["own"][:, i], having)
+      cost = lambda name: prediction(named[name][:, i], having)[0].value
+      said = jax.lax.stop_gradient(right(named["before"][:, i], having.labels))
+      boosting = cost("before") + (1 - c.residual * said) * cost("last")
+      value = term.value + jnp.where(named["grown"][:, i, None], boosting, 0.0)
+      return term.replace(value=value), weights
+    return {f"own_{m}": own(i) for i, m in enumerate(spec.modalities)}
+
+  def start(params):
+    del params
+    return dict(right=jnp.zeros(M), count=jnp.zeros(M), epoch=jnp.int32(0))
+
+  def see(outputs, batch, total):
+    labels = jnp.where(batch.valid[:, None], batch.labels, jnp.nan)[:, None]
+    known_BxMxT = batch.observed[..., None] & ~jnp.isnan(labels)
+    true_BxMxT = jnp.where(known_BxMxT, right(outputs.named["own"], labels), 0.0)
+    return dict(right=total(true_BxMxT.sum((0, 2))),
+                count=total(known_BxMxT.sum((0, 2)).astype(jnp.float32)))
+
+  def adjust(gradients, params, carry, seen, mode):
+    del params, mode
+    return gradients, carry | {name: carry[name] + x for name, x in seen.items()}
+
+  def close(params, carry):
+    score_M = carry["right"] / jnp.maximum(carry["count"], 1)
+    there_M = carry["count"] > 0
+    weakest = jnp.where(there_M, score_M, jnp.inf).argmin()
+    uneven = jnp.where(there_M, score_M, 0.0).max() > (1 + c.margin) * score_M[weakest]
+    grows = uneven & (carry["epoch"] % every == 0)
+    layers = jnp.minimum(params["layers"] + grows * (jnp.arange(M) == weakest), c.most)
+    return params | {"layers": layers}, start(params) | dict(epoch=carry["epoch"] + 1)
+
+  turns = tuple(((f"own_{m}",), ((f"encode_{m}",), (f"first_{m}",), (f"boost_{m}",), ("classify",)))
+                for m in spec.modalities)
+  stage = stages.joint(config, {f"own_{m}": 1.0 for m in spec.modalities}, turns=turns)
+  return Model(init, apply, loss, probability, (stage,), vary, pretrained, fixed=(("layers",),),
+               hooks=Hooks(start=start, see=see, adjust=adjust, close=close))
 
 
 def build_inforeg(config, spec):

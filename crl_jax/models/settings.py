@@ -27,6 +27,29 @@ def crl_mmnar():
   return c
 
 
+def lstm():
+  c = _D()
+  c.modality = ""                   # the series that is read; "": the cohort's first
+  c.stacked = 2                     # LSTMs, one upon the other [code]
+  c.bidirectional = True            # another of each from the last step to the first [code]
+  c.project = True                  # a linear layer of every step before them [code]
+  return c
+
+
+def transformer():
+  c = _D()
+  c.modality = ""                   # the series that is read; "": the cohort's first
+  return c
+
+
+def resnet50():
+  c = _D()
+  c.modality = ""                   # what is read; "": the first image, or the first set or vector
+                                    # where there is none
+  c.depth = 50                      # layers of the network of images: 50 | 34 | 18 | 10
+  return c
+
+
 def late_fusion():
   c = _D()
   c.fill = "zero"                   # what stands for a missing modality: "zero", or "absent", a
@@ -142,6 +165,24 @@ def missmodal():
   return c
 
 
+def gru_d():
+  c = _D()
+  c.hidden = 64                     # size of the GRU's state
+  return c
+
+
+def raindrop():
+  c = _D()
+  c.observation = 4                 # size of what a measurement says [code]
+  c.sensor = 16                     # size of a variable's own vector, by which it is attended to
+  c.rounds = 2                      # of messages [code]
+  c.keep = 0.5                      # share of the edges that stay after a round [code]
+  c.weights = _D()
+  c.weights.prediction = 1.0        # of outcomes
+  c.weights.similar = 0.02          # that rows have alike edges
+  return c
+
+
 def inforeg():
   c = _D()
   c.scale = 0.95                    # of the pull toward the epoch's start
@@ -150,6 +191,16 @@ def inforeg():
   c.weights = _D()
   c.weights.prediction = 1.0        # all modalities together
   c.weights.part = 1.0              # what each says alone
+  return c
+
+
+def aug():
+  c = _D()
+  c.most = 10                       # layers that a modality's classifier gets at most
+  c.every = 0                       # epochs from one to the next; 0: a tenth of
+                                    # train.joint.epochs [code]
+  c.margin = 0.01                   # by which the best modality must exceed the weakest, relative
+  c.residual = 0.5                  # how much less a layer learns where those before it are right
   return c
 
 
@@ -196,7 +247,8 @@ def chosen(config):
 
 # What they may be, and the numbers that must be more than 0, for config.check().
 CHOICES = {"crl_mmnar.hide": ("all", "one"), "late_fusion.fill": ("zero", "absent"),
-           "unified.subsets": ("singletons", "all")}
-POSITIVE = ("crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio", "mt.tokens",
-            "mt.across", "m3care.support", "inforeg.window", "grape.node",
-            "grape.rounds", "grape.known", "grape.support")
+           "unified.subsets": ("singletons", "all"), "resnet50.depth": (10, 18, 34, 50)}
+POSITIVE = ("lstm.stacked", "crl_mmnar.temperature", "missmodal.temperature", "mmtm.ratio",
+            "mt.tokens", "mt.across", "m3care.support", "inforeg.window", "aug.most",
+            "raindrop.observation", "raindrop.sensor", "raindrop.rounds", "raindrop.keep",
+            "grape.node", "grape.rounds", "grape.known", "grape.support")

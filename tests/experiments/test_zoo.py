@@ -16,7 +16,7 @@ def made(tiny_config, quickly, tmp_path_factory):
       "evaluate.informative=False", "evaluate.permutations=10", "train.pretrain.epochs=0",
       "train.joint.epochs=1"])
   with quickly():
-    return zoo.zoo(config, folder, ["early", "crl_mmnar"], quick=True), folder, config
+    return zoo.zoo(config, folder, ["early", "lstm", "crl_mmnar"], quick=True), folder, config
 
 
 def test_every_model_has_its_scores_and_costs(made):
@@ -33,6 +33,7 @@ def test_every_model_has_its_scores_and_costs(made):
       assert row["p"] is None and row["over_crl_mmnar"] is None
   text = (folder / "tables" / "zoo.md").read_text()
   assert "none was tuned" in text and "early" in text and "our reading" not in text.lower()
+  assert "Left out: model 'lstm' reads a modality of the kind series" in text
   assert (folder / "tables" / "zoo.csv").exists() and (
       folder / "tables" / "zoo.svg").exists()
 

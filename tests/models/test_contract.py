@@ -14,27 +14,30 @@ import numpy as np
 import pytest
 
 from crl_jax import config as config_lib, models
+from crl_jax.backbones import resnet
 from crl_jax.engine import checkpoint, step
 from crl_jax.models.parts import losses
 from tests import toy_model
-from tests.small_engine import (ROWS, Engine, batch_of, build, close, compare_members, drawn,
-                                make_data, prepared, same, small, streamed_source)
+from tests.small_engine import (ROWS, TASKS, Engine, batch_of, build, close, compare_members, drawn,
+                                make_data, prepared, raw, same, small, streamed_source, wanted)
 
 NAMES = *models.MODELS, "toy"
-# joined models choose edges by a threshold: another order of summation moves their parameters
-PIECEWISE = ("m3care",)
+# models that choose edges by a threshold, or the largest: another order of summation moves their
+# parameters
+PIECEWISE = "m3care", "raindrop"
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request):
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(models.MODELS, "toy", models.Entry("a toy", "left out", toy_model.build))
+    patch.setitem(resnet.DEPTHS, "resnet10", ((1,), False))   # compiles quickly
     yield request.param
 
 
 @pytest.fixture(scope="module")
-def data():
-  return make_data()
+def data(name):
+  return make_data(wanted(name))
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +178,9 @@ def values_of(engine, stage):
 
 
 @pytest.mark.slow
-def test_it_can_learn_32_rows_by_heart(engine, data):
-  rows = np.flatnonzero(data["observed"].sum(1) > 1)[:32]
+def test_it_can_learn_32_rows_by_heart(name, engine, data):
+  """A model of some kind of input alone: rows that have all."""
+  rows = np.flatnonzero(data["observed"].sum(1) > (2 if wanted(name) else 1))[:32]
   report = drive(engine, rows, rows, 150, 1e-2)
   assert np.nanmean(report["val"]["auroc"][0]) > 0.99
 
@@ -242,7 +246,7 @@ def test_streamed_rows_are_the_resident_ones(name, engine, data, monkeypatch):
   source = streamed_source(engine, data, monkeypatch)
   source.prepared = engine.data.get("prepared")
   stats = jax.tree.map(lambda x: np.asarray(x[0]), source.stats)
-  done = preprocess.transform(stats, data["inputs"], data["observed"], ("a", "b", "c"))
+  done = preprocess.transform(stats, raw(data), data["observed"], ("a", "b", "c"))
   resident = engine.programs.resident(
       {**engine.data, "inputs": {m: x[None] for m, x in done.items()}})
   params, records = engine.fit(data=resident)
@@ -257,6 +261,11 @@ def test_a_run_is_exported_explained_and_predicts_the_same(name, tiny_config, tm
   c = config_lib.override(tiny_config, [f"model.name={name}", "members.folds=2"]).unlock()
   for stage in c.model[name].get("stages", {}).values():
     stage.epochs = 1
+  if kinds := wanted(name):
+    c.data.simulate.kinds = (*kinds, "vector", "vector")
+    c.vision.width, c.data.simulate.sizes = 4, (8, 6, 5)
+    if "depth" in c.model[name]:
+      c.model[name].depth = 10
   with contextlib.redirect_stdout(None):
     run.run(c.lock(), tmp_path / "run")
   export.export(tmp_path / "run", tmp_path / "export")
@@ -265,9 +274,22 @@ def test_a_run_is_exported_explained_and_predicts_the_same(name, tiny_config, tm
   found = predictor_lib.load(tmp_path / "run")
   rng = np.random.default_rng(0)
   observed = (np.arange(16)[:, None] >> np.arange(3) & 1).astype(bool)   # also never seen ones
-  inputs = {m: rng.normal(size=(16, *shape)).astype(np.float32)
+  inputs = {m: (rng.integers(0, 256, (16, *shape)).astype(np.uint8) if len(shape) == 3 else
+                rng.normal(size=(16, *shape)).astype(np.float32))
             for m, shape in found.shapes.items()}
   for a, b in zip(staged.call(weights, inputs, observed), found(inputs, observed)):
     np.testing.assert_allclose(a, b, atol=1e-6)
   one = explain.of_run(tmp_path / "run", rows=8)
   np.testing.assert_allclose(one.nothing + one.values.sum(1), one.prediction, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanting", [
+    name for name, about in models.MODELS.items() if about.inputs != "any"])
+def test_a_cohort_without_the_kind_that_a_model_wants_is_refused_in_a_line(wanting):
+  spec = models.Spec(("waves", "words"), TASKS, {"waves": (4, 3), "words": (2, 5)}, (0,),
+                     {"words": "text"})
+  with pytest.raises(ValueError) as error:
+    models.build(small(wanting), spec)
+  said = str(error.value)
+  assert f"model '{wanting}'" in said and "none: waves (sequence), words (text)" in said
+  assert "\n" not in said

@@ -5,13 +5,14 @@ import typing
 
 import pytest
 
-from crl_jax import config as config_lib, models
+from crl_jax import models
 from crl_jax.models import record
+from tests.small_engine import build, make_data, small, wanted
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_the_functions_of_a_model_have_the_parameters_of_their_types(small_config, spec, name):
-  model = models.build(config_lib.override(small_config, [f"model.name={name}"]), spec)
+def test_the_functions_of_a_model_have_the_parameters_of_their_types(name):
+  model = build(small(name), make_data(wanted(name)))
   types = {field: kind for field, kind in typing.get_type_hints(record.Model).items()
            for kind in (typing.get_args(kind) or (kind,)) if typing.Protocol in kind.__mro__}
   assert set(types) == {"init", "apply", "loss", "probability", "join", "prepare"}

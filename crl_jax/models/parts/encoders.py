@@ -146,6 +146,16 @@ ENCODERS = {"vector": _vector, "sequence": _sequence, "set": _set, "text": _text
             "series": _series, "image": _image}
 
 
+def of_kind(spec, model, *kinds):
+  """The modalities of the record.Spec whose kind is one of `kinds`, in its order. Raises ValueError
+  of a line where there is none for `model`, a name."""
+  if found := tuple(m for m in spec.modalities if spec.kind(m) in kinds):
+    return found
+  there = ", ".join(f"{m} ({spec.kind(m)})" for m in spec.modalities)
+  raise ValueError(f"model '{model}' reads a modality of the kind {' or '.join(kinds)}, and the "
+                   f"cohort has none: {there}.")
+
+
 def tokens(makers, modalities, inputs, observed_M, noise):
   """The M tokens (D,) of one row, by the modules of build(). To be called in a module's
   @nn.compact."""

@@ -23,17 +23,26 @@ def split(x):
   return x[:, 0] > 0, x[:, 1], values, masks
 
 
-def masked_scan(cell, x_LxF, valid_L):
-  """The carry of a recurrent `cell` (a flax module of the caller's) after the steps of `x_LxF` that
-  are valid; the others leave it as it is."""
+def waves(time_L):
+  """(L, 16) sines and cosines of times in units of most series' length: waves from twice that down
+  to a 64th of it."""
+  angle = (jnp.pi * time_L)[:, None] * 2.0 ** jnp.arange(_RATES, dtype=time_L.dtype)
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+def masked_scan(cell, x_LxF, valid_L, reverse=False):
+  """(carry, outputs (L, H)) of a recurrent `cell` (a flax module of the caller's) over the steps of
+  `x_LxF`, from the last one on if `reverse`. Those that are not valid leave the carry as it is, and
+  what they put out means nothing."""
   def step(cell, carry, at):
     x, valid = at
-    new, _ = cell(carry, x)
-    return jax.tree.map(functools.partial(jnp.where, valid), new, carry), None
+    new, out = cell(carry, x)
+    return jax.tree.map(functools.partial(jnp.where, valid), new, carry), out
   start = cell.initialize_carry(jax.random.key(0), x_LxF.shape[1:])   # zeros
   start = jax.tree.map(lambda c: c.astype(x_LxF.dtype), start)
-  scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-  return scan(cell, start, (x_LxF, valid_L))[0]
+  scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False},
+                 reverse=reverse)
+  return scan(cell, start, (x_LxF, valid_L))
 
 
 class RecurrentEncoder(nn.Module):
@@ -47,7 +56,7 @@ class RecurrentEncoder(nn.Module):
     valid_L, _, values, masks = split(x)
     x = input_dropout(jnp.concatenate([values, masks], -1), self.input_dropout, noise)
     x = nn.relu(nn.LayerNorm()(nn.Dense(self.width)(x)))
-    carry = masked_scan(_CELLS[self.cell](self.width, name="cell"), x, valid_L)
+    carry, _ = masked_scan(_CELLS[self.cell](self.width, name="cell"), x, valid_L)
     h = carry[1] if self.cell == "lstm" else carry
     return nn.LayerNorm()(nn.Dense(self.width)(dropout(h, noise)))
 
@@ -58,15 +67,14 @@ class TransformerEncoder(nn.Module):
   width: int
   input_dropout: float
   heads: int
+  layers: int = 1
 
   @nn.compact
   def __call__(self, x, noise):
     valid_L, time_L, values, masks = split(x)
     x = input_dropout(jnp.concatenate([values, masks], -1), self.input_dropout, noise)
-    # time is in units of most series' length: waves from twice that down to a 64th of it
-    angle = (jnp.pi * time_L)[:, None] * 2.0 ** jnp.arange(_RATES, dtype=x.dtype)
-    waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
     tokens_LxD = nn.LayerNorm()(nn.Dense(self.width, name="values")(x) +
-                                nn.Dense(self.width, use_bias=False, name="time")(waves))
-    h_VxD, _ = fusion.Fusion(self.heads, 1, name="attention")(tokens_LxD, valid_L[None], noise)
+                                nn.Dense(self.width, use_bias=False, name="time")(waves(time_L)))
+    fuse = fusion.Fusion(self.heads, self.layers, name="attention")
+    h_VxD, _ = fuse(tokens_LxD, valid_L[None], noise)
     return nn.LayerNorm()(nn.Dense(self.width)(h_VxD[0]))

@@ -63,7 +63,7 @@ def test_a_masked_scan_is_the_cell_called_on_the_valid_steps():
     def __call__(self, x, valid, loop):
       cell = nn.OptimizedLSTMCell(5, name="cell")
       if not loop:
-        return series.masked_scan(cell, x, valid)
+        return series.masked_scan(cell, x, valid)[0]
       carry = cell.initialize_carry(jax.random.key(0), x.shape[1:])
       for row in x[np.flatnonzero(np.asarray(valid))]:
         carry, _ = cell(carry, row)
