@@ -11,20 +11,25 @@ from crl_jax import config as config_lib, models
 from crl_jax.models import crl_mmnar
 from crl_jax.models.parts import losses
 from crl_jax.models.parts.encoders import SequenceEncoder
+from tests.small_engine import drawn
 
 
 _BUILT = {}   # compiling is most of the time of these tests
 
 
+def made(config, spec, **settings):
+  c = config.copy_and_resolve_references().unlock()
+  for key, value in settings.items():
+    (c.model if key in c.model else c.model.crl_mmnar)[key] = value
+  return models.build(c, spec)
+
+
 def built(config, spec, **settings):
   key = repr(sorted(settings.items()))
   if key not in _BUILT:
-    c = config.copy_and_resolve_references().unlock()
-    for key, value in settings.items():
-      (c.model if key in c.model else c.model.crl_mmnar)[key] = value
-    model = models.build(c, spec)
+    model = made(config, spec, **settings)
     model = dataclasses.replace(model, apply=jax.jit(model.apply, static_argnums=2))
-    _BUILT[key] = model, jax.jit(model.init)(jax.random.key(0))
+    _BUILT[key] = model, drawn(model)
   return _BUILT[key]
 
 
@@ -126,9 +131,9 @@ def test_hiding_one_at_random_estimates_hiding_all(small_config, spec, batch):
 
 def test_switches_remove_exactly_their_terms(small_config, spec, batch):
   def names(**settings):
-    model, params = built(small_config, spec, **settings)
-    return set(jax.eval_shape(lambda p: model.loss(model.apply(p, batch, True, jax.random.key(0)),
-                                                   batch), params))
+    model = made(small_config, spec, **settings)
+    return set(jax.eval_shape(lambda rng: model.loss(model.apply(model.init(rng), batch, True, rng),
+                                                     batch), jax.random.key(0)))
   everything = {"prediction", "missingness", "reconstruction", "contrastive"}
   assert names() == everything
   assert names(conditioning=False) == everything - {"missingness"}
@@ -147,11 +152,13 @@ def with_terms(params, spec, batch):
 
 def test_the_patterns_own_term_starts_from_nothing_and_adds_to_its_rows(small_config, spec, batch):
   _, off = built(small_config, spec)
-  model, params = built(small_config, spec, pattern_term=0.5)
-  assert not params["pattern_term"].any() and params.keys() - off.keys() == {"pattern_term"}
+  model, _ = built(small_config, spec, pattern_term=0.5)
+  first = jax.jit(model.init)(jax.random.key(0))["pattern_term"]
+  assert not np.asarray(first).any()
+  params = off | {"pattern_term": first}
   before = model.apply(params, batch, False, None).logits
-  np.testing.assert_array_equal(before, built(small_config, spec)[0].apply(
-      off, batch, False, None).logits)   # the prior's mean
+  np.testing.assert_allclose(before, built(small_config, spec)[0].apply(
+      off, batch, False, None).logits, rtol=1e-4, atol=1e-6)   # the prior's mean
   changed, added = with_terms(params, spec, batch)
   found = model.apply(changed, batch, False, None)
   np.testing.assert_allclose(found.logits - before, added, rtol=1e-4, atol=1e-4)
@@ -160,10 +167,9 @@ def test_the_patterns_own_term_starts_from_nothing_and_adds_to_its_rows(small_co
 
 def test_a_pattern_that_training_never_saw_has_no_term(small_config, spec, batch):
   some = dataclasses.replace(spec, patterns=spec.patterns[:8])   # never the last modality
-  c = small_config.copy_and_resolve_references().unlock()
-  c.model.crl_mmnar.pattern_term = 0.5
-  model = models.build(c, some)
-  params = model.init(jax.random.key(0))
+  model = made(small_config, some, pattern_term=0.5)
+  params = drawn(model)
+  params["pattern_term"] = np.zeros_like(params["pattern_term"])
   changed, added = with_terms(params, some, batch)
   difference = jax.jit(lambda a, b: model.apply(a, batch, False, None).logits
                        - model.apply(b, batch, False, None).logits)(changed, params)
@@ -176,15 +182,15 @@ def test_the_terms_prior_is_that_of_a_random_effect(small_config, spec, batch):
   """Over a pattern's training rows, minus its log density, on the scale of half the log-loss."""
   ids = np.asarray(batch.observed) @ (1 << np.arange(len(spec.modalities)))
   rows = np.arange(16) * 10 + 10
-  c = small_config.copy_and_resolve_references().unlock()
-  c.model.crl_mmnar.pattern_term = 0.7
-  model = models.build(c, dataclasses.replace(spec, rows=tuple(int(n) for n in rows)))
+  model = made(small_config, dataclasses.replace(spec, rows=tuple(int(n) for n in rows)),
+               pattern_term=0.7)
   plain, params = built(small_config, spec, pattern_term=0.5)
   changed, added = with_terms(params, spec, batch)
   outputs = plain.apply(changed, batch, True, jax.random.key(1))
   found, _ = model.loss(outputs, batch)["prediction"]
   data, _ = built(small_config, spec)[0].loss(outputs, batch)["prediction"]
-  trained = rows[ids] * (1 - 1 / c.splits.folds) * (1 - c.splits.validation)
+  splits = small_config.splits
+  trained = rows[ids] * (1 - 1 / splits.folds) * (1 - splits.validation)
   expected = 0.5 * added**2 / (2 * 0.7**2) / trained[:, None]
   np.testing.assert_allclose(found.value - data.value, expected, rtol=1e-3, atol=1e-5)
   np.testing.assert_array_equal(found.count, data.count)
