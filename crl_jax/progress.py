@@ -101,24 +101,32 @@ class _Lines:
   def __init__(self, name, total, later, untimed):
     self._name, self._total, self._later = name, total, later
     self._untimed = f" and what comes then: {', '.join(untimed)}" if untimed else ""
-    self._began = self._told = time.monotonic()
+    self._told = time.monotonic()
     self._last = None
-    self._first = None   # units that were done when the stage began, of a run that goes on
+    # Since when, and from how many done on: the stage's beginning, of a run that goes on too, and
+    # the end of the first unit. That one compiles.
+    self._began, self._steady = [self._told, None], None
 
   def update(self, done, text=""):
     now = time.monotonic()
-    self._first = done if self._first is None else self._first
+    if self._began[1] is None:
+      self._began[1] = done
+    elif self._steady is None and done > self._began[1]:
+      self._steady = now, done
     last, self._last = done == self._total and self._last != done, done   # of many members, once
     if not text or now - self._told < PAUSE and not last:
       return
-    self._told, new = now, done - self._first
-    left = (now - self._began) / new * (self._total - done) if new and self._total else None
-    _tell(f"{self._name}: {text}"
-          + (f" ({done} of {self._total}, {duration(left + self._later)} left{self._untimed})"
-             if left else ""))
+    self._told = now
+    steady = self._steady is not None and done > self._steady[1]
+    since, before = self._steady if steady else self._began
+    if not self._total or not before < done < self._total:
+      return _tell(f"{self._name}: {text}")
+    left = (now - since) / (done - before) * (self._total - done)
+    _tell(f"{self._name}: {text} ({done} of {self._total}, {'' if steady else 'at most '}"
+          f"{duration(left + self._later)} left{self._untimed})")
 
   def end(self):
-    seconds = time.monotonic() - self._began
+    seconds = time.monotonic() - self._began[0]
     if seconds > 1:
       _tell(f"{self._name}: done in {duration(seconds)}")
 

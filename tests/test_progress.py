@@ -26,8 +26,18 @@ def test_a_log_gets_a_line_in_thirty_seconds_and_the_last_one(clock, caplog):
   assert caplog.messages[0] == "Training ..." and caplog.messages[-1] == "Training: done in 3 min"
   told = caplog.messages[1:-1]
   assert len(told) == 6 and told[-1] == "Training: epoch 100"
-  # 28 s for the 14 epochs after the first that was seen here
-  assert told[0] == f"Training: epoch 35 (35 of 100, {30 / 14 * 65 / 60:.0f} min left)"
+  assert told[0] == f"Training: epoch 35 (35 of 100, {2 * 65 / 60:.0f} min left)"
+
+
+def test_what_the_first_unit_compiles_is_no_epochs_time(clock, caplog):
+  caplog.set_level(logging.INFO, "crl_jax")
+  with progress.stage("Training", 10, io.StringIO()) as update:
+    update(0, "preparing")
+    for done, seconds in ((1, 60), (2, 5), (3, 31)):
+      clock[0] += seconds
+      update(done, f"epoch {done}")
+  assert caplog.messages[1:3] == ["Training: epoch 1 (1 of 10, at most 9 min left)",
+                                  "Training: epoch 3 (3 of 10, 2 min left)"]
 
 
 def run(clock, caplog, size):
@@ -49,10 +59,10 @@ def test_the_time_left_counts_the_stages_to_come(clock, caplog, monkeypatch, tmp
   monkeypatch.setenv("CRL_JAX_CACHE", str(tmp_path / "cache"))
   caplog.set_level(logging.INFO, "crl_jax")
   assert run(clock, caplog, 100) == (
-      "Training: epoch (8 of 20, 55 s left and what comes then: Evaluating fold 0, "
+      "Training: epoch (8 of 20, 48 s left and what comes then: Evaluating fold 0, "
       "Evaluating fold 1, Reporting)")
   # twice the rows: twice what the other stages took
-  assert run(clock, caplog, 200) == f"Training: epoch (8 of 20, {(55 + 1680) / 60:.0f} min left)"
+  assert run(clock, caplog, 200) == f"Training: epoch (8 of 20, {(48 + 1680) / 60:.0f} min left)"
   (tmp_path / "cache" / "stages.json").write_text("[]")
   assert "what comes then" in run(clock, caplog, 100)
 
