@@ -94,7 +94,9 @@ class Engine:
 
   def __init__(self, config, data, devices=1, count=1, **settings):
     name = settings.pop("model.name", config.model.name)
-    self.config = c = config_lib.override(config, [f"model.name={name}"]).unlock()
+    # a model that is named takes its settings' defaults
+    named = [f"model.name={name}"] if name != config.model.name else []
+    self.config = c = config_lib.override(config, named).unlock()
     c.update_from_flattened_dict(settings)
     self.model, self.optimizer = build(c, data), step.make_optimizer(c)
     self.programs = Programs(self.model, self.optimizer, c, tuple(data["inputs"]),

@@ -263,7 +263,7 @@ def test_a_run_is_exported_explained_and_predicts_the_same(name, tiny_config, tm
     stage.epochs = 1
   if kinds := wanted(name):
     c.data.simulate.kinds = (*kinds, "vector", "vector")
-    c.vision.width, c.data.simulate.sizes = 4, (8, 6, 5)
+    c.vision.width, c.data.simulate.sizes = 4, (9, 6, 5)
     if "depth" in c.model[name]:
       c.model[name].depth = 10
   with contextlib.redirect_stdout(None):
