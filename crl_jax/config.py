@@ -150,7 +150,7 @@ def default(model=""):
                                     # "resnet10"
 
   c.vision = _D()                   # images: pixels that a network reads
-  c.vision.width = 64               # channels of its first stage; each further one has twice as many
+  c.vision.width = 64               # channels of its first stage, doubled by each further one
   c.vision.crop = 224               # pixels of a side that it sees, of smaller images all: anywhere
                                     # in training, the center in evaluation
   c.vision.mean = (0.485, 0.456, 0.406)   # of the channels, on 0..1 (ImageNet's); other than three

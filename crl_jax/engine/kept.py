@@ -1,5 +1,6 @@
 """The yardsticks that a run keeps, as arrays in one npz file without pickle: logistic regression
-and boosting of every fold, with the preprocessing that they see; averaged over folds for new patients.
+and boosting of every fold, with the preprocessing that they see; averaged over folds for new
+patients.
 
 A fold is {"stats": modality -> arrays of preprocess.fit, "logistic": {weight (T, F), bias (T,)},
 "boosting": {trees.of() by task}}; a task of one class has no weight and no tree.

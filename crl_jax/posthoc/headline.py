@@ -135,8 +135,8 @@ def _told(rule, prefixes):
 
 def summary(rules):
   """What metrics.json says of add()'s: task -> {"chosen": candidate -> members, "weights": part ->
-  mean over members, "scaling": candidate -> kind -> members, "log_loss": candidate -> kind -> mean over
-  the members that tried it, "patients": calibration patients of a member}."""
+  mean over members, "scaling": candidate -> kind -> members, "log_loss": candidate -> kind -> mean
+  over the members that tried it, "patients": calibration patients of a member}."""
   found = {}
   for task in rules["pooled"]:
     each = [member["tasks"][task] for member in rules["members"]]

@@ -190,8 +190,8 @@ def _rule(alpha, config):
       f"Sets are made to miss the outcome of about {alpha:.0%} of the patients of a category{whom} "
       "or of fewer, on average over draws of the patients. A category is a pattern expected to "
       f"have {config.calibrate} calibration patients{among} or more; all rarer ones share one "
-      "category and are covered only together, so one of them may be missed more often. With fewer than "
-      f"{int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients{few}. "
+      "category and are covered only together, so one of them may be missed more often. With fewer "
+      f"than {int(np.ceil(1 / alpha - 1 - 1e-9))} calibration patients{few}. "
       "Base predictions, calibrated on each member's validation patients, who also chose when "
       "its training stopped: hence 'about'.")
 

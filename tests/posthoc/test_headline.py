@@ -15,7 +15,7 @@ NAMES = ("pool", "stack", "calibrated", "chosen")
 
 
 def make(n=500, seed=0, yardsticks=True, good="logistic_"):
-  """A table of two members, folds 0 and 1: an overconfident method, a good yardstick, a poor one."""
+  """Two members, folds 0 and 1: an overconfident method, a good yardstick, a poor one."""
   rng = np.random.default_rng(seed)
   parts = []
   for fold in range(2):
