@@ -41,6 +41,8 @@ class Difference(typing.NamedTuple):
   def label(self):
     if self.first is CHOSEN and self.second is not FINAL:
       return ""
+    if self.second is CHOSEN:
+      return f"headline's {self.first.difference}"
     return (self.first if self.second is FINAL else self.second).difference
 
 

@@ -366,3 +366,10 @@ def test_a_predictor_that_is_another_is_scored_once(monkeypatch):
                           for lines in (table, table.assign(**theirs)))
   assert found["fairness"] == of_theirs | {"predictor": "headline"} != of_method
   assert of_method["predictor"] == "with rectifier"
+
+
+def test_no_two_differences_are_called_the_same():
+  labels = [pair.label for pair in roles.DIFFERENCES if pair.label]
+  assert len(set(labels)) == len(labels)
+  assert roles.Difference(roles.BAYES, roles.CHOSEN).label == "headline's regret"
+  assert roles.Difference(roles.CHOSEN, roles.FINAL).label == "headline's gain"
